@@ -1,0 +1,97 @@
+"""What every verb shares: typed configuration from YAML and dotted options, exit codes, one JSON line at the end.
+
+`python -m jobs.VERB [--config FILE.yaml] [--dotted.key value …]`. Progress and logs go to stderr; the last line of stdout
+is one JSON object. Exit codes: 0 done, 2 the user's mistake, 3 refused by the data, 1 anything else.
+"""
+
+import difflib
+import inspect
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from pipelines.errors import DataRefused, UserError
+from pipelines.steps import StepResult
+
+Config = TypeVar("Config")
+log = logging.getLogger("lion")
+# jsonargparse's ways to say that a key is unknown: on the command line, at the top of a file, and inside a group of it.
+_UNKNOWN = (
+    re.compile(r"unrecognized arguments: --(?P<key>[\w.\-]+)"),
+    re.compile(r"Option '(?P<key>[\w.\-]+)' is not accepted"),
+    re.compile(r"Group '(?P<group>[\w.\-]+)' does not accept option '(?P<key>[\w.\-]+)'"),
+)
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse's parser; an unknown key also names the nearest known one."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sys.stderr.write(
+            f"error: {message}{self._nearest(message)}\n(python -m jobs.{self.prog} --help lists every key)\n"
+        )
+        sys.exit(UserError.exit_code)
+
+    def _nearest(self, message: str) -> str:
+        known = [action.dest for action in self._actions]
+        for found in filter(None, (pattern.search(message) for pattern in _UNKNOWN)):
+            name = ".".join(found.groupdict()[part] for part in ("group", "key") if part in found.groupdict())
+            if close := difflib.get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.5):
+                return f"\nDid you mean {close[0]}?"
+        return ""
+
+
+def make_parser(verb: str, config_type: type[Config]) -> ArgumentParser:
+    """The parser of a verb: every field of its configuration, explained by the field's docstring."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True, parse_optionals_as_positionals=False)
+    parser = _Parser(prog=verb, description=inspect.getdoc(config_type))
+    parser.add_argument("--config", action="config", help="A YAML file of the keys below; options given beside it win.")
+    parser.add_class_arguments(config_type, as_group=False)
+    return parser
+
+
+def parse(verb: str, config_type: type[Config], argv: Sequence[str] | None = None) -> Config:
+    """The configuration of a verb from its command line."""
+    parser = make_parser(verb, config_type)
+    namespace = parser.instantiate_classes(parser.parse_args(argv))
+    values = {name: namespace[name] for name in inspect.signature(config_type).parameters}
+    return config_type(**values)
+
+
+def main(verb: str, config_type: type[Config], run: Callable[[Config], StepResult]) -> None:
+    """Parses, runs, prints the JSON line and ends the process with the right exit code."""
+    config = parse(verb, config_type)
+    stdout = _keep_stdout_for_the_result()
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    for noisy in ("httpx", "alembic", "mlflow.store", "sqlalchemy", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    code = _run(verb, run, config, stdout)
+    stdout.flush()
+    sys.exit(code)
+
+
+def _run(verb: str, run: Callable[[Any], StepResult], config: Any, stdout: Any) -> int:
+    try:
+        result = run(config)
+    except (UserError, DataRefused) as error:
+        sys.stderr.write(f"{verb}: {error}\n")
+        return error.exit_code
+    if result.skipped:
+        log.info("%s was finished before, nothing to do: %s", verb, result.path)
+    stdout.write(result.as_json() + "\n")
+    return 0
+
+
+def _keep_stdout_for_the_result() -> Any:
+    """Sends everything that libraries print to stderr and returns the real stdout for the one line that is ours."""
+    sys.stdout.flush()
+    kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return kept

@@ -1,0 +1,82 @@
+"""Where a step's Ray work runs: a local Ray of this process, or the cluster that the environment names."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator, Mapping
+
+from pipelines.errors import UserError
+
+log = logging.getLogger("lion.runtime")
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LOCAL_CPUS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class RayConfig:
+    """Which Ray a step connects to, and what it may use of it."""
+
+    address: str | None = None
+    """Address of a running cluster, or `auto`; empty: the cluster of `RAY_ADDRESS` if set, else a local Ray."""
+    local_cpus: int = _LOCAL_CPUS
+    """Logical CPUs of a local Ray. More than the machine has is right: Ray Data and Ray Train starve each other below 4."""
+
+
+@contextlib.contextmanager
+def ray_session(config: RayConfig) -> Iterator[None]:
+    """Connects to Ray and, where this call started it, ends it again. Inside a session it is a no-op.
+
+    Raises:
+        UserError: the named cluster does not answer.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    # Workers must find the project's packages wherever they are started; on a cluster `ray job submit` ships them.
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))}}
+    try:
+        if address and address != "local":
+            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=config.local_cpus,
+                include_dashboard=False,
+                runtime_env=environment,
+                logging_level=logging.WARNING,
+            )
+    except (ConnectionError, ValueError) as error:
+        raise UserError(
+            f"No Ray cluster answers at {address!r} ({error}); start one or leave the address out."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def require_resources(plan: Mapping[str, float], purpose: str) -> None:
+    """Refuses a plan that the connected Ray can never schedule, instead of waiting for ever (P11).
+
+    Args:
+        plan: what must be free at once, by Ray's resource names, e.g. `{"CPU": 6, "GPU": 1}`.
+        purpose: what it is for, as it reads in the message.
+
+    Raises:
+        UserError: the cluster's total is less than the plan.
+    """
+    import ray
+
+    total = ray.cluster_resources()
+    for name, amount in plan.items():
+        if amount > total.get(name, 0.0):
+            raise UserError(
+                f"{purpose} needs {amount:g} {name} at once, but the cluster has {total.get(name, 0.0):g}; "
+                f"ask for less, or give it more nodes (a local Ray: --ray.local_cpus)."
+            )

@@ -1,0 +1,142 @@
+"""Files anywhere `pyarrow.fs` reaches: local paths, `s3://`, `gs://`. One place, so that no step cares which."""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from pipelines.errors import UserError
+
+_CHUNK = 1 << 20
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` names an object store rather than a file of this machine."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def absolute(uri: str) -> str:
+    """`uri` as it means the same from any working directory (Ray's workers have another one)."""
+    if is_remote(uri):
+        return uri.rstrip("/")
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with path parts appended."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of `uri` and the path inside it.
+
+    Raises:
+        UserError: the scheme is not one that pyarrow opens.
+    """
+    if not is_remote(uri):
+        return pafs.LocalFileSystem(), absolute(uri)
+    try:
+        return pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(
+            f"{uri!r} cannot be opened ({error}); use a local path, s3://bucket/… or gs://bucket/…."
+        ) from error
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there."""
+    filesystem, path = resolve(uri)
+    return filesystem.get_file_info(path).type != pafs.FileType.NotFound
+
+
+def is_folder(uri: str) -> bool:
+    """Whether `uri` is a folder (on an object store: a prefix with something under it)."""
+    filesystem, path = resolve(uri)
+    return filesystem.get_file_info(path).type == pafs.FileType.Directory
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole content of a file.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return stream.read()
+
+
+def read_json(uri: str) -> Any:
+    """The JSON document of a file."""
+    return json.loads(read_bytes(uri))
+
+
+def make_folder(uri: str) -> None:
+    """Creates the folder and its parents; on object stores folders need no creation."""
+    if not is_remote(uri):
+        os.makedirs(absolute(uri), exist_ok=True)
+
+
+def write_atomic(uri: str, content: bytes) -> None:
+    """Writes a file that readers see whole or not at all: a rename locally, a single PUT on object stores."""
+    if is_remote(uri):
+        filesystem, path = resolve(uri)
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+        return
+    path = absolute(uri)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+
+
+def write_json(uri: str, document: Any) -> None:
+    """`document` as readable JSON, atomically."""
+    write_atomic(uri, (json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode())
+
+
+def list_files(uri: str, suffix: str = "", recursive: bool = True) -> list[str]:
+    """Files under a folder whose name ends with `suffix`, sorted, as URIs; none where the folder is missing."""
+    filesystem, root = resolve(uri)
+    found = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=recursive))
+    base = absolute(uri)
+    return sorted(
+        join(base, info.path[len(root.rstrip("/")) :])
+        for info in found
+        if info.type == pafs.FileType.File and info.path.endswith(suffix)
+    )
+
+
+def delete_file(uri: str) -> None:
+    """Deletes a file that may be gone already."""
+    filesystem, path = resolve(uri)
+    with contextlib.suppress(FileNotFoundError):
+        filesystem.delete_file(path)
+
+
+def sha256(uri: str) -> str:
+    """The content digest of a file, read as a stream.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    digest = hashlib.sha256()
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

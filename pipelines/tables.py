@@ -1,0 +1,91 @@
+"""The tables that pass between steps, one `pyarrow` schema each. Every boundary casts to its schema.
+
+Conventions: ids are strings; `box` is `x1, y1, x2, y2` normalised to [0, 1] by the un-padded image's width and height;
+`uri` is what `pyarrow.fs` opens (a local path, `s3://…`, `gs://…`); scores are the tagger's probabilities, unthresholded
+above a floor, so that thresholds stay a choice of whoever reads them.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+TAG = pa.struct([pa.field("tag", pa.string(), nullable=False), pa.field("score", pa.float32(), nullable=False)])
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("split", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("captions", pa.list_(pa.string())),
+    ]
+)
+
+TAGGED = pa.schema(
+    [
+        *IMAGES,
+        pa.field("tags", pa.list_(TAG)),
+        pa.field("caption", pa.string()),
+        pa.field("caption_index", pa.int32()),
+        pa.field("centroid_similarity", pa.float32()),
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        pa.field("image_id", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+INSTRUCTIONS = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("level", pa.string(), nullable=False),
+        pa.field("instruction", pa.string(), nullable=False),
+        pa.field("answers", pa.list_(pa.string())),
+        pa.field("box", pa.list_(pa.float32())),
+    ]
+)
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("prediction", pa.string(), nullable=False),
+        pa.field("box", pa.list_(pa.float32())),
+        pa.field("references", pa.list_(pa.string())),
+        pa.field("model_version", pa.string()),
+    ]
+)
+
+LEVELS = ("image", "region")
+
+
+def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows (mappings by column name) as a table of `schema`; a missing column is null, an unknown one is an error.
+
+    Raises:
+        ValueError: a row names a column that the schema does not have, or a non-nullable column is null.
+    """
+    rows = list(rows)
+    known = set(schema.names)
+    for row in rows:
+        if unknown := set(row) - known:
+            raise ValueError(f"Columns {sorted(unknown)} are not part of the table; it has {schema.names}.")
+    table = pa.Table.from_pylist(rows, schema=schema)
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(
+                f"Column {field.name!r} must not be null, but is in {table.column(field.name).null_count} rows."
+            )
+    return table
