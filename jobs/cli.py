@@ -1,7 +1,7 @@
 """What every verb shares: typed configuration from YAML and dotted options, exit codes, one JSON line at the end.
 
-`python -m jobs.VERB [--config FILE.yaml] [--dotted.key value …]`. Progress and logs go to stderr; the last line of stdout
-is one JSON object. Exit codes: 0 done, 2 the user's mistake, 3 refused by the data, 1 anything else.
+`python -m jobs.VERB [--config FILE.yaml] [--dotted.key value …]`. Progress and logs go to stderr; the last line of
+stdout is one JSON object. Exit codes: 0 done, 2 the user's mistake, 3 refused by the data, 1 anything else.
 """
 
 import difflib

@@ -20,7 +20,7 @@ class RayConfig:
     address: str | None = None
     """Address of a running cluster, or `auto`; empty: the cluster of `RAY_ADDRESS` if set, else a local Ray."""
     local_cpus: int = _LOCAL_CPUS
-    """Logical CPUs of a local Ray. More than the machine has is right: Ray Data and Ray Train starve each other below 4."""
+    """Logical CPUs of a local Ray; more than the machine has is right: Ray Data and Train starve each other below 4."""
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """The tables that pass between steps, one `pyarrow` schema each. Every boundary casts to its schema.
 
 Conventions: ids are strings; `box` is `x1, y1, x2, y2` normalised to [0, 1] by the un-padded image's width and height;
-`uri` is what `pyarrow.fs` opens (a local path, `s3://…`, `gs://…`); scores are the tagger's probabilities, unthresholded
-above a floor, so that thresholds stay a choice of whoever reads them.
+`uri` is what `pyarrow.fs` opens (a local path, `s3://…`, `gs://…`); scores are the tagger's probabilities, above a
+floor but without thresholds, so that thresholds stay a choice of whoever reads them.
 """
 
 from collections.abc import Iterable, Mapping

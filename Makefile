@@ -1,0 +1,36 @@
+# Two commands: `make demo` runs the main job, `make test` passes the tests. Both do all the set-up that they need.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint types check clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed as '$(PYTHON)'; name it with make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: $(STAMP) ## The whole main job on the sample world, to $(OUT)
+	$(BIN)/python -m jobs.pipeline --config jobs/pipeline.yaml --out $(OUT)
+
+test: $(STAMP) ## Formatting, types and all tests
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types
+
+lint: $(STAMP) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy
+	$(BIN)/mypy models pipelines jobs tests
+
+clean: ## Removes what runs left, not the environment
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache

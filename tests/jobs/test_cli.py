@@ -1,0 +1,102 @@
+"""What every verb shares: one JSON line on stdout, exit codes, and errors that name the nearest known key."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+VERB = '''
+import dataclasses, sys
+from jobs.cli import main
+from pipelines.errors import DataRefused, UserError
+from pipelines.steps import StepResult
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A source."""
+    kind: str = "coco"
+    """Its format."""
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Does one thing."""
+    source: Source = dataclasses.field(default_factory=Source)
+    end: str = "well"
+    """How it ends."""
+    margin: float = 1.0
+    """A number."""
+
+def run(settings):
+    print("a library prints this")
+    if settings.end == "mistake":
+        raise UserError("The path is wrong; give another.")
+    if settings.end == "refused":
+        raise DataRefused("3 of 10 rows are bad.")
+    if settings.end == "crash":
+        raise RuntimeError("boom")
+    return StepResult("verb", "/somewhere", False, {"rows": 3, "kind": settings.source.kind})
+
+main("verb", Settings, run)
+'''
+
+
+@pytest.fixture
+def verb(tmp_path: Path) -> Path:
+    path = tmp_path / "verb.py"
+    path.write_text(VERB)
+    return path
+
+
+def call(root: Path, verb: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(verb), *options]
+    return subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(root)}, cwd=verb.parent)
+
+
+def test_stdout_is_one_json_line_whatever_libraries_print(root: Path, verb: Path) -> None:
+    done = call(root, verb)
+    assert done.returncode == 0
+    line = {"step": "verb", "path": "/somewhere", "skipped": False, "rows": 3, "kind": "coco"}
+    assert [json.loads(text) for text in done.stdout.splitlines()] == [line]
+    assert "a library prints this" in done.stderr
+
+
+@pytest.mark.parametrize("end, code", [("mistake", 2), ("refused", 3), ("crash", 1)])
+def test_exit_codes(root: Path, verb: Path, end: str, code: int) -> None:
+    done = call(root, verb, "--end", end)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert ("Traceback" in done.stderr) == (end == "crash")
+
+
+@pytest.mark.parametrize(
+    "yaml, options, nearest",
+    [
+        ("", ["--sorce.kind", "vqa"], "source.kind"),
+        ("margn: 2.0", [], "margin"),
+        ("source: {knd: vqa}", [], "source.kind"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(
+    root: Path, verb: Path, yaml: str, options: list[str], nearest: str
+) -> None:
+    (verb.parent / "config.yaml").write_text(yaml)
+    given = ["--config", "config.yaml"] if yaml else []
+    done = call(root, verb, *given, *options)
+    assert done.returncode == 2
+    assert f"Did you mean {nearest}?" in done.stderr
+
+
+def test_options_win_over_the_file(root: Path, verb: Path) -> None:
+    (verb.parent / "config.yaml").write_text("source: {kind: vqa}")
+    done = call(root, verb, "--config", "config.yaml", "--source.kind", "pope")
+    assert json.loads(done.stdout)["kind"] == "pope"
+
+
+def test_yaml_cannot_make_objects(root: Path, verb: Path) -> None:
+    marker = verb.parent / "owned"
+    (verb.parent / "config.yaml").write_text(f"end: !!python/object/apply:os.system ['touch {marker}']")
+    done = call(root, verb, "--config", "config.yaml")
+    assert done.returncode == 2
+    assert not marker.exists()

@@ -1,0 +1,42 @@
+"""Storage: whole files or none, and one name for a place from any working directory."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.errors import UserError
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.json"
+    storage.write_json(str(target), {"kept": True})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        storage.write_json(str(target), {"kept": False})
+    assert storage.read_json(str(target)) == {"kept": True}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_paths_mean_the_same_from_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("runs/a") == str(tmp_path / "runs/a")
+    assert storage.absolute("file:///data/a") == "/data/a"
+    assert storage.absolute("s3://bucket/a/") == "s3://bucket/a"
+
+
+def test_files_are_listed_in_order_by_suffix(tmp_path: Path) -> None:
+    for name in ("b/2.parquet", "a.parquet", "b/note.txt"):
+        storage.write_atomic(storage.join(str(tmp_path), name), b"")
+    assert storage.list_files(str(tmp_path), ".parquet") == [f"{tmp_path}/a.parquet", f"{tmp_path}/b/2.parquet"]
+    assert storage.list_files(str(tmp_path / "missing")) == []
+
+
+def test_an_unknown_scheme_says_what_can_be_opened() -> None:
+    with pytest.raises(UserError, match="s3://bucket"):
+        storage.exists("gopher://hole/file")

@@ -1,0 +1,68 @@
+"""The rules of the house: which room may import which, and that no verb is slow to explain itself."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FORBIDDEN = {
+    "models": {"ray", "mlflow", "deepspeed", "pipelines", "jobs", "tests"},
+    "pipelines": {"jobs", "tests"},
+    "jobs": {"tests"},
+}
+HEAVY = ("torch", "ray", "deepspeed", "mlflow", "sentence_transformers", "transformers")
+VERBS = sorted(
+    path.stem for path in (Path(__file__).parent.parent / "jobs").glob("*.py") if path.stem not in ("__init__", "cli")
+)
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("room", sorted(FORBIDDEN))
+def test_arrows_point_one_way(root: Path, room: str) -> None:
+    modules = list((root / room).rglob("*.py"))
+    assert modules
+    wrong = {str(path.relative_to(root)): found for path in modules if (found := imported(path) & FORBIDDEN[room])}
+    assert not wrong, f"{room}/ may not import these: {wrong}"
+
+
+def test_every_verb_has_its_yaml_beside_it(root: Path) -> None:
+    assert VERBS
+    missing = [verb for verb in VERBS if not (root / "jobs" / f"{verb}.yaml").exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_explains_every_field_without_a_heavy_import(root: Path, verb: str) -> None:
+    script = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{verb}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('jobs.{verb}', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert end.code in (0, None), end.code\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert "--out" in run.stdout
+    assert run.stdout.splitlines()[-1] == "HEAVY []"
+    undocumented = [line for line in run.stdout.splitlines() if line.strip().startswith("(type:")]
+    assert not undocumented, "a field without a docstring"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_yaml_beside_a_verb_is_a_valid_configuration(root: Path, verb: str) -> None:
+    command = [sys.executable, "-m", f"jobs.{verb}", "--config", f"jobs/{verb}.yaml", "--print_config"]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
