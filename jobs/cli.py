@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -31,9 +32,16 @@ _UNKNOWN = (
 class _Parser(ArgumentParser):
     """jsonargparse's parser; an unknown key also names the nearest known one."""
 
+    verb = ""
+    """The verb, for the hint behind a mistake."""
+    raises = False
+    """Whether a mistake is raised as a UserError instead of ending the process."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if self.raises:
+            raise UserError(f"{message}{self._nearest(message)}")
         sys.stderr.write(
-            f"error: {message}{self._nearest(message)}\n(python -m jobs.{self.prog} --help lists every key)\n"
+            f"error: {message}{self._nearest(message)}\n(python -m jobs.{self.verb} --help lists every key)\n"
         )
         sys.exit(UserError.exit_code)
 
@@ -46,26 +54,53 @@ class _Parser(ArgumentParser):
         return ""
 
 
-def make_parser(verb: str, config_type: type[Config]) -> ArgumentParser:
+def make_parser(verb: str, config_type: type[Config]) -> "_Parser":
     """The parser of a verb: every field of its configuration, explained by the field's docstring."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True, parse_optionals_as_positionals=False)
-    parser = _Parser(prog=verb, description=inspect.getdoc(config_type))
+    parser = _Parser(prog=f"python -m jobs.{verb}", description=inspect.getdoc(config_type))
+    parser.verb = verb
     parser.add_argument("--config", action="config", help="A YAML file of the keys below; options given beside it win.")
     parser.add_class_arguments(config_type, as_group=False)
     return parser
 
 
 def parse(verb: str, config_type: type[Config], argv: Sequence[str] | None = None) -> Config:
-    """The configuration of a verb from its command line."""
+    """The configuration of a verb from its command line.
+
+    Raises:
+        SystemExit: with code 2, after a sentence on stderr, where the command line or a file is wrong.
+    """
     parser = make_parser(verb, config_type)
-    namespace = parser.instantiate_classes(parser.parse_args(argv))
-    values = {name: namespace[name] for name in inspect.signature(config_type).parameters}
-    return config_type(**values)
+    return _build(parser, config_type, parser.parse_args(argv))
 
 
-def main(verb: str, config_type: type[Config], run: Callable[[Config], StepResult]) -> None:
-    """Parses, runs, prints the JSON line and ends the process with the right exit code."""
-    config = parse(verb, config_type)
+def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any]) -> Config:
+    """The configuration of a verb from plain values, as in its YAML.
+
+    Raises:
+        UserError: a key is unknown or a value has the wrong type.
+    """
+    parser = make_parser(verb, config_type)
+    parser.raises = True
+    return _build(parser, config_type, parser.parse_object(dict(values)))
+
+
+def _build(parser: ArgumentParser, config_type: type[Config], namespace: Any) -> Config:
+    namespace = parser.instantiate_classes(namespace)
+    return config_type(**{name: namespace[name] for name in inspect.signature(config_type).parameters})
+
+
+def main(
+    verb: str, config_type: type[Config], run: Callable[[Config], StepResult], default_file: Path | None = None
+) -> None:
+    """Parses, runs, prints the JSON line and ends the process with the right exit code.
+
+    `default_file` stands in for a `--config` that is not given.
+    """
+    argv = sys.argv[1:]
+    if default_file and not any(word == "--config" or word.startswith("--config=") for word in argv):
+        argv = ["--config", str(default_file), *argv]
+    config = parse(verb, config_type, argv)
     stdout = _keep_stdout_for_the_result()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 
 from pipelines.errors import UserError
@@ -11,6 +12,7 @@ from pipelines.errors import UserError
 log = logging.getLogger("lion.runtime")
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LOCAL_CPUS = 8
+_kept: "RayConfig | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,39 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _start(config)
+    try:
+        yield
+    finally:
+        if not _kept:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def keep_ray(config: RayConfig) -> Iterator[None]:
+    """Lets the sessions inside share one Ray, started by the first that needs it, with this configuration."""
+    global _kept
+    had_one = _running()
+    _kept = config
+    try:
+        yield
+    finally:
+        _kept = None
+        if _running() and not had_one:
+            import ray
+
+            ray.shutdown()
+
+
+def _running() -> bool:
+    """Whether this process is connected to a Ray; without importing it, since a skipped step needs none."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def _start(config: RayConfig) -> None:
+    import ray
+
+    config = _kept or config
     address = config.address or os.environ.get("RAY_ADDRESS")
     # Workers must find the project's packages wherever they are started; on a cluster `ray job submit` ships them.
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))}}
@@ -55,10 +90,6 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         raise UserError(
             f"No Ray cluster answers at {address!r} ({error}); start one or leave the address out."
         ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def require_resources(plan: Mapping[str, float], purpose: str) -> None:

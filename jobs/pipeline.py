@@ -1,0 +1,59 @@
+"""`python -m jobs.pipeline`: the main job in order, each step skipped when done; by default on the sample world."""
+
+import importlib
+import importlib.util
+import sys
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.cli import from_values, main
+from pipelines.errors import UserError
+from pipelines.pipeline import PipelineConfig, Runner, format_number, numbers, run_pipeline
+from pipelines.steps import StepResult
+from pipelines.storage import read_json
+
+DEMO = Path(__file__).with_name("pipeline.yaml")
+
+
+def prepare(verb: str, values: Mapping[str, Any]) -> tuple[Any, Runner]:
+    """The typed configuration of a verb and its `run`, found in the module of that name.
+
+    Raises:
+        UserError: there is no such verb, or its configuration does not accept the values.
+    """
+    if verb == "pipeline" or not verb.isidentifier() or not importlib.util.find_spec(f"jobs.{verb}"):
+        verbs = sorted(path.stem for path in DEMO.parent.glob("*.yaml") if path.stem != "pipeline")
+        raise UserError(f"There is no verb {verb!r} for a step; there are {verbs}.")
+    runner = importlib.import_module(f"jobs.{verb}").run
+    config_type = typing.get_type_hints(runner)["config"]
+    try:
+        return from_values(verb, config_type, values), runner
+    except UserError as error:
+        raise UserError(f"The configuration of {verb}: {error}") from error
+
+
+def run(config: PipelineConfig) -> StepResult:
+    """Runs the pipeline and shows its result table."""
+    result = run_pipeline(config, prepare)
+    show(read_json(f"{result.path}/report.json")["steps"], str(result.summary["report"]))
+    return result
+
+
+def show(outcomes: list[dict[str, Any]], report: str) -> None:
+    """The result table and where it lies, for the person at the terminal."""
+    table = Table("step", "seconds", "result", title="What was run and what came of it")
+    for outcome in outcomes:
+        result = "  ".join(f"{key} {format_number(value)}" for key, value in numbers(outcome).items())
+        table.add_row(outcome["name"], "skipped" if outcome["skipped"] else f"{outcome['seconds']:.1f}", result)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+    console.print(table)
+    console.print(f"Report: {report}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main("pipeline", PipelineConfig, run, default_file=DEMO)
