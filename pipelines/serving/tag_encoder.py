@@ -1,0 +1,28 @@
+"""The tag encoder behind `mlflow.pyfunc.load_model`: images' tags in, vectors out."""
+
+from typing import Any
+
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from models.tag_encoder import TagEncoder, TagEncoderProcessor
+
+
+class ServedTagEncoder(PythonModel):
+    """Rows of `tags` (a list of `{"tag", "score"}`) to vectors of the encoder's width."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Loads the `from_pretrained` folder that the model carries."""
+        folder = context.artifacts["model"]
+        self.encoder = TagEncoder.from_pretrained(folder).eval()
+        self.processor = TagEncoderProcessor.from_pretrained(folder)
+
+    def predict(self, context: PythonModelContext, model_input: Any, params: Any = None) -> Any:
+        """One vector (a list of floats) per row of the data frame."""
+        rows = [[(tag["tag"], float(tag["score"])) for tag in tags] for tags in model_input["tags"]]
+        with torch.inference_mode():
+            return self.encoder.encode(**self.processor(rows).as_dict()).float().tolist()
+
+
+set_model(ServedTagEncoder())
