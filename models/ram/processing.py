@@ -1,0 +1,216 @@
+"""Images into RAM's pixels, and confidences into tags."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import BatchFeature
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.utils import cached_file
+
+# The names that the released RAM gives its lists.
+TAG_LIST_NAME = "ram_tag_list.txt"
+THRESHOLDS_NAME = "ram_tag_list_threshold.txt"
+
+
+def read_tag_list(path: str | os.PathLike[str]) -> list[str]:
+    """The tags of a text file, one a line. A blank line is an error, since every line is one output of the head."""
+    tags = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    return _checked_tags(tags, str(path))
+
+
+def read_thresholds(path: str | os.PathLike[str], n_tags: int) -> list[float]:
+    """The thresholds of a text file, one a line, in the order of the ``n_tags`` tags."""
+    lines = Path(path).read_text(encoding="utf-8").split()
+    try:
+        values = [float(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(f"{path} must hold one number a line: {error}.") from error
+    return _checked_thresholds(values, n_tags, str(path))
+
+
+def _checked_tags(tags: Sequence[str], where: str) -> list[str]:
+    if not tags:
+        raise ValueError(f"{where} holds no tag; RAM needs at least one.")
+    seen: set[str] = set()
+    for number, tag in enumerate(tags, start=1):
+        if not tag.strip() or "\n" in tag:
+            raise ValueError(f"{where}, tag {number}: {tag!r} is blank or has several lines.")
+        if tag in seen:
+            raise ValueError(f"{where}, tag {number}: {tag!r} stands there twice.")
+        seen.add(tag)
+    return list(tags)
+
+
+def _checked_thresholds(thresholds: Sequence[float], n_tags: int, where: str) -> list[float]:
+    if len(thresholds) != n_tags:
+        raise ValueError(f"{where} holds {len(thresholds)} thresholds for {n_tags} tags; each tag needs one.")
+    for number, value in enumerate(thresholds, start=1):
+        if math.isnan(value) or not 0.0 <= value <= 1.0:
+            raise ValueError(f"{where}, threshold {number}: {value} is not between 0 and 1.")
+    return list(thresholds)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An RGB image of any PIL mode.
+
+    Transparency is laid over white; 16-bit grey keeps its upper 8 bits (PIL would clip it to white); palettes, grey,
+    CMYK, LAB and the like convert as PIL does. An EXIF orientation is not applied here: boxes and captions refer to
+    whatever the reader of the file decided.
+
+    Raises:
+        ValueError: For 32-bit integer and float images ("I", "F") with values outside 0 to 255, whose range is unknown.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        values = np.asarray(image)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255):
+            raise ValueError(
+                f"An image of mode {image.mode!r} has values outside 0 to 255; scale it to 8 bits before tagging."
+            )
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+class RamProcessor(ImageProcessingMixin):
+    """Pixels for RAM and tags from its confidences. The tag list and thresholds are text files beside the weights.
+
+    Args:
+        tag_list: What each output of the head means.
+        thresholds: The confidence above which each tag counts as present (``threshold="per_tag"``); 0.65, the most
+            frequent of RAM's own, for every tag when absent.
+        image_size: Images are resized to this square, bilinear, their aspect not kept.
+        image_mean, image_std: Per channel, of pixels in [0, 1]; ImageNet's by default.
+    """
+
+    model_input_names = ["pixel_values"]
+
+    def __init__(
+        self,
+        tag_list: Sequence[str],
+        thresholds: Sequence[float] | None = None,
+        image_size: int = 384,
+        image_mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
+        image_std: Sequence[float] = IMAGENET_DEFAULT_STD,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.tag_list = _checked_tags(tag_list, "The tag list")
+        if thresholds is None:
+            thresholds = [0.65] * len(self.tag_list)
+        self.thresholds = _checked_thresholds(thresholds, len(self.tag_list), "The threshold list")
+        self.image_size = image_size
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+
+    def __call__(self, images: Image.Image | Sequence[Image.Image]) -> BatchFeature:
+        """``pixel_values`` (B, 3, image_size, image_size), float32, of one PIL image or several, of any mode."""
+        batch = [images] if isinstance(images, Image.Image) else list(images)
+        if not batch:
+            raise ValueError("There is no image to process: the batch is empty.")
+        return BatchFeature({"pixel_values": torch.stack([self._pixels(image) for image in batch])})
+
+    def _pixels(self, image: Image.Image) -> Tensor:
+        if not isinstance(image, Image.Image):
+            raise ValueError(f"RamProcessor reads PIL images, not {type(image).__name__}; open it by PIL.Image first.")
+        resized = to_rgb(image).resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
+        mean = torch.tensor(self.image_mean).view(3, 1, 1)
+        std = torch.tensor(self.image_std).view(3, 1, 1)
+        return pixels.sub_(mean).div_(std)
+
+    def tags(
+        self,
+        confidences: Tensor | np.ndarray,
+        floor: float = 0.05,
+        threshold: Literal["per_tag"] | float | None = None,
+        top_k: int | None = None,
+        exclude: Sequence[str] = (),
+    ) -> list[list[tuple[str, float]]]:
+        """Tags with their confidences, by falling confidence; equal ones in the order of the list.
+
+        Args:
+            confidences: (B, n_tags), as `RamForImageTagging.confidences` gives them.
+            floor: Only tags with a confidence above it, where no threshold is given.
+            threshold: ``"per_tag"`` for each tag's own, or one number for all. A tag at its threshold is not above it.
+            top_k: At most so many per image.
+            exclude: Tags that are never given.
+        """
+        scores = torch.as_tensor(confidences).detach().float().cpu()
+        if scores.ndim != 2 or scores.shape[1] != len(self.tag_list):
+            raise ValueError(
+                f"Confidences are {tuple(scores.shape)}, but the list has {len(self.tag_list)} tags: "
+                "the model's head and the processor's tag list do not belong together."
+            )
+        if isinstance(threshold, str) and threshold != "per_tag":
+            raise ValueError(f"threshold is {threshold!r}; give 'per_tag' or a number.")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k is {top_k}; keep at least one tag, or leave it out.")
+        if threshold == "per_tag":
+            keep = scores > torch.tensor(self.thresholds)
+        else:
+            keep = scores > (floor if threshold is None else float(threshold))
+        keep[:, self._indices(exclude)] = False
+        ranked = torch.sort(scores, dim=1, descending=True, stable=True).indices
+        return [
+            [(self.tag_list[i], row[i].item()) for i in order[kept[order]].tolist()][:top_k]
+            for row, order, kept in zip(scores, ranked, keep, strict=True)
+        ]
+
+    def _indices(self, tags: Sequence[str]) -> list[int]:
+        position = {tag: index for index, tag in enumerate(self.tag_list)}
+        unknown = [tag for tag in tags if tag not in position]
+        if unknown:
+            raise ValueError(f"The tag list has no {', '.join(map(repr, unknown[:5]))}.")
+        return [position[tag] for tag in tags]
+
+    def select_tags(self, tags: Sequence[str]) -> list[int]:
+        """Keeps ``tags`` only, in that order, and gives their former indices for `RamForImageTagging.select_tags`."""
+        indices = self._indices(_checked_tags(tags, "The selection"))
+        self.tag_list = [self.tag_list[i] for i in indices]
+        self.thresholds = [self.thresholds[i] for i in indices]
+        return indices
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings of ``preprocessor_config.json``: all but the two lists, which are files of their own."""
+        settings = super().to_dict()
+        return {name: value for name, value in settings.items() if name not in ("tag_list", "thresholds")}
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Writes ``preprocessor_config.json``, ``ram_tag_list.txt`` and ``ram_tag_list_threshold.txt``."""
+        if push_to_hub:
+            raise ValueError("Pushing would leave the tag list behind: save to a folder and upload the folder.")
+        files = super().save_pretrained(save_directory, **kwargs)
+        folder = Path(save_directory)
+        (folder / TAG_LIST_NAME).write_text("\n".join(self.tag_list), encoding="utf-8")
+        (folder / THRESHOLDS_NAME).write_text("\n".join(map(str, self.thresholds)) + "\n", encoding="utf-8")
+        return [*files, str(folder / TAG_LIST_NAME), str(folder / THRESHOLDS_NAME)]
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings and both lists; see `from_pretrained`."""
+        settings, kwargs = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+        tags_file = cached_file(pretrained_model_name_or_path, TAG_LIST_NAME)
+        thresholds_file = cached_file(pretrained_model_name_or_path, THRESHOLDS_NAME)
+        assert tags_file is not None
+        assert thresholds_file is not None  # cached_file raises where a file is absent
+        settings["tag_list"] = read_tag_list(tags_file)
+        settings["thresholds"] = read_thresholds(thresholds_file, len(settings["tag_list"]))
+        return settings, kwargs
