@@ -1,0 +1,115 @@
+"""Words for scenes: names of places and relations, and five captions that each say something else."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from pipelines.sample_world.scenes import Scene, SceneObject
+
+Direction = Literal["left", "right", "above", "below"]
+DIRECTIONS: tuple[Direction, ...] = ("left", "right", "above", "below")
+OPPOSITE: Mapping[Direction, Direction] = {"left": "right", "right": "left", "above": "below", "below": "above"}
+RELATION_WORDS: Mapping[Direction, str] = {
+    "left": "to the left of",
+    "right": "to the right of",
+    "above": "above",
+    "below": "below",
+}
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_ROWS = ("top", "middle", "bottom")
+_COLUMNS = ("left", "center", "right")
+
+
+def plural(noun: str) -> str:
+    """More than one of it."""
+    return noun + ("es" if noun.endswith("s") else "s")
+
+
+def with_article(noun: str) -> str:
+    """The noun with "a" or "an"."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "a red circle" or "two red circles"."""
+    return with_article(noun) if number == 1 else f"{NUMBERS[number]} {plural(noun)}"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """ "one, another and a third"."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def is_strictly(direction: Direction, item: SceneObject, anchor: SceneObject) -> bool:
+    """Whether the whole of `item` lies on that side of the whole of `anchor`."""
+    (x1, y1, x2, y2), (ax1, ay1, ax2, ay2) = item.box, anchor.box
+    return {"left": x2 <= ax1, "right": x1 >= ax2, "above": y2 <= ay1, "below": y1 >= ay2}[direction]
+
+
+def is_loosely(direction: Direction, item: SceneObject, anchor: SceneObject) -> bool:
+    """Whether someone might say so: the centre of `item` lies on that side of `anchor`'s, or level with it."""
+    (x, y), (ax, ay) = item.center, anchor.center
+    return {"left": x <= ax, "right": x >= ax, "above": y <= ay, "below": y >= ay}[direction]
+
+
+def place_of(item: SceneObject, scene: Scene) -> str:
+    """The cell of a 3 × 3 grid that holds the centre, as in "in the top left corner" or "on the right side"."""
+    column = _COLUMNS[int(3 * item.center[0] / scene.width)]
+    row = _ROWS[int(3 * item.center[1] / scene.height)]
+    if row == "middle":
+        return "in the middle" if column == "center" else f"on the {column} side"
+    return f"at the {row}" if column == "center" else f"in the {row} {column} corner"
+
+
+def captions(scene: Scene, rng: random.Random) -> list[str]:
+    """Five captions in random order: the scene as a whole, all objects, the main object, a relation, a summary.
+
+    Lower case, no full stop, all different and all true.
+    """
+    writers: list[Callable[[Scene, random.Random], str]] = [_whole, _listing, _main_object, _relation, _summary]
+    written = [write(scene, rng) for write in writers]
+    rng.shuffle(written)
+    return written
+
+
+def _whole(scene: Scene, rng: random.Random) -> str:
+    number = NUMBERS[len(scene.objects)]
+    colors = joined(sorted(scene.counts("color")))
+    return rng.choice(
+        [
+            f"{number} shapes on a {scene.background} background",
+            f"a {scene.background} picture with {number} colored shapes",
+            f"a drawing of {number} {colors} shapes on {scene.background}",
+        ]
+    )
+
+
+def _listing(scene: Scene, rng: random.Random) -> str:
+    parts = [counted(number, name) for name, number in Counter(item.name for item in scene.objects).items()]
+    rng.shuffle(parts)
+    return rng.choice(["{}", "there are {}", "{} together"]).format(joined(parts))
+
+
+def _main_object(scene: Scene, rng: random.Random) -> str:
+    main = scene.objects[0]
+    noun = with_article(f"{main.size} {main.name}")
+    place = place_of(main, scene)
+    return rng.choice([f"{noun} {place}", f"{noun} {place} near other shapes", f"a view of {noun} {place}"])
+
+
+def _relation(scene: Scene, rng: random.Random) -> str:
+    """Boxes never overlap, so for any two objects one of the four relations holds strictly."""
+    item, anchor = rng.sample(scene.objects, 2)
+    direction = rng.choice([name for name in DIRECTIONS if is_strictly(name, item, anchor)])
+    verb = rng.choice(["", " is", " sits"])
+    return f"{with_article(item.name)}{verb} {RELATION_WORDS[direction]} {with_article(anchor.name)}"
+
+
+def _summary(scene: Scene, rng: random.Random) -> str:
+    attribute: Literal["shape", "color"] = rng.choice(["shape", "color"])
+    counts = scene.counts(attribute).most_common()
+    if attribute == "shape":
+        return f"a picture of {joined([counted(number, shape) for shape, number in counts])}"
+    parts = [f"{NUMBERS[number]} {color} {'shape' if number == 1 else 'shapes'}" for color, number in counts]
+    return f"a scene with {joined(parts)}"

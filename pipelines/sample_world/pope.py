@@ -1,0 +1,55 @@
+"""POPE's polling questions (Li et al., EMNLP 2023): three "yes" and three "no" for each image, of three difficulties.
+
+An object is a colour-shape pair. The absent ones are drawn at random, by how frequent they are in the split (popular),
+or by how often they appear together with what the image shows (adversarial). In so small a world the raw co-occurrence
+count would repeat the popular ones, so it is taken relative to the pair's own frequency.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, Literal
+
+from pipelines.sample_world.language import with_article
+from pipelines.sample_world.questions import absent_names
+from pipelines.sample_world.scenes import Scene
+
+PopeKind = Literal["random", "popular", "adversarial"]
+POPE_KINDS: tuple[PopeKind, ...] = ("random", "popular", "adversarial")
+_PER_ANSWER = 3
+_SMOOTHING = 3  # appearances; keeps a pair that was seen once from looking like a constant companion
+
+
+def pope_questions(
+    scenes: Sequence[Scene], file_names: Sequence[str], kind: PopeKind, seed: str
+) -> list[dict[str, Any]]:
+    """The rows of one POPE file in the official form: "yes" and "no" by turns, the same "yes" rows in every kind."""
+    frequency = Counter(name for scene in scenes for name in scene.names)
+    together: Counter[tuple[str, str]] = Counter()
+    for scene in scenes:
+        for first, second in combinations(scene.names, 2):
+            together[first, second] += 1
+            together[second, first] += 1
+    rows: list[dict[str, Any]] = []
+    for number, (scene, file_name) in enumerate(zip(scenes, file_names, strict=True)):
+        rng = random.Random(f"{seed}/{number}")
+        present = rng.sample(scene.names, _PER_ANSWER)
+        for yes, no in zip(present, _absent(scene, kind, frequency, together, rng), strict=True):
+            for name, label in ((yes, "yes"), (no, "no")):
+                text = f"Is there {with_article(name)} in the image?"
+                rows.append({"question_id": len(rows) + 1, "image": file_name, "text": text, "label": label})
+    return rows
+
+
+def _absent(
+    scene: Scene, kind: PopeKind, frequency: Counter[str], together: Counter[tuple[str, str]], rng: random.Random
+) -> list[str]:
+    absent = absent_names(scene)
+    rng.shuffle(absent)  # ties are broken at random
+    if kind == "popular":
+        absent.sort(key=lambda name: -frequency[name])
+    elif kind == "adversarial":
+        company = {name: sum(together[name, shown] for shown in scene.names) for name in absent}
+        absent.sort(key=lambda name: -company[name] / (frequency[name] + _SMOOTHING))
+    return absent[:_PER_ANSWER]

@@ -1,0 +1,218 @@
+"""Questions about scenes with the answers of ten simulated annotators, who take look-alikes for one another."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.sample_world.language import OPPOSITE, RELATION_WORDS, Direction, is_strictly, plural, with_article
+from pipelines.sample_world.scenes import COLORS, LOOK_ALIKES, SHAPES, Scene, SceneObject
+
+ANNOTATORS = 10
+_RELIABILITY = 0.85  # how often an annotator gives the true answer
+_LEAST_AGREEING = 6  # of ten, so that the true answer is always the most frequent one
+
+
+@dataclass(frozen=True)
+class VqaQuestion:
+    """A question in VQAv2's terms; `answers` are the annotators', `truth` the most frequent of them."""
+
+    text: str
+    question_type: str
+    answer_type: Literal["yes/no", "number", "other"]
+    truth: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ChoiceQuestion:
+    """A question in A-OKVQA's terms: four choices, one of them right, and ten direct answers."""
+
+    text: str
+    choices: tuple[str, ...]
+    correct_choice: int
+    direct_answers: tuple[str, ...]
+    rationales: tuple[str, ...]
+
+
+def vqa_questions(scene: Scene, index: int, rng: random.Random) -> list[VqaQuestion]:
+    """One question of each type the scene allows: colour or shape, how many, is there, and where.
+
+    Answers are balanced over scenes: yes and no, left and right by turns (`index` is the scene's number), rare colours,
+    shapes and counts by weight.
+    """
+    say_yes = index % 2 == 0
+    drawn = [_look(scene, rng), _count(scene, rng), _presence(scene, say_yes, rng), _where(scene, say_yes, rng)]
+    return [question for question in drawn if question is not None]
+
+
+def choice_question(scene: Scene, rng: random.Random) -> ChoiceQuestion:
+    """A question that takes a comparison of all objects, with four choices whose right one stands at a random place."""
+    candidates = [found for ask in _COMPARISONS if (found := ask(scene)) is not None]
+    if not candidates:
+        total = str(len(scene.objects))
+        candidates = [("How many shapes can be seen in all?", total, f"Counting them gives {total}.")]
+    text, truth, why = rng.choice(candidates)
+    others = _distractors(scene, truth, rng)
+    correct = rng.randrange(4)
+    choices = [*others[:correct], truth, *others[correct:]]
+    answers = annotate(truth, others[:1], rng)
+    rationales = (why, f"The answer is {truth}.", f"Looking at every shape leads to {truth}.")
+    return ChoiceQuestion(text, tuple(choices), correct, answers, rationales)
+
+
+def annotate(truth: str, confusions: Sequence[str], rng: random.Random) -> tuple[str, ...]:
+    """Ten answers: mostly the truth, else something easily taken for it; at least six true ones."""
+    answers = [truth if rng.random() < _RELIABILITY else rng.choice(confusions) for _ in range(ANNOTATORS)]
+    for position in range(ANNOTATORS):
+        if answers.count(truth) >= _LEAST_AGREEING:
+            break
+        answers[position] = truth
+    return tuple(answers)
+
+
+def name_in(scene: Scene, item: SceneObject) -> str | None:
+    """ "red circle" where there is one only, else with its size, else None."""
+    if sum(other.name == item.name for other in scene.objects) == 1:
+        return item.name
+    if sum((other.name, other.size) == (item.name, item.size) for other in scene.objects) == 1:
+        return f"{item.size} {item.name}"
+    return None
+
+
+def _look(scene: Scene, rng: random.Random) -> VqaQuestion | None:
+    """What colour is the circle, what shape is the red object: of something that is there once."""
+    shapes, colors = scene.counts("shape"), scene.counts("color")
+    asks_color = [(item, 1 / COLORS[item.color]) for item in scene.objects if shapes[item.shape] == 1]
+    asks_shape = [(item, 1 / SHAPES[item.shape]) for item in scene.objects if colors[item.color] == 1]
+    kinds = [(kind, found) for kind, found in (("color", asks_color), ("shape", asks_shape)) if found]
+    if not kinds:
+        return None
+    kind, found = rng.choice(kinds)
+    item = rng.choices([entry for entry, _ in found], [weight for _, weight in found])[0]
+    if kind == "color":
+        text, start, truth = f"What color is the {item.shape}?", "what color is the", item.color
+    else:
+        text, start, truth = f"What shape is the {item.color} object?", "what shape is the", item.shape
+    vocabulary = COLORS if kind == "color" else SHAPES
+    confusion = LOOK_ALIKES.get(truth) or rng.choice([word for word in vocabulary if word != truth])
+    return VqaQuestion(text, start, "other", truth, annotate(truth, [confusion], rng))
+
+
+def _count(scene: Scene, rng: random.Random) -> VqaQuestion:
+    """How many circles, how many red objects; the count is drawn first, so that zero is as frequent as one."""
+    shapes, colors = scene.counts("shape"), scene.counts("color")
+    asked = [(shapes[shape], plural(shape)) for shape in SHAPES]
+    asked += [(colors[color], f"{color} objects") for color in COLORS]
+    number = rng.choice(sorted({count for count, _ in asked}))
+    noun = rng.choice([noun for count, noun in asked if count == number])
+    near = [str(number + 1)] if number == 0 else [str(number - 1), str(number + 1)]
+    return VqaQuestion(
+        f"How many {noun} are there?", "how many", "number", str(number), annotate(str(number), near, rng)
+    )
+
+
+def _presence(scene: Scene, say_yes: bool, rng: random.Random) -> VqaQuestion:
+    """Is there a red circle; a "no" is mostly about a look-alike of something that is there."""
+    if say_yes:
+        name = rng.choice(scene.names)
+    else:
+        absent = absent_names(scene)
+        like = sorted(set(absent) & {other for item in scene.objects for other in _look_alike_names(item)})
+        name = rng.choice(like) if like and rng.random() < 0.7 else rng.choice(absent)
+    truth, other = ("yes", "no") if say_yes else ("no", "yes")
+    text = f"Is there {with_article(name)} in the picture?"
+    return VqaQuestion(text, "is there a", "yes/no", truth, annotate(truth, [other], rng))
+
+
+def _where(scene: Scene, first_way: bool, rng: random.Random) -> VqaQuestion | None:
+    """Is A left or right of B (above or below); half of the time as a yes/no question."""
+    named = [(item, name) for item in scene.objects if (name := name_in(scene, item)) is not None]
+    if len(named) < 2:
+        return None
+    (item, name), (anchor, anchor_name) = rng.sample(named, 2)
+    sides: list[Direction] = [side for side in OPPOSITE if is_strictly(side, item, anchor)]
+    side = rng.choice(sides)
+    if (side in ("left", "above")) != first_way:  # exchanging the two turns the answer round
+        (name, anchor_name), side = (anchor_name, name), OPPOSITE[side]
+    if rng.random() < 0.5:
+        ways = "to the left or to the right of" if side in ("left", "right") else "above or below"
+        text = f"Is the {name} {ways} the {anchor_name}?"
+        return VqaQuestion(text, "is the", "other", side, annotate(side, [OPPOSITE[side]], rng))
+    truth, other = rng.choice([("yes", "no"), ("no", "yes")])
+    asked = side if truth == "yes" else OPPOSITE[side]
+    text = f"Is the {name} {RELATION_WORDS[asked]} the {anchor_name}?"
+    return VqaQuestion(text, "is the", "yes/no", truth, annotate(truth, [other], rng))
+
+
+def absent_names(scene: Scene) -> list[str]:
+    """Every colour-shape pair that the scene does not hold, sorted."""
+    present = set(scene.names)
+    return sorted(name for color in COLORS for shape in SHAPES if (name := f"{color} {shape}") not in present)
+
+
+def _look_alike_names(item: SceneObject) -> list[str]:
+    """What the object may be taken for: another colour or another shape."""
+    names = [f"{LOOK_ALIKES[item.color]} {item.shape}"] if item.color in LOOK_ALIKES else []
+    return [*names, f"{item.color} {LOOK_ALIKES[item.shape]}"] if item.shape in LOOK_ALIKES else names
+
+
+def _largest(scene: Scene) -> tuple[str, str, str] | None:
+    first, second = (item.width * item.height for item in scene.objects[:2])
+    if first < 1.3 * second:
+        return None
+    return "Which shape is the biggest of all?", scene.objects[0].name, "No other is as wide and as high."
+
+
+def _outermost(scene: Scene) -> tuple[str, str, str] | None:
+    ordered = sorted(scene.objects, key=lambda item: item.center[0])
+    if ordered[1].center[0] - ordered[0].center[0] < 0.08 * scene.width:
+        return None
+    return "Which shape would be met first coming from the left?", ordered[0].name, "It lies nearest to the left edge."
+
+
+def _lowest(scene: Scene) -> tuple[str, str, str] | None:
+    ordered = sorted(scene.objects, key=lambda item: -item.center[1])
+    if ordered[0].center[1] - ordered[1].center[1] < 0.08 * scene.height:
+        return None
+    return "Which shape would touch the ground first if all fell?", ordered[0].name, "It is the lowest of all."
+
+
+def _shared_color(scene: Scene) -> tuple[str, str, str] | None:
+    ranked = scene.counts("color").most_common(2)
+    if ranked[0][1] < 2 or (len(ranked) > 1 and ranked[1][1] == ranked[0][1]):
+        return None
+    return "Which color is the most common here?", ranked[0][0], "More shapes have it than any other color."
+
+
+def _repeated_shape(scene: Scene) -> tuple[str, str, str] | None:
+    ranked = scene.counts("shape").most_common(2)
+    if ranked[0][1] < 2 or (len(ranked) > 1 and ranked[1][1] == ranked[0][1]):
+        return None
+    return "Which kind of shape is repeated most often?", ranked[0][0], "It appears more often than any other."
+
+
+_COMPARISONS: tuple[Callable[[Scene], tuple[str, str, str] | None], ...] = (
+    _largest,
+    _outermost,
+    _lowest,
+    _shared_color,
+    _repeated_shape,
+)
+
+
+def _distractors(scene: Scene, truth: str, rng: random.Random) -> list[str]:
+    """Three wrong choices of the truth's kind, those in the scene first."""
+    if truth.isdigit():
+        return [str(number) for number in rng.sample([n for n in range(1, 9) if str(n) != truth], 3)]
+    kinds: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
+        "color": (sorted(scene.counts("color")), list(COLORS)),
+        "shape": (sorted(scene.counts("shape")), list(SHAPES)),
+        "name": (scene.names, absent_names(scene)),
+    }
+    present, every = kinds["color" if truth in COLORS else "shape" if truth in SHAPES else "name"]
+    near = [word for word in present if word != truth]
+    rng.shuffle(near)
+    rest = [word for word in every if word != truth and word not in near]
+    near = near[:3]
+    return near + rng.sample(rest, 3 - len(near))

@@ -1,0 +1,58 @@
+"""A simulated image tagger: right most of the time, and its confidence says how far to believe it.
+
+It misses small and rare things, takes look-alikes for each other, and binds a colour of one object to the shape of
+another. The vocabulary is every shape, every colour and every colour-shape pair.
+"""
+
+import math
+import random
+
+from pipelines.sample_world.scenes import COLORS, LOOK_ALIKES, SHAPES, Scene
+
+VOCABULARY = (*SHAPES, *COLORS, *(f"{color} {shape}" for color in COLORS for shape in SHAPES))
+SCORE_FLOOR = 0.05
+
+# Logits: mean and standard deviation.
+_SEEN_LARGE, _SEEN_SMALL = (2.8, 1.2), (1.4, 1.3)
+_LOOK_ALIKE = (-0.9, 1.2)
+_WRONGLY_BOUND = (-1.8, 1.0)
+_ABSENT = (-5.0, 1.2)
+_RARE, _RARE_PENALTY = 0.07, 0.6  # tags rarer than this were seen less in training
+
+
+def tag_scores(scene: Scene, rng: random.Random) -> list[tuple[str, float]]:
+    """Tags above the floor with their confidences in (0, 1), by falling confidence."""
+    evidence = _evidence(scene)
+    scores = []
+    for tag in VOCABULARY:
+        mean, deviation = evidence.get(tag, _ABSENT)
+        score = 1 / (1 + math.exp(-rng.gauss(mean, deviation)))
+        if score >= SCORE_FLOOR:
+            scores.append((tag, round(score, 4)))
+    return sorted(scores, key=lambda entry: (-entry[1], entry[0]))
+
+
+def _evidence(scene: Scene) -> dict[str, tuple[float, float]]:
+    """The strongest evidence there is for each tag that has any."""
+    found: dict[str, tuple[float, float]] = {}
+
+    def note(tag: str, logit: tuple[float, float]) -> None:
+        if tag not in found or found[tag][0] < logit[0]:
+            found[tag] = logit
+
+    for item in scene.objects:
+        mean, deviation = _SEEN_LARGE if item.size == "large" else _SEEN_SMALL
+        if min(SHAPES[item.shape], COLORS[item.color]) <= _RARE:
+            mean -= _RARE_PENALTY
+        for tag in (item.shape, item.color, item.name):
+            note(tag, (mean, deviation))
+        for like, pair in (
+            (LOOK_ALIKES.get(item.shape), f"{item.color} {LOOK_ALIKES.get(item.shape)}"),
+            (LOOK_ALIKES.get(item.color), f"{LOOK_ALIKES.get(item.color)} {item.shape}"),
+        ):
+            if like is not None:
+                note(like, _LOOK_ALIKE)
+                note(pair, _LOOK_ALIKE)
+        for other in scene.objects:
+            note(f"{item.color} {other.shape}", _WRONGLY_BOUND)
+    return found

@@ -1,0 +1,170 @@
+"""Writes the sample world in the benchmarks' own file formats.
+
+Under the step's folder, for each of the splits train, val and test:
+
+    images/sample_{split}_{image_id:012d}.png                     one root for all splits
+    captions_{split}.json, instances_{split}.json                 COCO
+    vqa_questions_{split}.json, vqa_annotations_{split}.json      VQAv2, OK-VQA
+    aokvqa_{split}.json                                           A-OKVQA
+    refcoco/refs(sample).p, refcoco/instances.json                RefCOCO; all splits in one file, as there
+    pope_{random,popular,adversarial}_{split}.json                POPE
+    tags_detector.parquet, tags.txt                               a simulated tagger's tags, and its vocabulary
+    preview.png                                                   a contact sheet to look at
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.sample_world import drawing, formats, pope, tagging
+from pipelines.sample_world.entries import Entry, make_entry
+from pipelines.sample_world.scenes import PRESETS, PresetName
+from pipelines.steps import StepFolder, StepResult, run_step
+
+log = logging.getLogger("lion.sample_world")
+
+WRITTEN_SPLITS = ("train", "val", "test")
+_SHEET_IMAGES = 12
+_PROGRESS_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class SampleWorldConfig:
+    """Draws small scenes of colored shapes and writes them as COCO, VQAv2, A-OKVQA, RefCOCO and POPE files."""
+
+    out: str = "runs"
+    """Folder or URI under which the step's folder is made."""
+    images: int = 500
+    """Images in all; 80 % become train, 10 % val, 10 % test."""
+    seed: int = 0
+    """The same seed gives the same bytes. Another seed gives other scenes; splits are disjoint across seeds too."""
+    preset: PresetName = "small"
+    """`tiny`: 3 or 4 objects on 64 pixels; `small`: 3 to 6 objects on 96 pixels."""
+    image_size: int | None = None
+    """Longer side in pixels; empty: the preset's."""
+    image_format: drawing.ImageFormat = "png"
+    """File format of the images."""
+
+
+def sample_world(config: SampleWorldConfig) -> StepResult:
+    """Writes the world unless it is there.
+
+    Raises:
+        UserError: fewer than 10 images, or images too small to draw on.
+    """
+    if config.images < 10:
+        raise UserError(f"A sample world of {config.images} images has no val and test split; ask for at least 10.")
+    if config.image_size is not None and config.image_size < 48:
+        raise UserError(f"Shapes cannot be told apart on {config.image_size} pixels; set image_size to 48 or more.")
+    return run_step("sample_world", config, config.out, lambda folder: _write_world(config, folder))
+
+
+def split_sizes(images: int) -> dict[str, int]:
+    """How many images each split gets: a tenth for val, a tenth for test, the rest for train."""
+    tenth = images // 10
+    return {"train": images - 2 * tenth, "val": tenth, "test": tenth}
+
+
+class _Files:
+    """Writes files into the step's folder and remembers their rows and digests."""
+
+    def __init__(self, folder: StepFolder) -> None:
+        self._folder = folder
+        self.written: list[dict[str, Any]] = []
+        self._images = hashlib.sha256()
+        self._filesystem, self._image_root = storage.resolve(folder.child("images"))
+        for name in ("images", "refcoco"):
+            storage.make_folder(folder.child(name))
+
+    def image(self, name: str, content: bytes) -> None:
+        """One image; not synced to the disk one by one, since the manifest alone says that all are there."""
+        with self._filesystem.open_output_stream(f"{self._image_root}/{name}") as stream:
+            stream.write(content)
+        self._images.update(name.encode() + hashlib.sha256(content).digest())
+
+    def file(self, name: str, content: bytes, rows: int) -> None:
+        """One annotation file."""
+        storage.write_atomic(self._folder.child(name), content)
+        self.written.append({"path": name, "rows": rows, "sha256": hashlib.sha256(content).hexdigest()})
+
+    def json(self, name: str, document: Any, rows: int) -> None:
+        """One JSON document."""
+        self.file(name, json.dumps(document).encode(), rows)
+
+    def close_images(self, count: int) -> None:
+        """Adds one entry for all images: the digest over their names and contents in order."""
+        self.written.append({"path": "images", "rows": count, "sha256": self._images.hexdigest()})
+
+
+def _write_world(config: SampleWorldConfig, folder: StepFolder) -> Mapping[str, Any]:
+    files = _Files(folder)
+    entries = _write_images(config, files)
+    for split in WRITTEN_SPLITS:
+        _write_split(files, config, split, [entry for entry in entries if entry.split == split])
+    refs = formats.refcoco_refs(entries, config.image_format)
+    files.file("refcoco/refs(sample).p", formats.pickled(refs), len(refs))
+    instances = formats.coco_instances(entries, config.image_format)
+    files.json("refcoco/instances.json", instances, len(instances["annotations"]))
+    files.file("tags_detector.parquet", formats.detected_tags(entries), len(entries))
+    files.file("tags.txt", "".join(f"{tag}\n" for tag in tagging.VOCABULARY).encode(), len(tagging.VOCABULARY))
+    _write_preview(files, entries)
+    summary = {
+        "splits": split_sizes(config.images),
+        "vqa": sum(len(entry.vqa) for entry in entries),
+        "expressions": sum(len(ref["sentences"]) for ref in refs),
+    }
+    return {"rows": config.images, "files": files.written, "summary": summary}
+
+
+def _write_images(config: SampleWorldConfig, files: _Files) -> list[Entry]:
+    preset = PRESETS[config.preset]
+    if config.image_size is not None:
+        preset = replace(preset, image_size=config.image_size)
+    entries: list[Entry] = []
+    shown = time.monotonic()
+    for split, size in split_sizes(config.images).items():
+        for index in range(size):
+            entry = make_entry(config.seed, split, index, preset)
+            content = drawing.encode_image(entry.draw(), config.image_format)
+            files.image(entry.file_name(config.image_format), content)
+            entries.append(entry)
+            if time.monotonic() - shown > _PROGRESS_SECONDS:
+                shown = time.monotonic()
+                log.info("%d of %d images", len(entries), config.images)
+    files.close_images(len(entries))
+    return entries
+
+
+def _write_split(files: _Files, config: SampleWorldConfig, split: str, entries: Sequence[Entry]) -> None:
+    form = config.image_format
+    captions = formats.coco_captions(entries, form)
+    files.json(f"captions_{split}.json", captions, len(captions["annotations"]))
+    instances = formats.coco_instances(entries, form)
+    files.json(f"instances_{split}.json", instances, len(instances["annotations"]))
+    questions, annotations = formats.vqa_documents(entries, split)
+    files.json(f"vqa_questions_{split}.json", questions, len(questions["questions"]))
+    files.json(f"vqa_annotations_{split}.json", annotations, len(annotations["annotations"]))
+    files.json(f"aokvqa_{split}.json", formats.aokvqa_rows(entries, form), len(entries))
+    scenes, names = [entry.scene for entry in entries], [entry.file_name(form) for entry in entries]
+    for kind in pope.POPE_KINDS:
+        rows = pope.pope_questions(scenes, names, kind, f"pope/{config.seed}/{split}")
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        files.file(f"pope_{kind}_{split}.json", lines.encode(), len(rows))
+
+
+def _write_preview(files: _Files, entries: Sequence[Entry]) -> None:
+    cells = []
+    for entry in entries[:: max(1, len(entries) // _SHEET_IMAGES)][:_SHEET_IMAGES]:
+        texts = [f"{entry.split} {entry.image_id}", *(f"- {text}" for text in entry.captions)]
+        texts += [f"? {asked.text} {asked.truth}" for asked in entry.vqa]
+        texts += [f"? {entry.choice.text} {entry.choice.choices[entry.choice.correct_choice]}"]
+        texts += [f"> {entry.scene.objects[number].name}: {'; '.join(said)}" for number, said in entry.expressions]
+        texts += [", ".join(f"{tag} {score:.2f}" for tag, score in entry.tags[:8])]
+        cells.append((entry.draw(), entry.scene.objects, texts))
+    files.file("preview.png", drawing.encode_image(drawing.contact_sheet(cells), "png"), len(cells))
