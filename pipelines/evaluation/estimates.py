@@ -1,0 +1,151 @@
+"""What a metric gives back: numbers with their sample counts and confidence intervals."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+SEED = 0
+_CELLS = 4_000_000  # of one block of resampling counts: 32 MB
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric over `n` samples with its percentile bootstrap interval. Fractions, as the official scorers give them."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The numbers as plain JSON values."""
+        return {"value": self.value, "n": self.n, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The metrics of one task over one list of predictions.
+
+    Attributes:
+        metric: which metric family computed them.
+        primary: the name of the number that stands for the task; `value`, `n`, `low` and `high` are its.
+        estimates: every number by name.
+        counts: what happened to the samples (empty, unreadable, ...); nothing is left out silently.
+        notes: how it was computed, where that is a choice (the tokeniser, what the interval covers).
+        per_sample: (n,) the primary number's share of each sample, in input order, for paired tests.
+    """
+
+    metric: str
+    primary: str
+    estimates: Mapping[str, Estimate]
+    per_sample: Array = field(repr=False, compare=False)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The primary number."""
+        return self.estimates[self.primary].value
+
+    @property
+    def n(self) -> int:
+        """The number of samples."""
+        return self.estimates[self.primary].n
+
+    @property
+    def low(self) -> float:
+        """The lower end of the primary number's interval."""
+        return self.estimates[self.primary].low
+
+    @property
+    def high(self) -> float:
+        """The upper end of the primary number's interval."""
+        return self.estimates[self.primary].high
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the per-sample numbers as plain JSON values."""
+        return {
+            "metric": self.metric,
+            "primary": self.primary,
+            "estimates": {name: estimate.as_dict() for name, estimate in self.estimates.items()},
+            "counts": dict(self.counts),
+            "notes": dict(self.notes),
+        }
+
+
+def bootstrap_of_sums(statistics: Array, estimate: Callable[[Array], Array]) -> Estimate:
+    """A metric that is a function of sums over samples, with its percentile bootstrap interval.
+
+    Drawing n samples with replacement is drawing a multinomial over the distinct rows, so the cost grows with the
+    distinct rows only: a million right-or-wrong answers cost as much as two.
+
+    Args:
+        statistics: (n, k) what each sample adds to the k sums.
+        estimate: (r, k) sums → (r,) metric values.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    n = len(statistics)
+    require_samples(n)
+    distinct, multiplicity = np.unique(statistics, axis=0, return_counts=True)
+    generator = np.random.default_rng(SEED)
+    block = max(1, _CELLS // len(distinct))
+    drawn = [
+        estimate(generator.multinomial(n, multiplicity / n, size=min(block, RESAMPLES - start)) @ distinct)
+        for start in range(0, RESAMPLES, block)
+    ]
+    low, high = np.quantile(np.concatenate(drawn), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    value = float(estimate(statistics.sum(axis=0, keepdims=True))[0])
+    return Estimate(value, n, float(low), float(high))
+
+
+def bootstrap_mean(per_sample: Array) -> Estimate:
+    """The mean of per-sample numbers with its bootstrap interval."""
+    n = len(per_sample)
+    return bootstrap_of_sums(np.asarray(per_sample, dtype=np.float64).reshape(n, 1), lambda sums: sums[:, 0] / n)
+
+
+def shifted(estimate: Estimate, value: float) -> Estimate:
+    """`estimate`'s interval moved to lie about `value`: for a corpus metric that is not the mean of its samples."""
+    move = value - estimate.value
+    return Estimate(value, estimate.n, estimate.low + move, estimate.high + move)
+
+
+def require_samples(n: int) -> None:
+    """Refuses to compute a metric over nothing.
+
+    Raises:
+        ValueError: `n` is 0.
+    """
+    if not n:
+        raise ValueError("There is nothing to score: the list of predictions is empty.")
+
+
+def require_pairs(predictions: int, references: int) -> None:
+    """Refuses lists of different lengths.
+
+    Raises:
+        ValueError: they differ, or are empty.
+    """
+    if predictions != references:
+        raise ValueError(f"{predictions} predictions and {references} references; give one reference per prediction.")
+    require_samples(predictions)
+
+
+def safe_ratio(numerator: Array, denominator: Array) -> Array:
+    """`numerator / denominator`, 0 where the denominator is 0, as the official scorers define empty ratios."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator, dtype=np.float64), where=denominator != 0)
+
+
+def percent(value: float) -> str:
+    """A fraction as papers print it: times 100, two decimals."""
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"

@@ -1,0 +1,158 @@
+"""Caption metrics of the COCO caption scorer: BLEU-1..4, ROUGE-L, CIDEr, and METEOR where Java is there.
+
+Computed by pycocoevalcap; the tokeniser is ours to choose and is named in the result. SPICE is not computed: its parser
+is a separate download of 400 MB that the package fetches by itself, and nothing here downloads unasked.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pipelines.evaluation.estimates import (
+    Array,
+    Estimate,
+    Scores,
+    bootstrap_mean,
+    bootstrap_of_sums,
+    require_pairs,
+    safe_ratio,
+    shifted,
+)
+from pipelines.evaluation.metrics.tokenisers import Tokeniser, available_tokeniser, tokenise
+
+_ORDERS = 4
+# The smoothing constants of the official BLEU; they decide only what becomes of empty counts.
+_TINY, _SMALL = 1e-15, 1e-9
+
+
+def captions(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokeniser: Tokeniser | None = None,
+    meteor: bool | None = None,
+) -> Scores:
+    """BLEU-1..4, ROUGE-L, CIDEr (primary) and METEOR of one caption per image against all of its references.
+
+    Fractions as the official scorer gives them: papers print CIDEr 1.382 as 138.2. An empty caption scores 0.
+
+    Args:
+        predictions: (n) captions.
+        references: (n) each image's reference captions, one or more.
+        tokeniser: `ptb-java` or `ptb-python`; left out: Java's where there is a Java.
+        meteor: whether to compute METEOR, which needs Java; left out: where there is a Java.
+
+    Raises:
+        ValueError: the lists differ in length or are empty, or an image has no reference.
+        RuntimeError: Java was asked for and failed.
+    """
+    require_pairs(len(predictions), len(references))
+    if not all(references):
+        raise ValueError("An image has no reference caption; every image needs one or more.")
+    tokeniser = tokeniser or available_tokeniser()
+    meteor = available_tokeniser() == "ptb-java" if meteor is None else meteor
+    candidates, truth = _tokenise(predictions, references, tokeniser)
+    empty = np.array([not candidate for candidate in candidates])
+    cider = np.where(empty, 0.0, _cider(candidates, truth))
+    estimates = {
+        "CIDEr": bootstrap_mean(cider),
+        **_bleu(candidates, truth),
+        "ROUGE_L": bootstrap_mean(np.where(empty, 0.0, _rouge(candidates, truth))),
+    }
+    if meteor:
+        estimates["METEOR"] = _meteor(candidates, truth)
+    return Scores(
+        metric="captions",
+        primary="CIDEr",
+        estimates=estimates,
+        per_sample=cider,
+        counts={
+            "samples": len(predictions),
+            "references": sum(len(given) for given in references),
+            "empty_answers": int(empty.sum()),
+        },
+        notes=_notes(tokeniser, meteor, len(predictions)),
+    )
+
+
+def _notes(tokeniser: str, meteor: bool, samples: int) -> Mapping[str, str]:
+    notes = {
+        "tokeniser": tokeniser,
+        "interval": "bootstrap over images; CIDEr's document frequencies are fixed at those of the whole list",
+        "SPICE": "not computed (its parser is a separate download)",
+    }
+    if meteor:
+        notes["METEOR"] = "corpus score; its interval is that of the mean over images, moved to the corpus score"
+    else:
+        notes["METEOR"] = "not computed (needs Java)"
+    if samples == 1:
+        notes["CIDEr"] = "0 by definition: with one image every word is in every document"
+    return notes
+
+
+def _tokenise(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], tokeniser: Tokeniser
+) -> tuple[list[str], list[list[str]]]:
+    """Candidates and references, tokenised in one call: starting Java costs more than all the captions."""
+    flat = [*predictions, *(caption for given in references for caption in given)]
+    tokenised = iter(tokenise(flat, tokeniser))
+    candidates = [next(tokenised) for _ in predictions]
+    return candidates, [[next(tokenised) for _ in given] for given in references]
+
+
+def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Estimate]:
+    """Corpus BLEU-1..4: a function of summed counts, so that the bootstrap is exact."""
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+    scorer = BleuScorer(n=_ORDERS)
+    for candidate, given in zip(candidates, references, strict=True):
+        scorer += (candidate, list(given))
+    rows = [
+        (
+            counts["testlen"],
+            scorer._single_reflen(counts["reflen"], "closest", counts["testlen"]),
+            *counts["correct"],
+            *counts["guess"],
+        )
+        for counts in scorer.ctest
+    ]
+    statistics = np.array(rows, dtype=np.float64)
+
+    def order(k: int) -> Estimate:
+        return bootstrap_of_sums(statistics, lambda sums: _bleu_of_sums(sums, k))
+
+    return {f"Bleu_{k}": order(k) for k in range(1, _ORDERS + 1)}
+
+
+def _bleu_of_sums(sums: Array, order: int) -> Array:
+    """(r, 2 + 8) candidate length, reference length, matches and n-grams by order → (r,) BLEU (Papineni et al., 2002)."""
+    correct, guessed = sums[:, 2 : 2 + order], sums[:, 2 + _ORDERS : 2 + _ORDERS + order]
+    score = np.prod((correct + _TINY) / (guessed + _SMALL), axis=1) ** (1.0 / order)
+    ratio = (sums[:, 0] + _TINY) / (sums[:, 1] + _SMALL)
+    penalty = np.exp(np.minimum(0.0, 1.0 - safe_ratio(np.ones_like(ratio), ratio)))
+    return score * penalty
+
+
+def _rouge(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Array:
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    rouge = Rouge()
+    return np.array([rouge.calc_score([c], list(given)) for c, given in zip(candidates, references, strict=True)])
+
+
+def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Array:
+    """(n) each image's CIDEr-D, with document frequencies over all the images."""
+    from pycocoevalcap.cider.cider_scorer import CiderScorer
+
+    scorer = CiderScorer()
+    for candidate, given in zip(candidates, references, strict=True):
+        scorer += (candidate, list(given))
+    return np.asarray(scorer.compute_score()[1], dtype=np.float64)
+
+
+def _meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Estimate:
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    ids = range(len(candidates))
+    scorer = Meteor()
+    corpus, per_image = scorer.compute_score({i: list(references[i]) for i in ids}, {i: [candidates[i]] for i in ids})
+    return shifted(bootstrap_mean(np.asarray(per_image, dtype=np.float64)), corpus)
