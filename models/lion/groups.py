@@ -1,0 +1,86 @@
+"""LION's parameters by named group: what a stage trains, freezes, or gives a learning rate of its own."""
+
+import re
+from collections.abc import Iterable
+
+from torch import nn
+
+# Frozen in every published stage; released from that only to make a small LION from nothing.
+FOUNDATIONS: tuple[str, ...] = ("vision_model", "language_model", "tag_encoder")
+
+_PATTERNS: dict[str, str] = {
+    "router": r"language_model\..*\.adapter\.\w+_router",
+    "image_adapter": r"language_model\..*\.adapter\.image_\w+",
+    "region_adapter": r"language_model\..*\.adapter\.region_\w+",
+    "vision_model": r"vision_model\..+",
+    "language_model": r"language_model\..+",
+    "tag_encoder": r"tag_encoder\..+",
+    "q_former": r"qformer\..+",
+    "query_tokens": r"query_tokens",
+    "t5_projection": r"t5_projection\..+",
+    "ln_vision": r"ln_vision\..+",
+    "vision_aggregator": r"(vision_aggregator|ln_aggregator|aggregator_projection)\..+",
+    "prompt": r"soft_prompt",
+    "projector": r"prompt_projector\..+",
+}
+GROUPS: tuple[str, ...] = tuple(_PATTERNS)
+TRAINABLE: tuple[str, ...] = tuple(group for group in GROUPS if group not in FOUNDATIONS)
+
+
+def parameter_group(name: str) -> str:
+    """The group of `GROUPS` that the parameter ``name`` of a LION belongs to.
+
+    Names come as `named_parameters` gives them; a ``module.`` that an engine put before them is ignored.
+
+    Raises:
+        ValueError: If it belongs to none, so that no parameter is ever left out silently.
+    """
+    bare = name.removeprefix("module.")
+    for group, pattern in _PATTERNS.items():
+        if re.fullmatch(pattern, bare):
+            return group
+    raise ValueError(f"{name!r} is no parameter of a LION; the groups are {', '.join(GROUPS)}.")
+
+
+def set_trainable(model: nn.Module, groups: Iterable[str], allow_foundations: bool = False) -> list[str]:
+    """Train exactly ``groups`` of ``model`` and freeze the rest; frozen modules stay in eval mode under ``train()``.
+
+    Args:
+        model: A `LionForConditionalGeneration`.
+        groups: Names of `TRAINABLE`.
+        allow_foundations: Also accept ViT, T5 and tag encoder, to train a small LION without released weights.
+
+    Returns:
+        The names of the parameters that train now.
+
+    Raises:
+        ValueError: If a group is unknown, frozen by design, or has no parameter in this model; nothing is changed.
+    """
+    wanted = list(groups)
+    if not wanted:
+        raise ValueError(f"No group was named, so nothing would train; choose of {', '.join(TRAINABLE)}.")
+    known = GROUPS if allow_foundations else TRAINABLE
+    present = {parameter_group(name) for name, _ in model.named_parameters()}
+    for group in wanted:
+        if group not in known:
+            why = "stays frozen in LION" if group in FOUNDATIONS else "is no group of a LION"
+            raise ValueError(f"{group!r} {why}; choose of {', '.join(known)}.")
+        if group not in present:
+            here = ", ".join(g for g in known if g in present)
+            raise ValueError(f"This LION has no {group!r} (its configuration leaves it out); it has {here}.")
+    trained = []
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter_group(name) in wanted)
+        if parameter.requires_grad:
+            trained.append(name)
+    model.train(model.training)
+    return trained
+
+
+def grouped_parameters(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Trainable parameters with their names, by group: what an optimiser's parameter groups are made of."""
+    found: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            found.setdefault(parameter_group(name), []).append((name, parameter))
+    return found

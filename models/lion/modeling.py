@@ -1,0 +1,408 @@
+"""LION: two paths of visual knowledge into a frozen T5 with routed adapters (CVPR 2024, arXiv 2311.11860)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import GenerationConfig, GenerationMixin, InstructBlipQFormerModel, InstructBlipVisionModel
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.models.t5.modeling_t5 import T5Block
+
+from models.lion.adapters import AdaptedT5
+from models.lion.aggregator import AggregatorProjection, VisionAggregator, intermediate_features
+from models.lion.configuration import LEVELS, LionConfig
+from models.lion.groups import FOUNDATIONS, parameter_group
+from models.tag_encoder import TagEncoder
+
+_ENCODER_INPUTS = (
+    "pixel_values",
+    "input_ids",
+    "attention_mask",
+    "qformer_input_ids",
+    "qformer_attention_mask",
+    "tag_input_ids",
+    "tag_attention_mask",
+    "tag_token_weights",
+)
+
+
+@dataclass
+class LionOutput(Seq2SeqLMOutput):
+    """`Seq2SeqLMOutput` with each sample's own loss.
+
+    Attributes:
+        loss: Mean negative log-likelihood over the answer tokens of the batch, in nats; with ``labels``.
+        sample_loss: Its sum over each sample's answer tokens (B,); with ``labels``.
+        logits: (B, T, vocabulary).
+        encoder_last_hidden_state: (B, visual tokens + text, d).
+    """
+
+    sample_loss: Tensor | None = None
+
+
+class LionForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """LION and Dynamic LION, with a language-model head.
+
+    Takes what `LionProcessor` returns. The ViT, T5 and the tag encoder are frozen; `models.lion.groups.set_trainable`
+    chooses among the rest, all of which trains at first.
+    """
+
+    config_class = LionConfig
+    config: LionConfig
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _no_split_modules = ["InstructBlipEncoderLayer", "InstructBlipQFormerLayer", "BertLayer", "AdaptedT5Block"]
+
+    def __init__(self, config: LionConfig) -> None:
+        super().__init__(config)
+        vision, text, prompt = config.vision_config, config.text_config, config.prompt
+        self.vision_model = InstructBlipVisionModel(vision)
+        # LION normalises the Q-Former's view only, and trains that norm: `ln_vision` stands for the ViT's own.
+        self.vision_model.post_layernorm = nn.Identity()
+        self.language_model = AdaptedT5(text, config.adapters, config.adapter_bottleneck)
+        if config.uses_qformer:
+            self.ln_vision = nn.LayerNorm(vision.hidden_size, eps=1e-5)
+            self.query_tokens = nn.Parameter(
+                torch.empty(1, config.num_query_tokens, config.qformer_config.hidden_size)
+            )
+            self.qformer = InstructBlipQFormerModel(config.qformer_config)
+            self.t5_projection = nn.Linear(config.qformer_config.hidden_size, text.d_model)
+        if config.uses_aggregator:
+            config.aggregator_config._attn_implementation = config._attn_implementation
+            self.vision_aggregator = VisionAggregator(config.aggregator_config, len(config.aggregator_levels) - 1)
+            self.ln_aggregator = nn.LayerNorm(vision.hidden_size, eps=1e-5)
+            self.aggregator_projection = AggregatorProjection(vision.hidden_size, text.d_model)
+        if prompt.static:
+            self.soft_prompt = nn.Parameter(torch.empty(text.d_model))
+        if prompt.dynamic:
+            self.tag_encoder = TagEncoder(config.tag_encoder_config)
+            self.prompt_projector = _projector(
+                config.tag_encoder_config.hidden_size, text.d_model, prompt.tokens, prompt.projector
+            )
+        if config.fp32_groups:
+            self._keep_in_fp32_modules_strict = {
+                name for name, _ in self.named_parameters() if parameter_group(name) in config.fp32_groups
+            }
+        self.generation_config = generation_defaults(config)
+        self.post_init()
+        self.freeze_foundations()
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False, as in `AdaptedT5`: every start value here goes through transformers' own initialization."""
+        return False
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`; what LION freezes is frozen again, which loading undoes."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_foundations()
+        return loaded
+
+    def freeze_foundations(self) -> None:
+        """Freeze ViT, T5 and tag encoder; everything else trains."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(parameter_group(name) not in FOUNDATIONS)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, VisionAggregator):
+            for dense in module.output_denses():
+                init.zeros_(dense.weight)
+                init.zeros_(dense.bias)
+        elif module is self:
+            if self.config.uses_qformer:
+                init.normal_(self.query_tokens, mean=0.0, std=self.config.initializer_range)
+            if self.config.prompt.static:
+                init.normal_(self.soft_prompt, mean=0.0, std=1.0)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """T5's token embeddings."""
+        return self.language_model.shared
+
+    def set_tag_encoder(self, tag_encoder: TagEncoder) -> None:
+        """Put a trained tag encoder in place of the present one; it stays frozen.
+
+        Raises:
+            ValueError: If this LION has no dynamic prompt, or the encoder's width is not the one it was built for.
+        """
+        if not self.config.prompt.dynamic:
+            raise ValueError(f"A LION with prompt.kind={self.config.prompt.kind!r} reads no tag encoder.")
+        have, want = tag_encoder.config.hidden_size, self.config.tag_encoder_config.hidden_size
+        if have != want:
+            raise ValueError(f"The tag encoder gives {have} numbers and this LION's projector reads {want}.")
+        if self.config.prompt.pooling is not None:
+            tag_encoder.config.pooling = self.config.prompt.pooling
+        self.config.tag_encoder_config = tag_encoder.config
+        self.tag_encoder = tag_encoder.requires_grad_(False).eval().to(self.device)
+
+    def train(self, mode: bool = True) -> "LionForConditionalGeneration":
+        """Training mode for what trains: modules without a trainable parameter of their own keep dropout off."""
+        super().train(mode)
+        if not mode:
+            return self
+        trained = {parameter_group(name) for name, parameter in self.named_parameters() if parameter.requires_grad}
+        for group, module in (
+            ("vision_model", self.vision_model),
+            ("language_model", self.language_model),
+            ("tag_encoder", getattr(self, "tag_encoder", None)),
+            ("q_former", getattr(self, "qformer", None)),
+            ("vision_aggregator", getattr(self, "vision_aggregator", None)),
+        ):
+            if module is not None and group not in trained:
+                module.eval()
+        # A block checkpoints its activations only in training mode; what drops out are its parts, and they stay put.
+        for module in self.language_model.modules():
+            if isinstance(module, T5Block):
+                module.training = True
+        return self
+
+    def visual_tokens(
+        self,
+        pixel_values: Tensor,
+        qformer_input_ids: Tensor | None = None,
+        qformer_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """What the language model sees of the images.
+
+        Args:
+            pixel_values: (B, 3, H, W) of the configured size.
+            qformer_input_ids, qformer_attention_mask: The question for the Q-Former (B, L); unread without one.
+
+        Returns:
+            [Q-Former's queries ; aggregator's patches], (B, V, d).
+
+        Raises:
+            ValueError: If the size is another, or a value is NaN or infinite.
+        """
+        config = self.config
+        self._check_pixels(pixel_values)
+        deepest = config.vision_config.num_hidden_layers - 1
+        wanted = [deepest] * config.uses_qformer + list(config.aggregator_levels) * config.uses_aggregator
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and any(p.requires_grad for p in self.vision_model.parameters())
+        ):
+            features = intermediate_features(self.vision_model, pixel_values, wanted)
+        paths = []
+        if config.uses_qformer:
+            if qformer_input_ids is None:
+                raise ValueError("The Q-Former reads the question: qformer_input_ids is missing.")
+            image = _cast(features[deepest], self.ln_vision)
+            image = _cast(self.ln_vision(image), self.qformer)
+            queries = self.query_tokens.expand(len(image), -1, -1)
+            if qformer_attention_mask is None:
+                qformer_attention_mask = torch.ones_like(qformer_input_ids)
+            mask = torch.cat([qformer_attention_mask.new_ones(queries.shape[:2]), qformer_attention_mask], dim=1)
+            states = self.qformer(
+                input_ids=qformer_input_ids, attention_mask=mask, query_embeds=queries, encoder_hidden_states=image
+            ).last_hidden_state[:, : queries.shape[1]]
+            paths.append(self.t5_projection(_cast(states, self.t5_projection)))
+        if config.uses_aggregator:
+            fused = self.vision_aggregator(
+                [_cast(features[level], self.vision_aggregator) for level in config.aggregator_levels]
+            )
+            fused = self.ln_aggregator(_cast(fused, self.ln_aggregator))
+            paths.append(self.aggregator_projection(_cast(fused, self.aggregator_projection)))
+        return torch.cat([path.to(self.language_model.shared.weight.dtype) for path in paths], dim=1)
+
+    def text_embeddings(
+        self,
+        input_ids: Tensor,
+        tag_input_ids: Tensor | None = None,
+        tag_attention_mask: Tensor | None = None,
+        tag_token_weights: Tensor | None = None,
+    ) -> Tensor:
+        """T5's embeddings of the prompt (B, L, d), with the soft prompt written over ``<extra_id_0>``.
+
+        Raises:
+            ValueError: If a prompt has another number of ``<extra_id_0>`` than there are vectors, or a dynamic prompt
+                lacks its tags.
+        """
+        embeddings = self.language_model.shared(input_ids)
+        prompt = self.config.prompt
+        if prompt.kind == "none":
+            return embeddings
+        vectors = []
+        if prompt.static:
+            vectors.append(self.soft_prompt.to(embeddings.dtype).expand(len(input_ids), 1, -1))
+        if prompt.dynamic:
+            if tag_input_ids is None or tag_attention_mask is None:
+                raise ValueError("A dynamic prompt is made of tags: tag_input_ids and tag_attention_mask are missing.")
+            with torch.set_grad_enabled(
+                torch.is_grad_enabled() and any(p.requires_grad for p in self.tag_encoder.parameters())
+            ):
+                tags = self.tag_encoder.encode(tag_input_ids, tag_attention_mask, tag_token_weights)
+            projected = self.prompt_projector(_cast(tags, self.prompt_projector)).to(embeddings.dtype)
+            vectors.append(projected.view(len(input_ids), prompt.tokens, -1))
+        places = input_ids == self.config.soft_prompt_token_id
+        wrong = (places.sum(dim=1) != prompt.soft_tokens).nonzero().flatten().tolist()
+        if wrong:
+            raise ValueError(
+                f"Prompts {wrong} of the batch do not hold <extra_id_0> (id {self.config.soft_prompt_token_id}) "
+                f"{prompt.soft_tokens} times, once for each soft prompt vector; build them with LionProcessor."
+            )
+        return embeddings.masked_scatter(places[..., None], torch.cat(vectors, dim=1))
+
+    def encode(
+        self, *, input_ids: Tensor, attention_mask: Tensor | None = None, levels: Tensor | None = None, **inputs: Any
+    ) -> tuple[BaseModelOutput, Tensor]:
+        """Run everything before the decoder.
+
+        Args:
+            input_ids, attention_mask: The prompt (B, L).
+            levels: Each sample's level (B,), 0 region and 1 image.
+            inputs: The other inputs of `forward` that end in the encoder.
+
+        Returns:
+            T5's encoder output, of length V + L, and its attention mask (B, V + L).
+        """
+        if inputs.get("pixel_values") is None:
+            raise ValueError("LION describes an image: pixel_values is missing.")
+        levels = self._check_levels(levels, len(input_ids))
+        tags = {name: inputs.get(name) for name in ("tag_input_ids", "tag_attention_mask", "tag_token_weights")}
+        visual = self.visual_tokens(
+            inputs["pixel_values"], inputs.get("qformer_input_ids"), inputs.get("qformer_attention_mask")
+        )
+        text = self.text_embeddings(input_ids, **tags)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        mask = torch.cat([attention_mask.new_ones(visual.shape[:2]), attention_mask], dim=1)
+        encoder = self.language_model.encoder
+        return encoder(inputs_embeds=torch.cat([visual, text], dim=1), attention_mask=mask, levels=levels), mask
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        qformer_input_ids: Tensor | None = None,
+        qformer_attention_mask: Tensor | None = None,
+        levels: Tensor | None = None,
+        tag_input_ids: Tensor | None = None,
+        tag_attention_mask: Tensor | None = None,
+        tag_token_weights: Tensor | None = None,
+        labels: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> LionOutput:
+        """Answer logits and, with labels, the loss.
+
+        Args:
+            pixel_values: (B, 3, H, W).
+            input_ids, attention_mask: The prompt (B, L). Where ``encoder_outputs`` is given, ``attention_mask`` is
+                the encoder's own (B, V + L).
+            qformer_input_ids, qformer_attention_mask: The question in the Q-Former's vocabulary (B, L').
+            levels: Each sample's level (B,) int64: 0 region, 1 image. Samples of both may share a batch.
+            tag_input_ids, tag_attention_mask, tag_token_weights: Tags of a dynamic prompt (B, L'').
+            labels: Answer ids (B, T), -100 where none.
+
+        Raises:
+            ValueError: If an input that the configuration needs is missing, or one does not fit it.
+        """
+        if encoder_outputs is None:
+            if input_ids is None:
+                raise ValueError("input_ids is missing: give the prompt, or encoder_outputs.")
+            given = locals()
+            inputs = {name: given[name] for name in _ENCODER_INPUTS}
+            encoder_outputs, attention_mask = self.encode(levels=levels, **inputs)
+        if labels is not None and decoder_input_ids is None:
+            decoder_input_ids = self.language_model._shift_right(labels)
+        output = self.language_model(
+            encoder_outputs=encoder_outputs,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            past_key_values=past_key_values,
+            use_cache=False if labels is not None else use_cache,
+            levels=levels,
+            **kwargs,
+        )
+        result = LionOutput(**output)
+        if labels is not None:
+            token_loss = functional.cross_entropy(
+                output.logits.float().transpose(1, 2), labels, ignore_index=-100, reduction="none"
+            )
+            result["sample_loss"] = token_loss.sum(dim=1)
+            result["loss"] = token_loss.sum() / (labels != -100).sum()
+        return result
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
+        """`GenerationMixin.generate` over what `LionProcessor` returns; LION's defaults are in ``generation_config``.
+
+        The images and the prompt are encoded once, before beams are formed; samples of both levels may share a batch.
+
+        Returns:
+            Answer ids (B · return sequences, length), padded after ``</s>``.
+        """
+        kwargs.pop("labels", None)
+        if kwargs.get("encoder_outputs") is None:
+            given = {name: kwargs.pop(name, None) for name in _ENCODER_INPUTS}
+            if inputs is not None:
+                given["input_ids"] = inputs
+            if given["input_ids"] is None:
+                raise ValueError("input_ids is missing: give generate what LionProcessor returns.")
+            kwargs["encoder_outputs"], kwargs["attention_mask"] = self.encode(levels=kwargs.get("levels"), **given)
+        with self.language_model.folded_adapters():
+            return super().generate(**kwargs)
+
+    def _check_levels(self, levels: Tensor | None, batch: int) -> Tensor | None:
+        if levels is None:
+            if len(self.config.adapters) > 1:
+                raise ValueError("levels is missing: the router needs each sample's level, 0 region or 1 image.")
+            return None
+        if levels.shape != (batch,) or levels.is_floating_point():
+            raise ValueError(f"levels is {levels.dtype} {tuple(levels.shape)}; give int64 of shape ({batch},).")
+        if levels.device.type == "cpu" and not ((levels >= 0) & (levels < len(LEVELS))).all():
+            raise ValueError(f"levels is {levels.tolist()}; a level is 0 (region) or 1 (image).")
+        return levels
+
+    def _check_pixels(self, pixel_values: Tensor) -> None:
+        size = self.config.image_size
+        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
+            raise ValueError(
+                f"pixel_values is {tuple(pixel_values.shape)}; this LION reads (batch, 3, {size}, {size}). "
+                "LionProcessor resizes images to that."
+            )
+        if pixel_values.device.type != "meta":
+            bad = (~torch.isfinite(pixel_values).flatten(1).all(dim=1)).nonzero().flatten().tolist()
+            if bad:
+                raise ValueError(f"pixel_values of samples {bad} hold NaN or infinity; mend or leave out these images.")
+
+
+def generation_defaults(config: LionConfig) -> GenerationConfig:
+    """LION's published way to generate: beam 5, repetition penalty 1.5, up to 256 tokens."""
+    return GenerationConfig(
+        num_beams=5,
+        do_sample=False,
+        max_new_tokens=256,
+        min_length=1,
+        repetition_penalty=1.5,
+        length_penalty=1.0,
+        pad_token_id=config.pad_token_id,
+        eos_token_id=config.eos_token_id,
+        decoder_start_token_id=config.decoder_start_token_id,
+    )
+
+
+def _projector(tag_width: int, text_width: int, tokens: int, kind: str) -> nn.Module:
+    if kind == "linear":
+        return nn.Linear(tag_width, tokens * text_width)
+    return nn.Sequential(nn.Linear(tag_width, text_width), nn.GELU(), nn.Linear(text_width, tokens * text_width))
+
+
+def _cast(states: Tensor, module: nn.Module) -> Tensor:
+    """``states`` in the precision of ``module``'s parameters."""
+    return states.to(next(module.parameters()).dtype)
