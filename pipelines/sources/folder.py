@@ -1,0 +1,41 @@
+"""A folder of images without annotations."""
+
+import os
+import re
+from collections.abc import Iterator
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.sources.records import DUPLICATE_ID, BadAnnotation, BadRecord, ImageRecord, id_of_file
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+_COCO_NAME = re.compile(r"\d{12}\.\w+$")
+
+
+def read_images(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
+    """Every image file under the folder, by name; sizes and captions are unknown.
+
+    The id of a file named like COCO's (twelve digits at the end) is that number, so that COCO's questions find it;
+    any other file's id is its path inside the folder.
+
+    Raises:
+        UserError: an annotation file was given, the folder is missing, or no image file is in it.
+    """
+    if annotations is not None:
+        raise UserError("A folder source reads no annotations; leave annotations empty or choose the file's own kind.")
+    root = storage.absolute(images)
+    if not storage.is_folder(root):
+        raise UserError(f"The image folder {images} does not exist; check images.")
+    seen: set[str] = set()
+    for uri in storage.list_files(root):
+        if os.path.splitext(uri)[1].lower() not in _SUFFIXES:
+            continue
+        name = uri[len(root) :].lstrip("/")
+        image_id = id_of_file(name) if _COCO_NAME.search(name) else name
+        if image_id in seen:
+            yield BadAnnotation(DUPLICATE_ID, f"{name}: another file has the id {image_id}").record(image_id, uri)
+            continue
+        seen.add(image_id)
+        yield ImageRecord(image_id, uri, None, None, split, "folder", ())
+    if not seen:
+        raise UserError(f"{images} holds no image file ({', '.join(_SUFFIXES)}).")

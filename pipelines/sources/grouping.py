@@ -1,0 +1,70 @@
+"""Rows of a file gathered by key in little memory, for formats whose two halves must be joined."""
+
+from array import array
+from collections.abc import Iterator
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+
+_CHUNK = 65_536
+
+
+class RowsByKey:
+    """Texts by key, in the order in which they came: Arrow buffers and one 64-bit hash a row, no Python object kept.
+
+    Add all rows first, then look up.
+    """
+
+    def __init__(self) -> None:
+        self._hashes = array("Q")
+        self._pending: list[tuple[str, str]] = []
+        self._chunks: list[pa.RecordBatch] = []
+        self._order: np.ndarray | None = None
+        self._sorted: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def add(self, key: str, text: str) -> None:
+        """One more row of `key`."""
+        self._hashes.append(_hash(key))
+        self._pending.append((key, text))
+        if len(self._pending) == _CHUNK:
+            self._flush()
+
+    def get(self, key: str) -> list[str]:
+        """The texts of a key; none where it has no row."""
+        if self._order is None or self._sorted is None:
+            self._flush()
+            hashes = np.asarray(self._hashes, dtype=np.uint64)
+            self._order = np.argsort(hashes, kind="stable")
+            self._sorted = hashes[self._order]
+        wanted = np.uint64(_hash(key))
+        low, high = np.searchsorted(self._sorted, wanted, "left"), np.searchsorted(self._sorted, wanted, "right")
+        rows = (self._row(int(number)) for number in self._order[low:high])
+        return [text for found, text in rows if found == key]
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Every key and text in the order in which they came."""
+        for number in range(len(self)):
+            yield self._row(number)
+
+    def _row(self, number: int) -> tuple[str, str]:
+        chunk, place = divmod(number, _CHUNK)
+        if chunk == len(self._chunks):
+            return self._pending[place]
+        batch = self._chunks[chunk]
+        return batch.column(0)[place].as_py(), batch.column(1)[place].as_py()
+
+    def _flush(self) -> None:
+        """Only full chunks become Arrow, so that a row's chunk is its number divided by the chunk's size."""
+        if len(self._pending) == _CHUNK:
+            keys, texts = zip(*self._pending, strict=True)
+            columns = [pa.array(keys, pa.large_string()), pa.array(texts, pa.large_string())]
+            self._chunks.append(pa.RecordBatch.from_arrays(columns, ["key", "text"]))
+            self._pending = []
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

@@ -1,0 +1,44 @@
+"""POPE: JSON lines `{"question_id", "image", "text", "label"}` (Li et al., EMNLP 2023)."""
+
+from collections.abc import Iterator
+
+from pipelines.sources.records import (
+    DUPLICATE_ID,
+    WRONG_VALUE,
+    BadAnnotation,
+    BadRecord,
+    QuestionRecord,
+    id_field,
+    id_of_file,
+    text_field,
+)
+from pipelines.sources.streams import json_lines
+
+
+def read_questions(annotations: str) -> Iterator[QuestionRecord | BadRecord]:
+    """Questions in the file's order; the one answer is "yes" or "no".
+
+    Args:
+        annotations: one of the files, such as coco_pope_random.json.
+
+    Raises:
+        UserError: the file is missing or not JSON lines.
+    """
+    seen: set[str] = set()
+    for number, entry in json_lines(annotations):
+        where, image_id = f"line {number}", None
+        try:
+            if isinstance(entry, BadAnnotation):
+                raise entry
+            image_id = id_of_file(text_field(entry, "image", where))
+            question_id = id_field(entry, "question_id", where)
+            if question_id in seen:
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} was there before")
+            seen.add(question_id)
+            label = text_field(entry, "label", where).lower()
+            if label not in ("yes", "no"):
+                raise BadAnnotation(WRONG_VALUE, f"'label' of {where} is {label!r}, neither yes nor no")
+            text = text_field(entry, "text", where)
+            yield QuestionRecord(question_id, image_id, "pope", "image", text, (label,))
+        except BadAnnotation as error:
+            yield error.record(image_id)

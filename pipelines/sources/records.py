@@ -1,0 +1,230 @@
+"""What every reader of annotation files yields: images, questions, and what could not be used, with its reason."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipelines import storage
+
+STAGE: Final = "annotation"
+
+# The closed vocabulary of `BadRecord.reason`.
+BROKEN_LINE: Final = "broken_json_line"  # a line of a JSON-lines file is not a JSON object
+MISSING_KEY: Final = "missing_key"
+WRONG_TYPE: Final = "wrong_type"
+WRONG_VALUE: Final = "wrong_value"  # right type, outside what the format allows
+DUPLICATE_ID: Final = "duplicate_id"  # a second image or question of an id; the first one is kept
+EMPTY_TEXT: Final = "empty_text"  # a caption, question or expression without a word
+NO_CAPTION: Final = "no_caption"  # an image of a caption file that is left without any caption
+NO_ANSWER: Final = "no_answer"  # a question without its annotation, or an annotation without answers
+UNKNOWN_IMAGE: Final = "unknown_image"  # refers to an image that the file does not list
+UNKNOWN_REGION: Final = "unknown_region"  # refers to a box that the file does not list
+UNKNOWN_QUESTION: Final = "unknown_question"  # the annotation of a question that the file does not list
+BOX_WITHOUT_AREA: Final = "box_without_area"
+BOX_OUTSIDE_IMAGE: Final = "box_outside_image"
+REASONS: Final = (
+    BROKEN_LINE,
+    MISSING_KEY,
+    WRONG_TYPE,
+    WRONG_VALUE,
+    DUPLICATE_ID,
+    EMPTY_TEXT,
+    NO_CAPTION,
+    NO_ANSWER,
+    UNKNOWN_IMAGE,
+    UNKNOWN_REGION,
+    UNKNOWN_QUESTION,
+    BOX_WITHOUT_AREA,
+    BOX_OUTSIDE_IMAGE,
+)
+
+_BOX_OVERSHOOT = 2.0  # pixels
+_TRAILING_NUMBER = re.compile(r"(\d+)$")
+
+Xywh = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """A row of `pipelines.tables.IMAGES`."""
+
+    image_id: str
+    uri: str
+    width: int | None
+    height: int | None
+    split: str | None
+    source: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QuestionRecord:
+    """A question about an image, or about a region of one.
+
+    Attributes:
+        sample_id: unique within its source.
+        image_id: as in the image's own row.
+        task: caption, vqa, rec or pope: what the source's rows are first of all.
+        level: image or region.
+        text: the question, or the referring expression; empty for captions.
+        answers: all annotators' answers, or all captions; empty where the file gives none (test splits).
+        box: x, y, width, height in pixels, or None.
+        choices: of a multiple-choice question, else empty.
+        correct_choice: index into `choices`, or None.
+        region_id: the same for all expressions of one region, else None.
+        difficult: annotators could hardly answer freely; A-OKVQA leaves such questions out of direct-answer scores.
+    """
+
+    sample_id: str
+    image_id: str
+    task: str
+    level: str
+    text: str
+    answers: tuple[str, ...]
+    box: Xywh | None = None
+    choices: tuple[str, ...] = ()
+    correct_choice: int | None = None
+    region_id: str | None = None
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A row of `pipelines.tables.QUARANTINE`: an annotation that could not be used, why, and what exactly it was."""
+
+    image_id: str | None
+    uri: str | None
+    stage: str
+    reason: str
+    detail: str
+
+
+class BadAnnotation(ValueError):
+    """Raised while one annotation is read; its reader turns it into a `BadRecord` and goes on."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+    def record(self, image_id: str | None = None, uri: str | None = None) -> BadRecord:
+        """What goes to quarantine."""
+        return BadRecord(image_id, uri, STAGE, self.reason, str(self))
+
+
+def field(entry: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:
+    """`entry[key]`, checked; `where` says in messages what the entry is.
+
+    Raises:
+        BadAnnotation: the entry is not an object, the key is missing, or its value has another type.
+    """
+    if not isinstance(entry, dict):
+        raise BadAnnotation(WRONG_TYPE, f"{where} is {type(entry).__name__}, not an object")
+    if key not in entry:
+        raise BadAnnotation(MISSING_KEY, f"{where} has no {key!r}")
+    value = entry[key]
+    allowed = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join(kind.__name__ for kind in allowed)
+        raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} is {type(value).__name__}, not {names}")
+    return value
+
+
+def text_field(entry: Any, key: str, where: str) -> str:
+    """A text that says something, without surrounding spaces.
+
+    Raises:
+        BadAnnotation: as `field`; also where the text is empty or holds bytes that are not UTF-8.
+    """
+    text = str(field(entry, key, str, where)).strip()
+    if not text:
+        raise BadAnnotation(EMPTY_TEXT, f"{key!r} of {where} is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} is not UTF-8 text") from error
+    return text
+
+
+def id_field(entry: Any, key: str, where: str) -> str:
+    """An id as text: 309 → "309".
+
+    Raises:
+        BadAnnotation: as `field`; also where the id is empty.
+    """
+    value = str(field(entry, key, (int, str), where)).strip()
+    if not value:
+        raise BadAnnotation(WRONG_VALUE, f"{key!r} of {where} is empty")
+    return value
+
+
+def size_field(entry: Any, key: str, where: str) -> int | None:
+    """A width or height in pixels; None where the file does not say.
+
+    Raises:
+        BadAnnotation: not a positive whole number.
+    """
+    if isinstance(entry, dict) and entry.get(key) is None:
+        return None
+    value = field(entry, key, int, where)
+    if not 0 < value < 2**31:
+        raise BadAnnotation(WRONG_VALUE, f"{key!r} of {where} is {value}, not a number of pixels")
+    return int(value)
+
+
+def texts_field(entry: Any, key: str, where: str) -> tuple[str, ...]:
+    """A list of texts.
+
+    Raises:
+        BadAnnotation: as `field`; also where an element is not text.
+    """
+    values = field(entry, key, list, where)
+    if any(not isinstance(value, str) for value in values):
+        raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} holds something that is not text")
+    return tuple(values)
+
+
+def box_field(entry: Any, key: str, where: str) -> Xywh:
+    """A box x, y, width, height in pixels.
+
+    Raises:
+        BadAnnotation: not four finite numbers, or no area. Width or height are negative where corners were swapped.
+    """
+    values = field(entry, key, list, where)
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(values) != 4 or len(numbers) != 4 or not all(math.isfinite(value) for value in numbers):
+        raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} is {values}, not four numbers x, y, width, height")
+    x, y, width, height = (float(value) for value in numbers)
+    if width <= 0 or height <= 0:
+        raise BadAnnotation(BOX_WITHOUT_AREA, f"{key!r} of {where} is {values}: width and height must be positive")
+    return x, y, width, height
+
+
+def fit_box(box: Xywh, width: int, height: int) -> Xywh:
+    """The box inside its image: what overshoots by up to two pixels is cut off, as annotators' rounding leaves it.
+
+    Raises:
+        BadAnnotation: it reaches further out, so that it belongs to another image or another scale.
+    """
+    x1, y1, x2, y2 = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    out = max(-x1, -y1, x2 - width, y2 - height)
+    if out > _BOX_OVERSHOOT:
+        raise BadAnnotation(BOX_OUTSIDE_IMAGE, f"box {list(box)} reaches {out:g} pixels out of {width} x {height}")
+    if out <= 0:
+        return box
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    if x2 <= x1 or y2 <= y1:
+        raise BadAnnotation(BOX_OUTSIDE_IMAGE, f"nothing of box {list(box)} lies in {width} x {height}")
+    return x1, y1, x2 - x1, y2 - y1
+
+
+def id_of_file(name: str) -> str:
+    """The image id that a COCO-style file name ends in: "COCO_val2014_000000542145.jpg" → "542145"; else its stem."""
+    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    digits = _TRAILING_NUMBER.search(stem)
+    return str(int(digits[1])) if digits else stem
+
+
+def image_uri(images: str, file_name: str) -> str:
+    """The image's URI under its root (a path, `s3://…`, `gs://…`)."""
+    return storage.join(storage.absolute(images), file_name)

@@ -1,0 +1,115 @@
+"""JSON read as a stream: one element of a document's array, or one line, at a time. Local or on an object store."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import ijson
+import pyarrow as pa
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.sources.records import BROKEN_LINE, BadAnnotation
+
+_HOPELESS = 100  # broken lines before the first good one: then the file has another format
+
+
+@contextlib.contextmanager
+def open_stream(uri: str) -> Iterator[pa.NativeFile]:
+    """A file for reading.
+
+    Raises:
+        UserError: it is not there, or cannot be read.
+    """
+    filesystem, path = storage.resolve(uri)
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            yield stream
+    except FileNotFoundError as error:
+        raise UserError(f"The annotation file {uri} does not exist; check the path.") from error
+    except OSError as error:
+        raise UserError(f"The annotation file {uri} cannot be read: {error}.") from error
+
+
+def array_elements(uri: str, key: str | None) -> Iterator[Any]:
+    """The elements of the array under a top-level key of a JSON document, or of the document itself (`key` None).
+
+    Raises:
+        UserError: the file is missing, is not JSON (with the position of the fault), or has no such array.
+    """
+    prefix = f"{key}.item" if key else "item"
+    any_found = False
+    with _faults_named(uri), open_stream(uri) as stream:
+        for element in ijson.items(stream, prefix, use_float=True):
+            any_found = True
+            yield element
+    if not any_found and not _has_array(uri, key or ""):
+        wanted = f"no array under {key!r}" if key else "no array at its top"
+        raise UserError(f"{uri} has {wanted}: it is a file of another format; choose the kind that fits it.")
+
+
+def _has_array(uri: str, prefix: str) -> bool:
+    with _faults_named(uri), open_stream(uri) as stream:
+        return any(
+            event == "start_array" and found == prefix for found, event, _ in ijson.parse(stream, use_float=True)
+        )
+
+
+@contextlib.contextmanager
+def _faults_named(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise UserError(f"{uri} is not a JSON document: {_position(uri)}.") from error
+
+
+def _position(uri: str) -> str:
+    """Where the JSON parser of the standard library stops; it alone says so. Called once, before the end."""
+    with open_stream(uri) as stream:
+        content = stream.read()
+    try:
+        json.loads(content)
+    except json.JSONDecodeError as error:
+        return f"{error.msg} at line {error.lineno}, column {error.colno}"
+    except UnicodeDecodeError as error:
+        return f"byte {error.start} is not UTF-8"
+    return "a number or name in it is not standard JSON"
+
+
+def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any] | BadAnnotation]]:
+    """The objects of a JSON-lines file with their line numbers from 1; a broken line is an error of its own.
+
+    Raises:
+        UserError: the file is missing, or no line of it is a JSON object.
+    """
+    good, held = False, []
+    with open_stream(uri) as stream:
+        for number, line in enumerate(_lines(stream), start=1):
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+                if not isinstance(entry, dict):
+                    raise ValueError(f"{type(entry).__name__} where an object was expected")
+            except (ValueError, RecursionError) as error:
+                held.append((number, BadAnnotation(BROKEN_LINE, f"line {number}: {error}")))
+                if not good and len(held) >= _HOPELESS:
+                    break
+                continue
+            good = True
+            yield from held
+            held = []
+            yield number, entry
+    if held and not good:
+        raise UserError(f"{uri} is not a file of JSON lines: {held[0][1]}.")
+    yield from held
+
+
+def _lines(stream: pa.NativeFile) -> Iterator[bytes]:
+    rest = b""
+    while chunk := stream.read(1 << 20):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest

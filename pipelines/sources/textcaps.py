@@ -1,0 +1,56 @@
+"""TextCaps: `{"data": [{"image_id", "caption_str", …}]}`, one row a caption.
+
+Format: TextCaps_0.1_train.json (Sidorov et al. 2020). Images are OpenImages', named by their id; `images` is the folder of the split's JPEG files.
+"""
+
+from collections.abc import Iterator
+
+from pipelines.errors import UserError
+from pipelines.sources.grouping import RowsByKey
+from pipelines.sources.records import (
+    NO_CAPTION,
+    BadAnnotation,
+    BadRecord,
+    ImageRecord,
+    id_field,
+    image_uri,
+    size_field,
+    text_field,
+)
+from pipelines.sources.streams import array_elements
+
+
+def read_images(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
+    """Images in the order of their first caption, each with all its captions.
+
+    Raises:
+        UserError: the file is missing, not JSON, or of another format.
+    """
+    if annotations is None:
+        raise UserError("textcaps needs an annotation file; set annotations.")
+    captions = RowsByKey()
+    for number, entry in enumerate(array_elements(annotations, "data")):
+        where, image_id = f"data[{number}]", None
+        try:
+            image_id = id_field(entry, "image_id", where)
+            captions.add(image_id, text_field(entry, "caption_str", where))
+        except BadAnnotation as error:
+            yield error.record(image_id)
+    seen: set[str] = set()
+    for number, entry in enumerate(array_elements(annotations, "data")):
+        where = f"data[{number}]"
+        if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), str | int):
+            continue  # bad already
+        image_id = str(entry["image_id"]).strip()
+        if image_id in seen or not image_id:
+            continue
+        seen.add(image_id)
+        uri = image_uri(images, f"{image_id}.jpg")
+        try:
+            width, height = size_field(entry, "image_width", where), size_field(entry, "image_height", where)
+            texts = captions.get(image_id)
+            if not texts:
+                raise BadAnnotation(NO_CAPTION, "no usable caption")
+            yield ImageRecord(image_id, uri, width, height, split, "textcaps", tuple(texts))
+        except BadAnnotation as error:
+            yield error.record(image_id, uri)

@@ -1,0 +1,71 @@
+"""VQAv2 and OK-VQA: a questions file and an annotations file, joined by question id.
+
+Format: https://visualqa.org/download.html. One document that holds both arrays is read as well.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.sources.grouping import RowsByKey
+from pipelines.sources.records import (
+    DUPLICATE_ID,
+    NO_ANSWER,
+    UNKNOWN_QUESTION,
+    BadAnnotation,
+    BadRecord,
+    QuestionRecord,
+    field,
+    id_field,
+    text_field,
+)
+from pipelines.sources.streams import array_elements
+
+
+def read_questions(annotations: str | None, questions: str) -> Iterator[QuestionRecord | BadRecord]:
+    """Questions in the file's order, each with its ten answers in the annotators' order.
+
+    Args:
+        annotations: the annotations file; None for test splits, whose questions then have no answers.
+        questions: the questions file; it may be the same file.
+
+    Raises:
+        UserError: a file is missing, not JSON, or of another format.
+    """
+    answers = RowsByKey()
+    if annotations is not None:
+        for number, entry in enumerate(array_elements(annotations, "annotations")):
+            where, image_id = f"annotations[{number}]", None
+            try:
+                image_id = id_field(entry, "image_id", where)
+                answers.add(id_field(entry, "question_id", where), json.dumps(_answers(entry, where)))
+            except BadAnnotation as error:
+                yield error.record(image_id)
+    seen: set[str] = set()
+    for number, entry in enumerate(array_elements(questions, "questions")):
+        where, image_id = f"questions[{number}]", None
+        try:
+            image_id = id_field(entry, "image_id", where)
+            question_id = id_field(entry, "question_id", where)
+            if question_id in seen:
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} was there before")
+            seen.add(question_id)
+            text = text_field(entry, "question", where)
+            found = answers.get(question_id)
+            if annotations is not None and not found:
+                raise BadAnnotation(NO_ANSWER, f"{where}: question {question_id} has no usable annotation")
+            said = tuple(json.loads(found[0])) if found else ()
+            yield QuestionRecord(question_id, image_id, "vqa", "image", text, said)
+        except BadAnnotation as error:
+            yield error.record(image_id)
+    for question_id, _ in answers.items():
+        if question_id not in seen:
+            yield BadAnnotation(UNKNOWN_QUESTION, f"annotation of question {question_id}, which is not listed").record()
+
+
+def _answers(entry: Any, where: str) -> list[str]:
+    """The annotators' answers as they wrote them; normalising is the metric's work."""
+    given = field(entry, "answers", list, where)
+    if not given:
+        raise BadAnnotation(NO_ANSWER, f"{where} has an empty list of answers")
+    return [str(field(answer, "answer", str, f"an answer of {where}")) for answer in given]
