@@ -3,6 +3,7 @@
 from models.lion.configuration import LEVELS, LionConfig, PromptConfig
 from models.lion.groups import GROUPS, TRAINABLE, parameter_group, set_trainable
 from models.lion.modeling import LionForConditionalGeneration, LionOutput
+from models.lion.processing import LionProcessor
 
 __all__ = [
     "GROUPS",
@@ -10,6 +11,7 @@ __all__ = [
     "LionConfig",
     "LionForConditionalGeneration",
     "LionOutput",
+    "LionProcessor",
     "PromptConfig",
     "TRAINABLE",
     "parameter_group",

@@ -23,9 +23,7 @@ class VisionAggregator(nn.Module):
 
     def output_denses(self) -> list[nn.Linear]:
         """The dense layers before each residual sum, which start at zero."""
-        return [
-            part.output.dense for block in self.blocks for part in (block.attention, block.crossattention, block)
-        ]
+        return [part.output.dense for block in self.blocks for part in (block.attention, block.crossattention, block)]
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Fuse the levels.
@@ -61,5 +59,3 @@ def intermediate_features(vision_model: nn.Module, pixel_values: Tensor, levels:
         if index in levels:
             features[index] = hidden
     return features
-
-

@@ -69,9 +69,7 @@ class LionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model = AdaptedT5(text, config.adapters, config.adapter_bottleneck)
         if config.uses_qformer:
             self.ln_vision = nn.LayerNorm(vision.hidden_size, eps=1e-5)
-            self.query_tokens = nn.Parameter(
-                torch.empty(1, config.num_query_tokens, config.qformer_config.hidden_size)
-            )
+            self.query_tokens = nn.Parameter(torch.empty(1, config.num_query_tokens, config.qformer_config.hidden_size))
             self.qformer = InstructBlipQFormerModel(config.qformer_config)
             self.t5_projection = nn.Linear(config.qformer_config.hidden_size, text.d_model)
         if config.uses_aggregator:

@@ -1,0 +1,230 @@
+"""Images, questions, tags and answers into LION's inputs, and its output back into text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import BatchFeature, CLIPImageProcessorPil, PreTrainedTokenizerBase, ProcessorMixin
+
+from models.lion.configuration import LEVELS, LionConfig, PromptConfig
+from models.ram.processing import to_rgb
+from models.tag_encoder.processing import ScoredTag, TagEncoderProcessor, select_tags
+
+SOFT_TOKEN = "<extra_id_0>"
+# Longest question for the Q-Former in its own tokens, [CLS] and [SEP] included, as released.
+QFORMER_LENGTH = 128
+# What of a `PromptConfig` decides the text and the tags' tokens.
+_PROMPT_FIELDS = ("kind", "tokens", "tags_in_text", "confidence_in_text")
+
+
+class LionProcessor(ProcessorMixin):
+    """What stands before LION: pixels, the prompt with its tags, the Q-Former's question, the answer's labels.
+
+    Make one by `for_config`, so that it fits its model; `from_pretrained` reads it from the model's folder.
+
+    Args:
+        image_processor: CLIP's, resizing to the model's square (bicubic, aspect not kept).
+        tokenizer: Of the T5; holds ``<extra_id_0>``.
+        qformer_tokenizer: Of the Q-Former: BERT's vocabulary (the released Q-Former reads bert-base-uncased plus one
+            ``[DEC]`` token, which questions never hold).
+        tag_tokenizer: Of the tag encoder; the Q-Former's where they share one vocabulary.
+        prompt: The fields of `PromptConfig` that shape the text: kind, tokens, tags_in_text, confidence_in_text.
+        top_k, threshold: Tags read at all: the ``top_k`` most confident with a confidence above ``threshold``.
+        max_text_length: Longest prompt in T5 tokens, ``</s>`` included.
+        max_answer_length: Longest answer in T5 tokens; a longer one loses its end.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    qformer_tokenizer: PreTrainedTokenizerBase
+    tag_tokenizer: PreTrainedTokenizerBase
+
+    def __init__(
+        self,
+        image_processor: CLIPImageProcessorPil,
+        tokenizer: PreTrainedTokenizerBase,
+        qformer_tokenizer: PreTrainedTokenizerBase,
+        tag_tokenizer: PreTrainedTokenizerBase,
+        prompt: dict[str, Any] | None = None,
+        top_k: int = 40,
+        threshold: float = 0.5,
+        max_text_length: int = 128,
+        max_answer_length: int = 128,
+    ) -> None:
+        super().__init__(image_processor, tokenizer, qformer_tokenizer, tag_tokenizer)
+        # The released code cuts the Q-Former's question on the left: what is asked stands at its end.
+        self.qformer_tokenizer.truncation_side = "left"
+        prompt_config = PromptConfig(**(prompt or {}))
+        self.prompt = {name: getattr(prompt_config, name) for name in _PROMPT_FIELDS}
+        self.top_k = top_k
+        self.threshold = threshold
+        self.max_text_length = max_text_length
+        self.max_answer_length = max_answer_length
+
+    @classmethod
+    def for_config(
+        cls,
+        config: LionConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        qformer_tokenizer: PreTrainedTokenizerBase,
+        tag_tokenizer: PreTrainedTokenizerBase | None = None,
+        **knobs: Any,
+    ) -> "LionProcessor":
+        """The processor of a model with ``config``; ``knobs`` are top_k, threshold, max_text_length, max_answer_length.
+
+        Raises:
+            ValueError: If ``<extra_id_0>`` has another id than the configuration says, or a vocabulary is larger than
+                the embeddings that read it.
+        """
+        soft_id = tokenizer.convert_tokens_to_ids(SOFT_TOKEN)
+        if config.prompt.kind != "none" and soft_id != config.soft_prompt_token_id:
+            raise ValueError(
+                f"{SOFT_TOKEN} has id {soft_id} in the tokenizer and soft_prompt_token_id is "
+                f"{config.soft_prompt_token_id}; they must agree."
+            )
+        readers = [("tokenizer", tokenizer, config.text_config.vocab_size)]
+        if config.uses_qformer:
+            readers.append(("qformer_tokenizer", qformer_tokenizer, config.qformer_config.vocab_size))
+        if config.prompt.dynamic:
+            vocabulary = config.tag_encoder_config.bert.vocab_size
+            readers.append(("tag_tokenizer", tag_tokenizer or qformer_tokenizer, vocabulary))
+        for name, reader, rows in readers:
+            if len(reader) > rows:
+                raise ValueError(f"{name} has {len(reader)} tokens and the model embeds {rows}; raise its vocab_size.")
+        size = {"height": config.image_size, "width": config.image_size}
+        images = CLIPImageProcessorPil(size=size, do_center_crop=False)
+        prompt = {name: getattr(config.prompt, name) for name in _PROMPT_FIELDS}
+        return cls(images, tokenizer, qformer_tokenizer, tag_tokenizer or qformer_tokenizer, prompt=prompt, **knobs)
+
+    def __call__(  # type: ignore[override]
+        self,
+        images: Sequence[Image.Image] | None = None,
+        text: Sequence[str] | str | None = None,
+        tags: Sequence[Sequence[ScoredTag]] | None = None,
+        levels: Sequence[str] | None = None,
+        answers: Sequence[str] | None = None,
+    ) -> BatchFeature:
+        """Inputs of `LionForConditionalGeneration` for a batch of B samples; each argument is left out with its outputs.
+
+        Args:
+            images: PIL images of any mode (`models.ram.processing.to_rgb` says what becomes of each) and size.
+            text: Questions, without any prompt around them.
+            tags: Each image's tags and confidences; read where the prompt has tags.
+            levels: ``"image"`` or ``"region"`` of each sample.
+            answers: What the model is to say.
+
+        Returns:
+            pixel_values (B, 3, H, W); input_ids, attention_mask (B, L); qformer_input_ids, qformer_attention_mask
+            (B, L'); levels (B,), 0 region and 1 image; labels (B, T), -100 where none; for a dynamic prompt
+            tag_input_ids, tag_attention_mask, tag_token_weights (B, L'').
+
+        Raises:
+            ValueError: If arguments differ in length, a level is unknown, a question is blank or too long for the
+                prompt, a text holds ``<extra_id_0>``, or the prompt needs tags and none are given.
+        """
+        text = [text] if isinstance(text, str) else text
+        given = {"images": images, "text": text, "tags": tags, "levels": levels, "answers": answers}
+        sizes = {name: len(value) for name, value in given.items() if value is not None}
+        if not sizes or 0 in sizes.values() or len(set(sizes.values())) > 1:
+            told = ", ".join(f"{size} {name}" for name, size in sizes.items()) or "nothing"
+            raise ValueError(f"A batch needs as many of each input, and at least one: given {told}.")
+        batch: dict[str, Tensor] = {}
+        if images is not None:
+            batch["pixel_values"] = self._pixels(images)
+        if text is not None:
+            batch |= self._questions(text, tags)
+        if levels is not None:
+            batch["levels"] = level_ids(levels)
+        if answers is not None:
+            batch["labels"] = self._labels(answers)
+        return BatchFeature(batch)
+
+    def prompt_text(self, question: str, tags: Sequence[ScoredTag] = ()) -> str:
+        """The prompt of ``question`` with all of ``tags``, as LION writes it; no tag at all gives ``tags: []``."""
+        config = PromptConfig(**self.prompt)
+        if config.kind == "none":
+            return question
+        sentence = f"According to {SOFT_TOKEN * config.soft_tokens}, "
+        if config.tags_in_text:
+            listed = ", ".join(f"{tag}: {score:.2f}" if config.confidence_in_text else tag for tag, score in tags)
+            sentence += f"you are allowed to use or partially use the following tags: [{listed}]. "
+        return sentence + question
+
+    def answers(self, ids: Tensor) -> list[str]:
+        """Generated ids (B, T) as text, without special tokens and outer blanks."""
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        for index, image in enumerate(images):
+            if not isinstance(image, Image.Image):
+                raise ValueError(f"Image {index} is a {type(image).__name__}; open it by PIL.Image first.")
+        return self.image_processor([to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
+
+    def _questions(self, questions: Sequence[str], tags: Sequence[Sequence[ScoredTag]] | None) -> dict[str, Tensor]:
+        prompt = PromptConfig(**self.prompt)
+        if tags is None and (prompt.dynamic or (prompt.static and prompt.tags_in_text)):
+            raise ValueError(f"A prompt of kind {prompt.kind!r} is made of tags: give tags, an empty list for none.")
+        chosen = [select_tags(one, self.top_k, self.threshold) for one in tags or [[]] * len(questions)]
+        encoded = self.tokenizer.pad({"input_ids": self._prompt_ids(questions, chosen)}, return_tensors="pt")
+        batch = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        asked = self.qformer_tokenizer(
+            list(questions), padding=True, truncation=True, max_length=QFORMER_LENGTH, return_tensors="pt"
+        )
+        batch["qformer_input_ids"], batch["qformer_attention_mask"] = asked["input_ids"], asked["attention_mask"]
+        if prompt.dynamic:
+            read = TagEncoderProcessor(self.tag_tokenizer, top_k=self.top_k, threshold=self.threshold)
+            batch |= {f"tag_{name}": value for name, value in read(chosen).as_dict().items()}
+        return batch
+
+    def _prompt_ids(self, questions: Sequence[str], tags: Sequence[Sequence[ScoredTag]]) -> list[list[int]]:
+        for question, listed in zip(questions, tags, strict=True):
+            if not question.strip():
+                raise ValueError("A question is blank.")
+            if any(SOFT_TOKEN in text for text in (question, *(tag for tag, _ in listed))):
+                raise ValueError(
+                    f"{SOFT_TOKEN} marks the soft prompt's place and cannot stand in {question!r} or a tag."
+                )
+        ids = self.tokenizer([self.prompt_text(q, listed) for q, listed in zip(questions, tags, strict=True)])
+        return [
+            row if len(row) <= self.max_text_length else self._shortened(question, listed)
+            for row, question, listed in zip(ids["input_ids"], questions, tags, strict=True)
+        ]
+
+    def _shortened(self, question: str, tags: Sequence[ScoredTag]) -> list[int]:
+        """Ids with as many of the most confident tags as fit; the released code cut the prompt's head instead."""
+        tags = tags if self.prompt["tags_in_text"] else []
+        fits: list[int] | None = None
+        low, high = 0, max(len(tags) - 1, 0)
+        while low <= high:
+            middle = (low + high + 1) // 2
+            ids = self.tokenizer(self.prompt_text(question, tags[:middle]))["input_ids"]
+            if len(ids) <= self.max_text_length:
+                fits, low = ids, middle + 1
+            else:
+                high = middle - 1
+        if fits is None:
+            needed = len(self.tokenizer(self.prompt_text(question))["input_ids"])
+            raise ValueError(
+                f"The question takes {needed} tokens with its prompt and without a tag, and max_text_length is "
+                f"{self.max_text_length}; shorten the question or raise max_text_length: {question[:80]!r}."
+            )
+        return fits
+
+    def _labels(self, answers: Sequence[str]) -> Tensor:
+        encoded = self.tokenizer(
+            list(answers), padding=True, truncation=True, max_length=self.max_answer_length, return_tensors="pt"
+        )
+        return encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, -100)
+
+
+def level_ids(levels: Sequence[str]) -> Tensor:
+    """Rows of the router (B,), int64, for ``"region"`` and ``"image"``.
+
+    Raises:
+        ValueError: If a level is another.
+    """
+    unknown = sorted({repr(level) for level in levels if level not in LEVELS})
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)} is no level; choose one of {', '.join(LEVELS)}.")
+    return torch.tensor([LEVELS.index(level) for level in levels])  # type: ignore[arg-type]
