@@ -1,0 +1,14 @@
+"""`python -m jobs.precompute`: images to tags with confidences and centroid captions, on Ray Data."""
+
+from jobs.cli import main
+from pipelines.precompute import PrecomputeConfig, precompute
+from pipelines.steps import StepResult
+
+
+def run(config: PrecomputeConfig) -> StepResult:
+    """Computes what is missing, or nothing where all is there."""
+    return precompute(config)
+
+
+if __name__ == "__main__":
+    main("precompute", PrecomputeConfig, run)

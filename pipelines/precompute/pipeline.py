@@ -1,0 +1,106 @@
+"""The shards that are missing, through Ray Data: one block is one shard from end to end.
+
+    shard numbers → caption actors → decode tasks → tagger actors → commit tasks → proofs
+
+What that takes at the pinned Ray: no upper block size (Ray Data would split a block of pixels), `batch_size=None` (it
+would merge small ones), and remote arguments that differ between decoding and its neighbours (it would fuse decoding
+into the tagger's actors, where it runs one image after another while the model waits). Tests hold all three.
+"""
+
+import copy
+import json
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipelines.precompute.config import Precision, PrecomputeConfig
+from pipelines.precompute.plan import Plan, Pool
+from pipelines.precompute.shards import SourceIndex
+from pipelines.precompute.stages import Caption, Commit, Decode, ReadShard, Tag
+from pipelines.precompute.taggers import Tagger
+
+if TYPE_CHECKING:
+    from ray.data import DataContext, Dataset
+
+
+def run_shards(
+    missing: Sequence[int],
+    folder: str,
+    index: SourceIndex,
+    config: PrecomputeConfig,
+    tagger: Tagger,
+    plan: Plan,
+    precision: Precision,
+    metadata: Mapping[str, str],
+) -> Generator[dict[str, Any], None, None]:
+    """Computes shards and yields the proof of each as it is committed, in any order.
+
+    Closing the iterator ends the pipeline; committed shards stay.
+    """
+    from ray.data import DataContext
+
+    with DataContext.current(_context(DataContext.get_current())):
+        dataset = make_dataset(missing, folder, index, config, tagger, plan, precision, metadata)
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from map(json.loads, pa.table(batch)["proof"].to_pylist())
+
+
+def make_dataset(
+    missing: Sequence[int],
+    folder: str,
+    index: SourceIndex,
+    config: PrecomputeConfig,
+    tagger: Tagger,
+    plan: Plan,
+    precision: Precision,
+    metadata: Mapping[str, str],
+) -> "Dataset":
+    """The lazy dataset of proofs; nothing runs yet."""
+    import ray
+
+    whole: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
+    task: dict[str, Any] = {"num_cpus": 1, "ray_remote_args_fn": _spread, **whole}
+    shards = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
+    if plan.captioner:
+        encoder = (folder, config.captioner, plan.captioner.gpus, _threads(plan.captioner))
+        images = shards.map_batches(Caption, fn_constructor_args=encoder, **_pool(plan.captioner), **whole)
+    else:
+        images = shards.map_batches(ReadShard(folder).__call__, **task)
+    decode = Decode(tagger.image_size, config.max_pixels, config.jpeg_draft, config.embed_bytes)
+    model = (tagger, plan.tagger.gpus, _threads(plan.tagger), precision)
+    return (
+        images.map_batches(decode.__call__, **task)
+        .map_batches(Tag, fn_constructor_args=model, **_pool(plan.tagger), **whole)
+        .map_batches(Commit(folder, index, metadata).__call__, **task)
+    )
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    """A fixed pool: no ramp, and nothing that could wait for CPUs which tasks hold."""
+    from ray.data import ActorPoolStrategy
+
+    return {
+        "compute": ActorPoolStrategy(size=pool.actors),
+        "num_cpus": pool.cpus,
+        "num_gpus": pool.gpus,
+    }
+
+
+def _spread() -> dict[str, Any]:
+    """Arguments of tasks: over all nodes, for decoding wants every core. Given as a function, they also keep Ray Data
+    from fusing a task into the actors after it."""
+    return {"scheduling_strategy": "SPREAD"}
+
+
+def _threads(pool: Pool) -> int:
+    return max(1, int(pool.cpus))
+
+
+def _context(current: "DataContext") -> "DataContext":
+    """A context for this pipeline alone, so that the caller's own Ray Data is not changed."""
+    context = copy.deepcopy(current)
+    context.target_max_block_size = None
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    return context

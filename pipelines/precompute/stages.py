@@ -1,0 +1,204 @@
+"""What happens to a shard, stage by stage: Arrow tables in and out, no Ray in sight.
+
+ReadShard  the number of a shard → its images
+Caption    + caption, caption_index, centroid_similarity
+Decode     + pixels, or the reason why there are none; width and height filled in
+Tag        + tags; pixels dropped
+Commit     → files; one row that says what was done
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from pipelines import storage, tables
+from pipelines.images import BadImage, check_size, decode_with_size, read_image_bytes
+from pipelines.precompute import shards
+from pipelines.precompute.captioner import Captioner
+from pipelines.precompute.config import CaptionerConfig, Precision
+from pipelines.precompute.taggers import Tagger
+
+_READS_AT_ONCE = 16
+_PICK = {"caption": "caption", "caption_index": "index", "centroid_similarity": "similarity"}  # column: Pick's field
+_TAGS = tables.TAGGED.field("tags")
+IMAGE_BYTES = pa.field("image_bytes", pa.binary())
+
+
+def device_of(gpus: float) -> str:
+    """Where a model of an actor with that share of a GPU runs."""
+    return "cuda" if gpus else "cpu"
+
+
+class ReadShard:
+    """The number of a shard → its images, with a column `shard`."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        (shard,) = batch["shard"].to_pylist()
+        content = storage.read_bytes(shards.source_file(self.folder, shard))
+        table = pq.read_table(pa.BufferReader(content), schema=tables.IMAGES)
+        return table.append_column("shard", pa.array([shard] * table.num_rows, pa.int64()))
+
+
+class Caption:
+    """Picks the centroid caption of every image; reads the shard itself, being the first stage where there is one."""
+
+    def __init__(self, folder: str, config: CaptionerConfig, gpus: float, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.read = ReadShard(folder)
+        self.captioner = Captioner(config.path, config.batch_size, device_of(gpus))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        table = self.read(batch)
+        picks = self.captioner(table["captions"].to_pylist())
+        for name, attribute in _PICK.items():
+            values = [None if pick is None else getattr(pick, attribute) for pick in picks]
+            table = table.append_column(name, pa.array(values, tables.TAGGED.field(name).type))
+        return table
+
+
+class Decode:
+    """Reads and decodes every image; a bad one gets a reason instead of pixels.
+
+    Args:
+        image_size: side of the square for the tagger; None decodes, to prove that it can be done, and keeps nothing.
+        max_pixels: see `pipelines.images`.
+        jpeg_draft: decode large JPEGs at a fraction of their size.
+        embed_bytes: keep the encoded bytes.
+    """
+
+    def __init__(self, image_size: int | None, max_pixels: int, jpeg_draft: bool, embed_bytes: bool) -> None:
+        self.image_size = image_size
+        self.max_pixels = max_pixels
+        self.embed_bytes = embed_bytes
+        # Pixels that nobody sees may be as coarse as the decoder likes.
+        self.draft = None if not jpeg_draft else 1 if image_size is None else 2 * image_size
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table.select(["uri", "width", "height"]).to_pylist()
+        if rows and storage.is_remote(rows[0]["uri"]):
+            with ThreadPoolExecutor(_READS_AT_ONCE) as pool:  # an object store's latency is waited for side by side
+                found = list(pool.map(self.decode, rows))
+        else:
+            found = [self.decode(row) for row in rows]
+        for name, kind in (("width", pa.int32()), ("height", pa.int32())):
+            column = pa.array([row[name] for row in found], kind)
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        columns = {"pixels": pa.large_binary(), "reason": pa.string(), "detail": pa.string()}
+        if self.embed_bytes:
+            columns["image_bytes"] = pa.large_binary()
+        for name, kind in columns.items():
+            table = table.append_column(name, pa.array([row.get(name) for row in found], kind))
+        return table
+
+    def decode(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """One image: width and height, and either what was kept of it or a reason with its detail."""
+        try:
+            content = read_image_bytes(row["uri"])
+            image, size = decode_with_size(content, max_pixels=self.max_pixels, draft=self.draft)
+            annotated = (row["width"], row["height"])
+            if None not in annotated:
+                check_size(size, annotated)
+                size = annotated
+        except BadImage as error:
+            return {"width": row["width"], "height": row["height"], "reason": error.reason, "detail": error.detail}
+        kept: dict[str, Any] = {"width": size[0], "height": size[1]}
+        if self.image_size is not None:
+            side = (self.image_size, self.image_size)
+            kept["pixels"] = image.resize(side, Image.Resampling.BILINEAR).tobytes()
+        if self.embed_bytes:
+            kept["image_bytes"] = content
+        return kept
+
+
+class Tag:
+    """Tags the images that could be decoded, in an actor that holds the model."""
+
+    def __init__(self, tagger: Tagger, gpus: float, threads: int, precision: Precision) -> None:
+        self.tagger = tagger
+        tagger.setup(device_of(gpus), threads, precision)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        good = np.flatnonzero(pc.is_null(table["reason"]).to_numpy(zero_copy_only=False))
+        tags: list[Any] = [None] * table.num_rows
+        if len(good):
+            usable = table.take(good)
+            found = self.tagger.tag(usable["image_id"].to_pylist(), self._pixels(usable))
+            for row, of_image in zip(good.tolist(), found, strict=True):
+                tags[row] = [{"tag": tag, "score": score} for tag, score in of_image]
+        return table.drop_columns(["pixels"]).append_column(_TAGS, pa.array(tags, _TAGS.type))
+
+    def _pixels(self, usable: pa.Table) -> np.ndarray | None:
+        """(B, side, side, 3) of the usable rows."""
+        side = self.tagger.image_size
+        if side is None:
+            return None
+        raw = [np.frombuffer(cell.as_buffer(), np.uint8) for cell in usable["pixels"]]
+        return np.stack(raw).reshape(len(raw), side, side, 3)
+
+
+class Commit:
+    """Writes a shard's files under its name, so that doing it twice changes nothing, and proves it done.
+
+    Args:
+        folder: the step's folder.
+        index: the source, which says how many images the shard must have.
+        metadata: of every result file, such as the tagger's name and digest.
+    """
+
+    def __init__(self, folder: str, index: shards.SourceIndex, metadata: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.index = index
+        self.metadata = metadata
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        shard = self._whole_shard(table)
+        is_good = pc.is_null(table["reason"])
+        good, bad = table.filter(is_good), table.filter(pc.invert(is_good))
+        files = [] if not bad.num_rows else [self._write_quarantine(shard, bad)]
+        if not files:
+            storage.delete_file(shards.quarantine_file(self.folder, shard))  # of an attempt before a repair
+        files.insert(0, self._write_tagged(shard, good))
+        proof = {
+            "shard": shard,
+            "rows": good.num_rows,
+            "quarantined": dict(sorted(Counter(bad["reason"].to_pylist()).items())),
+            "without_tags": int(pc.sum(pc.equal(pc.list_value_length(good["tags"]), 0)).as_py() or 0),
+            "files": files,
+        }
+        storage.write_json(shards.done_file(self.folder, shard), proof)
+        return pa.table({"proof": [json.dumps(proof)]})
+
+    def _whole_shard(self, table: pa.Table) -> int:
+        """The shard's number; a block that is not exactly one shard would mean lost or doubled rows."""
+        numbers = pc.unique(table["shard"]).to_pylist()
+        assert len(numbers) == 1, f"a block holds the shards {numbers}"
+        shard = int(numbers[0])
+        assert table.num_rows == self.index.rows_of(shard), f"shard {shard} arrived with {table.num_rows} rows"
+        return shard
+
+    def _write_tagged(self, shard: int, good: pa.Table) -> dict[str, Any]:
+        if "caption" not in good.column_names:
+            for name in _PICK:
+                good = good.append_column(name, pa.nulls(good.num_rows, tables.TAGGED.field(name).type))
+        embedded = [IMAGE_BYTES] if "image_bytes" in good.column_names else []
+        schema = pa.schema([*tables.TAGGED, *embedded], metadata=dict(self.metadata))
+        table = good.select(schema.names).cast(schema).combine_chunks()
+        return shards.write_parquet(self.folder, f"tagged/part-{shard:08d}.parquet", table)
+
+    def _write_quarantine(self, shard: int, bad: pa.Table) -> dict[str, Any]:
+        bad = bad.append_column("stage", pa.array(["image"] * bad.num_rows))
+        table = bad.select(tables.QUARANTINE.names).cast(tables.QUARANTINE).combine_chunks()
+        return shards.write_parquet(self.folder, f"quarantine/part-{shard:08d}.parquet", table)

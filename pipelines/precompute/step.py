@@ -1,0 +1,262 @@
+"""Precompute as a step: cut the source, compute what is missing, publish."""
+
+import dataclasses
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pipelines import steps, storage, tables
+from pipelines.errors import DataRefused, UserError
+from pipelines.precompute import shards
+from pipelines.precompute.captioner import resolve_encoder
+from pipelines.precompute.config import Precision, PrecomputeConfig, check
+from pipelines.precompute.plan import make_plan, require_place
+from pipelines.precompute.shards import SourceIndex
+from pipelines.precompute.taggers import make_tagger
+from pipelines.runtime import ray_session, require_resources
+from pipelines.steps import StepFolder, StepResult
+
+log = logging.getLogger("lion.precompute")
+_RUN = "run.json"
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def precompute(config: PrecomputeConfig) -> StepResult:
+    """Runs the step, or continues it where it was stopped, or finds it done.
+
+    Leaves `tagged/*.parquet` (tables.TAGGED), `quarantine/*.parquet` (tables.QUARANTINE) and the manifest, with
+    rows_in = rows + quarantined: what came in are the images and the annotation records that could not be used
+    (`bad_annotations` of them, each a row of the quarantine).
+
+    Raises:
+        UserError: a wrong configuration or path, or a plan that no node can hold.
+        DataRefused: more of the input is bad than `max_bad_fraction`.
+    """
+    check(config)
+    config = _absolute(config)
+    tagger = make_tagger(config.tagger)
+    encoder = resolve_encoder(config.captioner.path)
+    inputs = {"tagger_weights": config.tagger.path, "sentence_encoder": encoder}
+    if config.source.annotations:
+        inputs["annotations"] = config.source.annotations
+
+    def work(folder: StepFolder) -> Mapping[str, Any]:
+        with ray_session(config.ray):
+            tagger.prepare()
+            return _Run(folder.path, config, tagger, _described(config, inputs)).work()
+
+    return steps.run_step("precompute", _identity(config), config.out, work, inputs)
+
+
+def _absolute(config: PrecomputeConfig) -> PrecomputeConfig:
+    """The configuration with paths that mean the same in every worker."""
+    source = config.source
+    annotations = storage.absolute(source.annotations) if source.annotations else None
+    source = dataclasses.replace(source, annotations=annotations, images=storage.absolute(source.images))
+    if not storage.exists(source.images):
+        raise UserError(f"source.images {source.images} does not exist; give the folder of the images.")
+    tagger = config.tagger
+    tagger = dataclasses.replace(tagger, path=storage.absolute(tagger.path)) if tagger.path else tagger
+    return dataclasses.replace(config, source=source, tagger=tagger)
+
+
+def _identity(config: PrecomputeConfig) -> dict[str, Any]:
+    """What decides the result. Inputs count by content, so their paths are left out; image files count by their URIs,
+    and where nothing but the folder says which images there are, by its listing."""
+    settings: dict[str, Any] = steps.canonical(config)
+    for group, key in (("source", "annotations"), ("tagger", "path"), ("captioner", "path")):
+        del settings[group][key]
+    if not config.source.annotations:
+        settings["source"]["listing"] = steps.digest_of(storage.list_files(config.source.images))
+    return settings
+
+
+def _described(config: PrecomputeConfig, inputs: Mapping[str, str]) -> dict[str, str]:
+    """Who made the tags and picked the captions, for the Parquet metadata and the manifest."""
+    return {
+        "tagger": config.tagger.kind,
+        "tagger_digest": steps.fingerprint(inputs["tagger_weights"]),
+        "tagger_floor": str(config.tagger.floor),
+        "sentence_encoder": config.captioner.path or "all-MiniLM-L6-v2",
+        "sentence_encoder_digest": steps.fingerprint(inputs["sentence_encoder"]),
+    }
+
+
+class _Run:
+    """One execution of the step inside a Ray session."""
+
+    def __init__(self, folder: str, config: PrecomputeConfig, tagger: Any, described: dict[str, str]) -> None:
+        self.folder = folder
+        self.config = config
+        self.tagger = tagger
+        self.described = described
+
+    def work(self) -> dict[str, Any]:
+        """Cuts the source, computes the missing shards, and returns the manifest's entries."""
+        index = self._source()
+        done = shards.done_shards(self.folder)
+        if self.config.retry_quarantined:
+            done -= shards.quarantined_shards(self.folder)
+        missing = sorted(set(range(index.shards)) - done)
+        proofs = read_proofs(self.folder, sorted(done))
+        tally = Tally(index, self.config.max_bad_fraction, proofs)
+        tally.check()
+        if missing:
+            computed = self._compute(index, missing, tally)
+            proofs = sorted([*proofs, *computed], key=lambda proof: proof["shard"])
+        return self._manifest(index, proofs)
+
+    def _source(self) -> SourceIndex:
+        """The cut source; read by a Ray task, so that the driver's memory and the head node are not in it."""
+        index = shards.read_index(self.folder)
+        if index is None:
+            index = _in_task(_cut, self.config, self.folder)
+        if not index.rows:
+            found = f" ({sum(index.bad_records.values())} bad records)" if index.bad_records else ""
+            raise UserError(f"There is no image in the source{found}; check source.annotations and source.images.")
+        return index
+
+    def _compute(self, index: SourceIndex, missing: list[int], tally: "Tally") -> list[dict[str, Any]]:
+        import ray
+
+        from pipelines.precompute.pipeline import run_shards
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        captioner = self.config.captioner if index.captions else None
+        plan = make_plan(self.config.tagger, captioner, nodes, self.tagger.needs_model)
+        require_resources(plan.total(), "Precompute (its models, and one CPU to read, decode and write)")
+        require_place(plan, nodes)
+        precision = self._precision(bool(plan.tagger.gpus))
+        log.info("%d of %d shards to compute; %s; %s", len(missing), index.shards, plan, precision)
+        computed = []
+        found = run_shards(missing, self.folder, index, self.config, self.tagger, plan, precision, self.described)
+        try:
+            for proof in found:
+                computed.append(proof)
+                tally.add(proof)
+                tally.report()
+                tally.check()
+        finally:
+            found.close()
+        tally.report(now=True)
+        return computed
+
+    def _precision(self, on_gpu: bool) -> Precision:
+        """The precision of the run's first start: a result never mixes two."""
+        path = storage.join(self.folder, _RUN)
+        if storage.exists(path):
+            precision: Precision = storage.read_json(path)["precision"]
+        else:
+            wanted = self.config.tagger.precision
+            precision = ("bf16" if on_gpu else "fp32") if wanted == "auto" else wanted
+            storage.write_json(path, {"precision": precision})
+        self.described["tagger_precision"] = precision
+        return precision
+
+    def _manifest(self, index: SourceIndex, proofs: list[dict[str, Any]]) -> dict[str, Any]:
+        reasons: Counter[str] = Counter()
+        for proof in proofs:
+            reasons.update(proof["quarantined"])
+        rows = sum(proof["rows"] for proof in proofs)
+        assert index.rows == rows + reasons.total(), f"{index.rows} images in, {rows} and {reasons} out"
+        bad_annotations = sum(index.bad_records.values())
+        counts = {
+            "rows_in": index.rows + bad_annotations,
+            "quarantined": reasons.total() + bad_annotations,
+            "bad_annotations": bad_annotations,
+            "without_tags": sum(proof["without_tags"] for proof in proofs),
+        }
+        self._precision(on_gpu=False)  # reads what the first start decided
+        return {
+            "rows": rows,
+            "summary": counts,
+            "reasons": {"image": dict(sorted(reasons.items())), "annotation": dict(index.bad_records)},
+            "made_by": self.described,
+            "schema": {field.name: str(field.type) for field in tables.TAGGED},
+            "files": [*(file for proof in proofs for file in proof["files"]), *index.files],
+        }
+
+
+def _cut(config: PrecomputeConfig, folder: str) -> SourceIndex:
+    from pipelines.sources import read_images
+
+    source = config.source
+    records = read_images(source.kind, source.annotations, source.images, source.split)
+    return shards.cut_source(records, folder, config.shard_rows)
+
+
+def _in_task(function: Any, *arguments: Any) -> Any:
+    """A function's result from a Ray task; the user's mistakes come back as themselves."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    try:
+        return ray.get(ray.remote(num_cpus=1)(function).remote(*arguments))
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
+
+
+def read_proofs(folder: str, done: Iterable[int]) -> list[dict[str, Any]]:
+    """The proofs of shards, in the order given."""
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(lambda shard: storage.read_json(shards.done_file(folder, shard)), done))
+
+
+class Tally:
+    """Counts what has come out, says so on stderr, and stops the run when too much of it is bad.
+
+    Args:
+        index: what went in.
+        max_bad_fraction: the most of the input (images and bad annotations) that may be quarantined.
+        proofs: shards done by earlier runs.
+    """
+
+    def __init__(self, index: SourceIndex, max_bad_fraction: float, proofs: Iterable[Mapping[str, Any]]) -> None:
+        self.total = index.rows
+        self.bad_annotations = sum(index.bad_records.values())
+        self.allowed = math.floor(max_bad_fraction * (self.total + self.bad_annotations) + 1e-9)
+        self.max_bad_fraction = max_bad_fraction
+        self.reasons: Counter[str] = Counter(index.bad_records)
+        self.done = 0
+        for proof in proofs:
+            self.add(proof)
+        self.done_before = self.done
+        self.started = self.reported = time.monotonic()
+
+    def add(self, proof: Mapping[str, Any]) -> None:
+        """Counts a shard."""
+        self.done += proof["rows"] + sum(proof["quarantined"].values())
+        self.reasons.update(proof["quarantined"])
+
+    def check(self) -> None:
+        """
+        Raises:
+            DataRefused: too much is bad.
+        """
+        bad = self.reasons.total()
+        if bad > self.allowed:
+            listed = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
+            raise DataRefused(
+                f"{bad} of {self.total + self.bad_annotations} inputs are bad ({listed}), more than max_bad_fraction "
+                f"{self.max_bad_fraction:g} allows; see quarantine/. What was computed is kept: repair the input and "
+                "run again with --retry_quarantined true, or raise --max_bad_fraction."
+            )
+
+    def report(self, now: bool = False) -> None:
+        """Logs progress, at most once in a few seconds."""
+        clock = time.monotonic()
+        if not now and clock - self.reported < _SECONDS_BETWEEN_LINES:
+            return
+        self.reported = clock
+        rate = (self.done - self.done_before) / max(clock - self.started, 1e-9)
+        left = (self.total - self.done) / rate if rate else math.inf
+        log.info(
+            "%d/%d images (%.0f %%), %.1f images/s, %d quarantined, %.0f s left",
+            self.done, self.total, 100 * self.done / self.total, rate, self.reasons.total(), left,
+        )  # fmt: skip

@@ -1,0 +1,239 @@
+"""Taggers: who says what is on an image, and how sure it is. `TAGGERS` names them; one line there adds another.
+
+A tagger is made in the driver, where `prepare` checks its input once and cheaply; it then travels to every actor, whose
+`setup` brings weights into memory once. `tag` is called there with the images of a shard.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.precompute.config import Precision, TaggerConfig
+from pipelines.tables import TAG
+
+Tags = list[tuple[str, float]]
+
+
+class Tagger(ABC):
+    """What the pipeline asks of a tagger.
+
+    Attributes:
+        image_size: side of the square that images are resized to; None for a tagger that looks at no pixels (images
+            are decoded all the same, since training will need them).
+        needs_model: whether it computes, and so wants cores or a GPU.
+    """
+
+    image_size: int | None = None
+    needs_model: bool = False
+
+    def __init__(self, config: TaggerConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Checks and reads, in the driver, what all actors share.
+
+        Raises:
+            UserError: the tagger's input is not what it should be.
+        """
+
+    def setup(self, device: str, threads: int, precision: Precision) -> None:  # noqa: B027  # optional, not abstract
+        """Brings the model into an actor's memory.
+
+        Args:
+            device: `cpu` or `cuda`.
+            threads: CPU threads of the model.
+            precision: never `auto`.
+        """
+
+    @abstractmethod
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+        """Tags above the floor with their confidences, by falling confidence; empty where there are none.
+
+        Args:
+            image_ids: of B images.
+            pixels: (B, image_size, image_size, 3) uint8 RGB; None where `image_size` is None.
+        """
+
+
+class RamTagger(Tagger):
+    """Recognize Anything (`models.ram`) from a `from_pretrained` folder."""
+
+    needs_model = True
+
+    def prepare(self) -> None:
+        path = self.config.path
+        if storage.is_remote(path):
+            raise UserError(f"tagger.path is {path}; weights are read from a local or mounted folder: copy them there.")
+        folder = storage.absolute(path)
+        if not os.path.isfile(os.path.join(folder, "config.json")):
+            raise UserError(f"{folder} has no config.json, so it is no RAM; `jobs.convert --kind ram` makes one.")
+        from models.ram import RamConfig, RamProcessor
+
+        try:
+            config = RamConfig.from_pretrained(folder)
+            processor = RamProcessor.from_pretrained(folder)
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{folder} is not a whole RAM folder: {error}") from error
+        if len(processor.tag_list) != config.n_tags:
+            raise UserError(
+                f"{folder} has {len(processor.tag_list)} tags in its list but {config.n_tags} in its head; "
+                "the two do not belong together."
+            )
+        self.image_size = processor.image_size
+
+    def setup(self, device: str, threads: int, precision: Precision) -> None:
+        import torch
+
+        from models.ram import RamForImageTagging, RamProcessor
+
+        torch.set_num_threads(threads)
+        folder = storage.absolute(self.config.path)
+        self.processor = RamProcessor.from_pretrained(folder)
+        self.model = RamForImageTagging.from_pretrained(folder)
+        self.model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the types of torch's `to`
+        self.device, self.precision = device, precision
+        self.mean, self.std = (
+            torch.tensor(values, device=device).view(1, 3, 1, 1)
+            for values in (self.processor.image_mean, self.processor.image_std)
+        )
+
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+        import torch
+
+        assert pixels is not None  # image_size is set
+        tags: list[Tags] = []
+        for start in range(0, len(pixels), self.config.batch_size):
+            batch = torch.from_numpy(pixels[start : start + self.config.batch_size]).to(self.device)
+            scaled = batch.permute(0, 3, 1, 2).float().div_(255).sub_(self.mean).div_(self.std)
+            with self._autocast():
+                confidences = self.model.confidences(scaled)
+            if not bool(torch.isfinite(confidences).all()):
+                raise RuntimeError(
+                    f"The tagger {self.config.path} gives NaN in {self.precision}; its weights are damaged, or it "
+                    "needs --tagger.precision fp32."
+                )
+            tags += self.processor.tags(confidences, floor=self.config.floor)
+        return tags
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        import torch
+
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device, dtype=torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+
+class TableTagger(Tagger):
+    """Tags that are there already: Parquet with `image_id` and `tags`.
+
+    `tags` is a list of structs (tag, score), or a list of strings beside a list of numbers `tag_scores` (or `scores`).
+    Ids may be strings or integers. The table is sorted by id once and shared by all actors of a node through Ray's
+    object store. Images that it does not know get an empty list of tags, and are counted as `without_tags`.
+    """
+
+    def prepare(self) -> None:
+        import ray
+
+        self._shared = [ray.put(read_tag_table(self.config.path))]  # in a list, so that Ray does not resolve it
+
+    def setup(self, device: str, threads: int, precision: Precision) -> None:
+        import ray
+
+        self.table: pa.Table = ray.get(self._shared[0])
+
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+        positions = [find_sorted(self.table["image_id"], image_id) for image_id in image_ids]
+        return [[] if at is None else self._tags_at(at) for at in positions]
+
+    def _tags_at(self, position: int) -> Tags:
+        found = [(item["tag"], item["score"]) for item in self.table["tags"][position].as_py() or ()]
+        return sorted((item for item in found if item[1] > self.config.floor), key=lambda item: -item[1])
+
+
+TAGGERS: dict[str, type[Tagger]] = {"ram": RamTagger, "table": TableTagger}
+
+
+def make_tagger(config: TaggerConfig) -> Tagger:
+    """The tagger of a configuration.
+
+    Raises:
+        UserError: there is none of that kind.
+    """
+    if config.kind not in TAGGERS:
+        raise UserError(f"There is no tagger {config.kind!r}; tagger.kind is one of {', '.join(TAGGERS)}.")
+    return TAGGERS[config.kind](config)
+
+
+def read_tag_table(uri: str) -> pa.Table:
+    """A tag table with `image_id` (string, ascending, unique) and `tags` (list of `tables.TAG`), in one chunk.
+
+    Raises:
+        UserError: it cannot be read, lacks a column, holds an id twice, or scores that are no confidences.
+    """
+    import pyarrow.dataset as ds
+
+    filesystem, path = storage.resolve(uri)
+    try:
+        table = ds.dataset(path, filesystem=filesystem, format="parquet").to_table()
+        ids = table["image_id"].cast(pa.string())
+        tags = table["tags"]
+        if not pa.types.is_struct(tags.type.value_type):
+            tags = _joined(tags, table["tag_scores" if "tag_scores" in table.column_names else "scores"])
+        result = pa.table({"image_id": ids, "tags": tags.cast(pa.list_(TAG))}).combine_chunks()
+    except (FileNotFoundError, pa.ArrowException, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{uri} is no tag table ({error}); give Parquet with image_id and tags (list of tag, score), "
+            "or tags (list of string) beside tag_scores (list of number)."
+        ) from error
+    result = result.sort_by("image_id").combine_chunks()
+    _check_tag_table(result, uri)
+    return result
+
+
+def _joined(tags: pa.ChunkedArray, scores: pa.ChunkedArray) -> pa.Array:
+    """Two lists side by side as one list of structs."""
+    names, numbers = pa.concat_arrays(tags.chunks), pa.concat_arrays(scores.chunks)
+    if not pc.list_value_length(names).equals(pc.list_value_length(numbers).cast(pc.list_value_length(names).type)):
+        raise pa.ArrowInvalid("tags and scores of an image differ in number")
+    items = pa.StructArray.from_arrays(
+        [names.flatten().cast(pa.string()), numbers.flatten().cast(pa.float32())], fields=list(TAG)
+    )
+    lengths = pc.fill_null(pc.list_value_length(names), 0)
+    offsets = np.concatenate([[0], np.cumsum(lengths.to_numpy(zero_copy_only=False))])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
+
+
+def _check_tag_table(table: pa.Table, uri: str) -> None:
+    ids = table["image_id"]
+    if ids.null_count:
+        raise UserError(f"{uri} has {ids.null_count} rows without image_id; drop them.")
+    if len(ids) > 1 and pc.any(repeated := pc.equal(ids[1:], ids[:-1])).as_py():
+        twice = ids[pc.index(repeated, True).as_py()].as_py()
+        raise UserError(f"{uri} holds the image {twice!r} more than once; keep one row of each image.")
+    scores = pc.struct_field(pc.list_flatten(table["tags"]), "score")
+    if len(scores) and not pc.all(pc.and_(pc.greater_equal(scores, 0.0), pc.less_equal(scores, 1.0))).as_py():
+        raise UserError(f"{uri} has scores that are not between 0 and 1; give confidences.")
+
+
+def find_sorted(ids: pa.ChunkedArray, image_id: str) -> int | None:
+    """The row of an id in an ascending column, in logarithmic time and without a Python copy of the column.
+
+    Arrow orders strings by their UTF-8 bytes, Python by code points: the same order.
+    """
+    low, high = 0, len(ids)
+    while low < high:
+        middle = (low + high) // 2
+        if ids[middle].as_py() < image_id:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < len(ids) and ids[low].as_py() == image_id else None
