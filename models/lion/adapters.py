@@ -66,7 +66,7 @@ class LionAdapter(nn.Module):
         """Region samples through the region adapter alone, image samples through the image adapter alone."""
         for level in self.levels if self.routed else ():
             own = torch.zeros(ROUTED, self.width)
-            own[LEVELS.index(level)] = 1  # type: ignore[arg-type]
+            own[LEVELS.index(level)] = 1
             init.copy_(self._of(level, "router"), own)
 
     def forward(self, hidden_states: Tensor, levels: Tensor | None) -> Tensor:
@@ -100,10 +100,14 @@ class LionAdapter(nn.Module):
         else:
             routers = [self._of(level, "router") for level in self.levels]
             up_weight = torch.cat(
-                [router[row, :, None] * weight for row in range(ROUTED) for router, weight in zip(routers, weights)],
+                [
+                    router[row, :, None] * weight
+                    for row in range(ROUTED)
+                    for router, weight in zip(routers, weights, strict=True)
+                ],
                 dim=1,
             )
-            up_bias = sum(router * bias for router, bias in zip(routers, biases))
+            up_bias = torch.stack([router * bias for router, bias in zip(routers, biases, strict=True)]).sum(dim=0)
         return down_weight.to(dtype), down_bias.to(dtype), up_weight.to(dtype), up_bias.to(dtype)
 
     def _of(self, level: str, name: str) -> nn.Parameter:
@@ -132,7 +136,7 @@ class AdaptedT5Block(T5Block):
 
     def forward(self, hidden_states: Tensor, *args: Any, levels: Tensor | None = None, **kwargs: Any) -> Any:
         """As T5Block. The levels are set and taken back within the call, which gradient checkpointing repeats."""
-        feed_forward = self.layer[-1]
+        feed_forward: Any = self.layer[-1]
         feed_forward.levels = levels
         try:
             return super().forward(hidden_states, *args, **kwargs)

@@ -1,7 +1,7 @@
 """The Vision Aggregator: ViT levels fused by cross-attention into spatial detail for the language model."""
 
 from torch import Tensor, nn
-from transformers import BertConfig
+from transformers import BertConfig, InstructBlipVisionModel
 from transformers.models.bert.modeling_bert import BertLayer
 
 
@@ -15,15 +15,20 @@ class VisionAggregator(nn.Module):
 
     def __init__(self, config: BertConfig, blocks: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(BertLayer(config) for _ in range(blocks))
-        for block in self.blocks:
+        layers = [BertLayer(config) for _ in range(blocks)]
+        for block in layers:
             # A BertLayer with cross-attention must be a decoder, and under sdpa a decoder would mask the patches that
             # come after each patch. Patches have no such order.
             block.attention.self.is_causal = False
+        self.blocks = nn.ModuleList(layers)
 
     def output_denses(self) -> list[nn.Linear]:
         """The dense layers before each residual sum, which start at zero."""
-        return [part.output.dense for block in self.blocks for part in (block.attention, block.crossattention, block)]
+        return [
+            part.get_submodule("output.dense")  # type: ignore[misc]
+            for block in self.blocks
+            for part in (block.get_submodule("attention"), block.get_submodule("crossattention"), block)
+        ]
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Fuse the levels.
@@ -47,7 +52,9 @@ class AggregatorProjection(nn.Sequential):
         super().__init__(nn.Linear(vision_width, 4 * vision_width), nn.GELU(), nn.Linear(4 * vision_width, text_width))
 
 
-def intermediate_features(vision_model: nn.Module, pixel_values: Tensor, levels: list[int]) -> dict[int, Tensor]:
+def intermediate_features(
+    vision_model: InstructBlipVisionModel, pixel_values: Tensor, levels: list[int]
+) -> dict[int, Tensor]:
     """Un-normalised outputs of the ViT blocks in ``levels``, each (B, 1 + patches, width).
 
     Only blocks up to the deepest one asked for run, and no other state is kept.

@@ -87,8 +87,8 @@ class LionConfig(_PreTrainedConfig):
         num_query_tokens: Learned queries of the Q-Former.
         aggregator_levels: ViT blocks, counted from 0, that the aggregator fuses: the first is the starting point, each
             further one is attended to by one aggregator block.
-        adapters: Levels that have an adapter in every feed-forward layer of T5. With both, a router weighs them by
-            each sample's level; a single one serves every sample. None: image for the Q-Former alone, region for the
+        adapters: Levels with an adapter in every feed-forward layer of T5. With both, a router weighs them by each
+            sample's level; a single one serves every sample. None: image for the Q-Former alone, region for the
             aggregator alone, both otherwise.
         adapter_bottleneck: Inner width of an adapter.
         text_activation: T5's activation. LION runs Flan-T5 with the erf ``"gelu"``; Flan-T5 itself has ``"gelu_new"``.
@@ -108,16 +108,17 @@ class LionConfig(_PreTrainedConfig):
         "prompt": PromptConfig,
     }
 
-    vision_config: dict[str, Any] | _PreTrainedConfig | None = None
-    qformer_config: dict[str, Any] | _PreTrainedConfig | None = None
-    aggregator_config: dict[str, Any] | _PreTrainedConfig | None = None
-    text_config: dict[str, Any] | _PreTrainedConfig | None = None
-    tag_encoder_config: dict[str, Any] | _PreTrainedConfig | None = None
-    prompt: dict[str, Any] | _PreTrainedConfig | None = None
+    # Given as a configuration, a dict of its fields or None; a configuration afterwards.
+    vision_config: Any = None
+    qformer_config: Any = None
+    aggregator_config: Any = None
+    text_config: Any = None
+    tag_encoder_config: Any = None
+    prompt: Any = None
     visual_input: str = "all"
     num_query_tokens: int = 32
     aggregator_levels: Sequence[int] = (38, 28, 18)
-    adapters: Sequence[str] | None = None
+    adapters: Any = None
     adapter_bottleneck: int = 64
     text_activation: str = "gelu"
     soft_prompt_token_id: int = 32099

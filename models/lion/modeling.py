@@ -6,8 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import GenerationConfig, GenerationMixin, InstructBlipQFormerModel, InstructBlipVisionModel
-from transformers import PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    InstructBlipQFormerModel,
+    InstructBlipVisionModel,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Block
@@ -54,7 +59,7 @@ class LionForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config_class = LionConfig
     config: LionConfig
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
@@ -65,7 +70,7 @@ class LionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         vision, text, prompt = config.vision_config, config.text_config, config.prompt
         self.vision_model = InstructBlipVisionModel(vision)
         # LION normalises the Q-Former's view only, and trains that norm: `ln_vision` stands for the ViT's own.
-        self.vision_model.post_layernorm = nn.Identity()
+        self.vision_model.post_layernorm = nn.Identity()  # type: ignore[assignment]
         self.language_model = AdaptedT5(text, config.adapters, config.adapter_bottleneck)
         if config.uses_qformer:
             self.ln_vision = nn.LayerNorm(vision.hidden_size, eps=1e-5)
@@ -337,7 +342,7 @@ class LionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return result
 
     @torch.no_grad()
-    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """`GenerationMixin.generate` over what `LionProcessor` returns; LION's defaults are in ``generation_config``.
 
         The images and the prompt are encoded once, before beams are formed; samples of both levels may share a batch.
@@ -354,7 +359,7 @@ class LionForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError("input_ids is missing: give generate what LionProcessor returns.")
             kwargs["encoder_outputs"], kwargs["attention_mask"] = self.encode(levels=kwargs.get("levels"), **given)
         with self.language_model.folded_adapters():
-            return super().generate(**kwargs)
+            return super().generate(**kwargs)  # type: ignore[misc]
 
     def _check_levels(self, levels: Tensor | None, batch: int) -> Tensor | None:
         if levels is None:

@@ -97,7 +97,7 @@ class LionProcessor(ProcessorMixin):
         prompt = {name: getattr(config.prompt, name) for name in _PROMPT_FIELDS}
         return cls(images, tokenizer, qformer_tokenizer, tag_tokenizer or qformer_tokenizer, prompt=prompt, **knobs)
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         images: Sequence[Image.Image] | None = None,
         text: Sequence[str] | str | None = None,
@@ -105,7 +105,7 @@ class LionProcessor(ProcessorMixin):
         levels: Sequence[str] | None = None,
         answers: Sequence[str] | None = None,
     ) -> BatchFeature:
-        """Inputs of `LionForConditionalGeneration` for a batch of B samples; each argument is left out with its outputs.
+        """Inputs of `LionForConditionalGeneration` for B samples; an argument left out leaves its outputs out.
 
         Args:
             images: PIL images of any mode (`models.ram.processing.to_rgb` says what becomes of each) and size.
@@ -227,4 +227,4 @@ def level_ids(levels: Sequence[str]) -> Tensor:
     unknown = sorted({repr(level) for level in levels if level not in LEVELS})
     if unknown:
         raise ValueError(f"{', '.join(unknown)} is no level; choose one of {', '.join(LEVELS)}.")
-    return torch.tensor([LEVELS.index(level) for level in levels])  # type: ignore[arg-type]
+    return torch.tensor([LEVELS.index(level) for level in levels])
