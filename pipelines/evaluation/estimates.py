@@ -18,7 +18,7 @@ _CELLS = 4_000_000  # of one block of resampling counts: 32 MB
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric over `n` samples with its percentile bootstrap interval. Fractions, as the official scorers give them."""
+    """A metric over `n` samples with its percentile bootstrap interval; fractions, as the official scorers give."""
 
     value: float
     n: int

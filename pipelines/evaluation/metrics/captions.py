@@ -1,4 +1,4 @@
-"""Caption metrics of the COCO caption scorer: BLEU-1..4, ROUGE-L, CIDEr, and METEOR where Java is there.
+"""Caption metrics of the COCO caption scorer: BLEU-1..4, ROUGE-L, CIDEr and, on request, METEOR (needs Java).
 
 Computed by pycocoevalcap; the tokeniser is ours to choose and is named in the result. SPICE is not computed: its parser
 is a separate download of 400 MB that the package fetches by itself, and nothing here downloads unasked.
@@ -29,9 +29,9 @@ def captions(
     predictions: Sequence[str],
     references: Sequence[Sequence[str]],
     tokeniser: Tokeniser | None = None,
-    meteor: bool | None = None,
+    meteor: bool = False,
 ) -> Scores:
-    """BLEU-1..4, ROUGE-L, CIDEr (primary) and METEOR of one caption per image against all of its references.
+    """BLEU-1..4, ROUGE-L, CIDEr (primary) and, on request, METEOR of captions against all references of their images.
 
     Fractions as the official scorer gives them: papers print CIDEr 1.382 as 138.2. An empty caption scores 0.
 
@@ -39,7 +39,7 @@ def captions(
         predictions: (n) captions.
         references: (n) each image's reference captions, one or more.
         tokeniser: `ptb-java` or `ptb-python`; left out: Java's where there is a Java.
-        meteor: whether to compute METEOR, which needs Java; left out: where there is a Java.
+        meteor: whether to compute METEOR too, which needs Java and takes some 15 s to start.
 
     Raises:
         ValueError: the lists differ in length or are empty, or an image has no reference.
@@ -49,7 +49,6 @@ def captions(
     if not all(references):
         raise ValueError("An image has no reference caption; every image needs one or more.")
     tokeniser = tokeniser or available_tokeniser()
-    meteor = available_tokeniser() == "ptb-java" if meteor is None else meteor
     candidates, truth = _tokenise(predictions, references, tokeniser)
     empty = np.array([not candidate for candidate in candidates])
     cider = np.where(empty, 0.0, _cider(candidates, truth))
@@ -83,7 +82,7 @@ def _notes(tokeniser: str, meteor: bool, samples: int) -> Mapping[str, str]:
     if meteor:
         notes["METEOR"] = "corpus score; its interval is that of the mean over images, moved to the corpus score"
     else:
-        notes["METEOR"] = "not computed (needs Java)"
+        notes["METEOR"] = "not asked for"
     if samples == 1:
         notes["CIDEr"] = "0 by definition: with one image every word is in every document"
     return notes
@@ -124,7 +123,7 @@ def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dic
 
 
 def _bleu_of_sums(sums: Array, order: int) -> Array:
-    """(r, 2 + 8) candidate length, reference length, matches and n-grams by order → (r,) BLEU (Papineni et al., 2002)."""
+    """(r, 2 + 8) lengths of candidate and reference, matches, n-grams → (r,) BLEU (Papineni et al., 2002)."""
     correct, guessed = sums[:, 2 : 2 + order], sums[:, 2 + _ORDERS : 2 + _ORDERS + order]
     score = np.prod((correct + _TINY) / (guessed + _SMALL), axis=1) ** (1.0 / order)
     ratio = (sums[:, 0] + _TINY) / (sums[:, 1] + _SMALL)
@@ -153,6 +152,8 @@ def _meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> E
     from pycocoevalcap.meteor.meteor import Meteor
 
     ids = range(len(candidates))
+    if available_tokeniser() != "ptb-java":
+        raise RuntimeError("METEOR needs Java, which is not on the path; install it or leave METEOR out.")
     scorer = Meteor()
     corpus, per_image = scorer.compute_score({i: list(references[i]) for i in ids}, {i: [candidates[i]] for i in ids})
     return shifted(bootstrap_mean(np.asarray(per_image, dtype=np.float64)), corpus)

@@ -30,9 +30,14 @@ def pope(predictions: Sequence[str], labels: Sequence[str], file_questions: int 
             questions; numbers of one do not compare with numbers of the other.
 
     Raises:
-        ValueError: the lists differ in length or are empty, or a label is neither yes nor no.
+        ValueError: the lists differ in length, are empty or are longer than the file, or a label is not yes or no.
     """
     require_pairs(len(predictions), len(labels))
+    file_questions = file_questions or len(labels)
+    if len(labels) > file_questions:
+        raise ValueError(
+            f"{len(labels)} answers to a file of {file_questions} questions; name the benchmark of the longer file."
+        )
     truth = [label.strip().lower() for label in labels]
     if wrong := sorted(set(truth) - {"yes", "no"}):
         raise ValueError(f"POPE's labels are yes and no, but there is {wrong[0]!r}.")
@@ -57,7 +62,7 @@ def pope(predictions: Sequence[str], labels: Sequence[str], file_questions: int 
             "empty_answers": int(empty.sum()),
             "neither_yes_nor_no": sum(_SAYS_YES_OR_NO.search(answer) is None for answer in predictions),
         },
-        notes={"questions": f"question file of {file_questions or len(truth)} questions"},
+        notes={"questions": f"{len(truth)} answers to a file of {file_questions} questions"},
     )
 
 

@@ -14,7 +14,7 @@ def rec(predictions: Sequence[str], references: Sequence[Sequence[float]]) -> Sc
     """Accuracy at IoU >= 0.5 (primary), 0.1 and 0.75, and the mean IoU.
 
     Args:
-        predictions: (n) answers in any notation that `pipelines.boxes` reads. An unreadable answer is wrong, and counted.
+        predictions: (n) answers in any notation that `pipelines.boxes` reads; an unreadable one is wrong, and counted.
         references: (n) true boxes, x1, y1, x2, y2, normalised to [0, 1].
 
     Raises:

@@ -1,0 +1,45 @@
+"""`python -m jobs.evaluate`: predictions by distributed inference, and honest metrics with their intervals."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.cli import main
+from pipelines import storage
+from pipelines.evaluation.estimates import percent
+from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
+from pipelines.steps import StepResult
+
+
+def run(config: EvaluateConfig) -> StepResult:
+    """Evaluates, or finds it done, and shows the metrics."""
+    result = evaluate(config)
+    show(storage.read_json(storage.join(result.path, METRICS)))
+    return result
+
+
+def show(document: Mapping[str, Any]) -> None:
+    """The metrics as a table on stderr, in percent as papers print them, beside the published numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    published = document["published"]
+    title = f"{document['benchmark']}, {document['rows']} rows, in percent"
+    table = Table("task", "metric", "value", "95 % interval", "n", *published, title=title)
+    for task, scores in document["tasks"].items():
+        for name, number in scores["estimates"].items():
+            interval = f"{percent(number['low'])} – {percent(number['high'])}"
+            theirs = [percent(model[name]) if name in model else "" for model in published.values()]
+            table.add_row(task, name, percent(number["value"]), interval, f"{number['n']:,}", *theirs)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+    console.print(table)
+    for task, scores in document["tasks"].items():
+        counts = ", ".join(f"{name} {count:,}" for name, count in scores["counts"].items())
+        notes = "; ".join(f"{name}: {note}" for name, note in scores["notes"].items())
+        console.print(f"{task}: {counts}" + (f" ({notes})" if notes else ""), highlight=False)
+    if document["counts"]:
+        console.print(", ".join(f"{name} {count:,}" for name, count in document["counts"].items()), highlight=False)
+
+
+if __name__ == "__main__":
+    main("evaluate", EvaluateConfig, run)

@@ -1,0 +1,116 @@
+"""The registry of benchmarks: `benchmarks.yaml`, read once and checked."""
+
+import difflib
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from pipelines.errors import UserError
+
+MIXED = "mixed"
+"""The name that takes every row by its own task's metric."""
+METRICS = ("captions", "vqa", "aokvqa_direct", "exact_match", "rec", "pope")
+_FILE = "benchmarks.yaml"
+_PLACEHOLDERS = re.compile(r"\\\{(?:text|choices)\\\}")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark; the fields are explained at the head of `benchmarks.yaml`."""
+
+    name: str
+    task: str
+    metric: str
+    max_new_tokens: int
+    source: str | None = None
+    split: str | None = None
+    files: tuple[str, ...] = ()
+    questions: int | None = None
+    prompt: str | None = None
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def asks_like(self, instruction: str) -> bool:
+        """Whether an instruction is this benchmark's prompt, filled in; True where the benchmark has no prompt."""
+        if self.prompt is None:
+            return True
+        pattern = _PLACEHOLDERS.sub(".+", re.escape(self.prompt))
+        return re.fullmatch(pattern, instruction.strip(), re.DOTALL) is not None
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All benchmarks by name, and what holds for a task where no benchmark is named."""
+
+    tasks: Mapping[str, Benchmark]
+    benchmarks: Mapping[str, Benchmark]
+
+    def find(self, name: str) -> Benchmark:
+        """The benchmark, or the task's default, of that name.
+
+        Raises:
+            UserError: there is none; the sentence names the nearest.
+        """
+        found = self.benchmarks.get(name) or self.tasks.get(name)
+        if found is None:
+            known = [*self.benchmarks, *self.tasks, MIXED]
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+            raise UserError(f"There is no benchmark {name!r}; {hint}There are: {', '.join(known)}.")
+        return found
+
+
+@functools.cache
+def registry() -> Registry:
+    """The registry that comes with the project."""
+    return parse(resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> Registry:
+    """A registry from YAML.
+
+    Raises:
+        ValueError: a key is unknown or missing, or a value is not of its kind; the sentence names the entry.
+    """
+    document = yaml.safe_load(text)
+    if not isinstance(document, dict) or set(document) != {"tasks", "benchmarks"}:
+        raise ValueError("The registry must have exactly the keys `tasks` and `benchmarks`.")
+    tasks = {name: _task(name, entry) for name, entry in document["tasks"].items()}
+    benchmarks = {name: _benchmark(name, entry, tasks) for name, entry in document["benchmarks"].items()}
+    if both := set(tasks) & set(benchmarks):
+        raise ValueError(f"{sorted(both)} are names of tasks and of benchmarks; a name must be one of them.")
+    return Registry(tasks, benchmarks)
+
+
+def _task(name: str, entry: Mapping[str, Any]) -> Benchmark:
+    if set(entry) != {"metric", "max_new_tokens"}:
+        raise ValueError(f"Task {name!r} must have exactly `metric` and `max_new_tokens`, but has {sorted(entry)}.")
+    return _checked(Benchmark(name, name, **entry))
+
+
+def _benchmark(name: str, entry: Mapping[str, Any], tasks: Mapping[str, Benchmark]) -> Benchmark:
+    known = {key for key in Benchmark.__dataclass_fields__ if key != "name"}
+    if unknown := set(entry) - known:
+        raise ValueError(f"Benchmark {name!r} has unknown keys {sorted(unknown)}; known are {sorted(known)}.")
+    if entry.get("task") not in tasks:
+        raise ValueError(f"Benchmark {name!r} must have a task out of {sorted(tasks)}, not {entry.get('task')!r}.")
+    task = tasks[entry["task"]]
+    defaults: dict[str, Any] = {"metric": task.metric, "max_new_tokens": task.max_new_tokens}
+    return _checked(Benchmark(name, **defaults | dict(entry) | {"files": tuple(entry.get("files", ()))}))
+
+
+def _checked(benchmark: Benchmark) -> Benchmark:
+    if benchmark.metric not in METRICS:
+        raise ValueError(f"{benchmark.name!r} has the metric {benchmark.metric!r}; known are {list(METRICS)}.")
+    limit = benchmark.max_new_tokens
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise ValueError(f"{benchmark.name!r}: max_new_tokens must be a positive whole number, not {limit!r}.")
+    for model, numbers in benchmark.published.items():
+        for metric, value in numbers.items():
+            if not isinstance(value, int | float) or value < 0:
+                raise ValueError(f"{benchmark.name!r}: {metric} published for {model} is {value!r}, not a number.")
+    return benchmark

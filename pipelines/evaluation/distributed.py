@@ -1,0 +1,101 @@
+"""Shards of an evaluation through Ray Data: a fixed pool of models, one block a shard."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import pyarrow as pa
+
+from pipelines.evaluation.inference import Asking, Predict
+from pipelines.runtime import require_resources
+from pipelines.steps import runtime_field
+
+log = logging.getLogger("lion.evaluate")
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceConfig:
+    """How the model is run."""
+
+    beams: int = 5
+    """Width of the beam search; LION's is 5."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the model: `auto` is bf16 on a GPU and fp32 on a CPU."""
+    shard_rows: int = 256
+    """Rows of a shard: the unit of work, of retries and of what a killed run keeps."""
+    batch_size: int = runtime_field(16)
+    """Rows per forward pass; tasks are mixed."""
+    actors: int | None = runtime_field(None)
+    """Models in memory; empty: one per GPU, or one where there is none."""
+    cpus: float | None = runtime_field(None)
+    """CPUs per actor, and threads of its model; empty: 1 beside a GPU, else half of the cluster's CPUs."""
+    gpus: float | None = runtime_field(None)
+    """GPUs per actor; empty: a whole one where the cluster has any."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """A fixed actor pool: each of `actors` holds `cpus` and `gpus` for as long as the run lasts."""
+
+    actors: int
+    cpus: float
+    gpus: float
+
+
+def plan_pool(config: InferenceConfig) -> Pool:
+    """Fills in what the user left open, by the connected Ray.
+
+    Raises:
+        UserError: the cluster can never hold the pool and the one CPU that hands out the shards (P11).
+    """
+    import ray
+
+    total = ray.cluster_resources()
+    gpus = config.gpus if config.gpus is not None else float(total.get("GPU", 0) >= 1)
+    cpus = config.cpus or (1.0 if gpus else float(max(1, (int(total.get("CPU", 1)) - 1) // 2)))
+    actors = config.actors or (max(1, int(total.get("GPU", 0) / gpus)) if gpus else 1)
+    needed = {"CPU": actors * cpus + 1} | ({"GPU": actors * gpus} if gpus else {})
+    require_resources(needed, f"Evaluation ({actors} actors of {cpus:g} CPU and {gpus:g} GPU, and one CPU beside them)")
+    return Pool(actors, cpus, gpus)
+
+
+def answer_shards(folder: str, missing: Sequence[int], asking: Asking, pool: Pool) -> Iterator[int]:
+    """Answers the missing shards and yields the rows of each as it is written, in any order.
+
+    A shard whose actor dies is done again by another and written over, with the same content.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    with DataContext.current(context):
+        shards = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
+        answered = shards.map_batches(
+            Predict,
+            fn_constructor_args=(folder, asking),
+            compute=ActorPoolStrategy(size=min(pool.actors, len(missing))),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+            batch_format="pyarrow",
+            batch_size=None,
+        )
+        for batch in answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from pa.table(batch)["rows"].to_pylist()
+
+
+def report_progress(answered: Iterator[int], expected_rows: float) -> None:
+    """Runs through `answered`, with a line on stderr every few seconds and at the end."""
+    started = shown = time.monotonic()
+    shards = rows = 0
+    for count in answered:
+        shards, rows, now = shards + 1, rows + count, time.monotonic()
+        if now - shown >= _SECONDS_BETWEEN_LINES:
+            shown, rate = now, rows / (now - started)
+            log.info("%d rows, %.1f rows/s, %.0f s left", rows, rate, max(0.0, expected_rows - rows) / rate)
+    seconds = time.monotonic() - started
+    log.info("%d rows in %d shards answered in %.1f s (%.1f rows/s)", rows, shards, seconds, rows / seconds)

@@ -1,0 +1,176 @@
+"""The model's side of an evaluation: rows of a shard in, predictions out; tasks of both levels share a batch."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from pipelines import storage
+from pipelines.evaluation.predictions import prediction_row, read_file, write_file
+from pipelines.images import BadImage, load_image
+from pipelines.tables import PREDICTIONS, QUARANTINE, to_table
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Precision = Literal["fp32", "bf16"]
+STAGE = "evaluate"
+UNANSWERABLE = "unanswerable"
+_IMAGE_READERS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Asking:
+    """How a model is asked, the same for every batch of a run.
+
+    Attributes:
+        model: the local `from_pretrained` folder.
+        version: what the predictions say who made them.
+        limits: task → most tokens of an answer.
+        beams: width of the beam search.
+        batch_size: rows a forward pass.
+        precision: arithmetic of the model.
+        on_gpu: whether it runs on the actor's GPU.
+        threads: of the model, on CPUs.
+    """
+
+    model: str
+    version: str
+    limits: Mapping[str, int]
+    beams: int
+    batch_size: int
+    precision: Precision
+    on_gpu: bool
+    threads: int
+
+
+def shard_file(folder: str, shard: int) -> str:
+    """A shard's rows: instructions with their images' `uri` and `tags`."""
+    return storage.join(folder, f"input/shard-{shard:08d}.parquet")
+
+
+def predictions_file(folder: str, shard: int) -> str:
+    """A shard's predictions; written last, so that it proves that the shard is done."""
+    return storage.join(folder, f"predictions/part-{shard:08d}.parquet")
+
+
+def quarantine_file(folder: str, shard: int) -> str:
+    """A shard's rows that the model was not asked; no file where there are none."""
+    return storage.join(folder, f"quarantine/part-{shard:08d}.parquet")
+
+
+class Predict:
+    """A Ray Data actor class: loads the model once, then answers shard after shard.
+
+    Args:
+        folder: the step's folder.
+        asking: how the model is asked.
+    """
+
+    def __init__(self, folder: str, asking: Asking) -> None:
+        self.folder = folder
+        self.answerer = Answerer(asking)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Shard numbers in, (shard, rows) of what was written out. A shard done twice gives the same file."""
+        rows = []
+        for shard in batch["shard"].to_pylist():
+            predictions, bad = self.answerer.answer(read_file(shard_file(self.folder, shard)).to_pylist())
+            if bad:
+                write_file(quarantine_file(self.folder, shard), to_table(bad, QUARANTINE))
+            write_file(predictions_file(self.folder, shard), to_table(predictions, PREDICTIONS))
+            rows.append(len(predictions))
+        return pa.table({"shard": batch["shard"], "rows": pa.array(rows, pa.int64())})
+
+
+class Answerer:
+    """A loaded model that answers rows."""
+
+    def __init__(self, asking: Asking) -> None:
+        import torch
+
+        from models.lion import LionForConditionalGeneration, LionProcessor
+        from models.lion.precision import set_precision
+
+        self.asking = asking
+        if not asking.on_gpu:
+            torch.set_num_threads(max(1, min(asking.threads, os.cpu_count() or 1)))
+        self.device = torch.device("cuda" if asking.on_gpu else "cpu")
+        self.processor = LionProcessor.from_pretrained(asking.model)
+        model = LionForConditionalGeneration.from_pretrained(asking.model)
+        if asking.precision == "bf16":
+            set_precision(model, torch.bfloat16)
+        self.model = model.to(self.device).eval()
+        self.readers = ThreadPoolExecutor(_IMAGE_READERS)
+
+    def answer(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Predictions of every row in order, and quarantine rows of those that could not be asked.
+
+        A row whose image cannot be read, or whose question does not fit the model, has an empty prediction: it counts
+        as answered wrongly and is never left out.
+        """
+        answers: list[str] = []
+        bad: list[dict[str, Any]] = []
+        for start in range(0, len(rows), self.asking.batch_size):
+            batch = rows[start : start + self.asking.batch_size]
+            images = list(self.readers.map(_open, [row["uri"] for row in batch]))
+            problems = [self._problem(row, image) for row, image in zip(batch, images, strict=True)]
+            bad += [problem for problem in problems if problem]
+            asked = [i for i, problem in enumerate(problems) if problem is None]
+            given = self._generate([batch[i] for i in asked], [images[i] for i in asked]) if asked else []
+            found = dict(zip(asked, given, strict=True))
+            answers += [found.get(i, "") for i in range(len(batch))]
+        version = self.asking.version
+        return [prediction_row(row, text, version) for row, text in zip(rows, answers, strict=True)], bad
+
+    def _problem(self, row: Mapping[str, Any], image: "Image | BadImage") -> dict[str, Any] | None:
+        """The quarantine row of a row that cannot be asked."""
+        if isinstance(image, BadImage):
+            reason, detail = str(image.reason), image.detail
+        else:
+            try:
+                self.processor(text=[row["instruction"]], tags=_tags([row]), levels=[row["level"]])
+                return None
+            except ValueError as error:
+                reason, detail = UNANSWERABLE, f"sample {row['sample_id']}: {error}"
+        return {
+            "image_id": row["image_id"], "uri": row["uri"], "stage": STAGE, "reason": reason, "detail": detail,
+        }  # fmt: skip
+
+    def _generate(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Any]) -> list[str]:
+        import torch
+
+        inputs = self.processor(
+            images=list(images),
+            text=[row["instruction"] for row in rows],
+            tags=_tags(rows),
+            levels=[row["level"] for row in rows],
+        )
+        limits = [self.asking.limits[row["task"]] for row in rows]
+        inputs = inputs.to(self.device)
+        with torch.inference_mode():
+            ids = self.model.generate(
+                **inputs,
+                num_beams=self.asking.beams,
+                # The run's largest limit, not the batch's: what a row is answered must not depend on its neighbours.
+                max_new_tokens=max(self.asking.limits.values()),
+            ).cpu()
+        start = 1  # the decoder's first token is its start token, no part of the answer
+        for row, limit in enumerate(limits):
+            ids[row, start + limit :] = self.model.generation_config.pad_token_id or 0
+        return self.processor.answers(ids)
+
+
+def _tags(rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, float]]]:
+    return [[(tag["tag"], tag["score"]) for tag in row["tags"] or []] for row in rows]
+
+
+def _open(uri: str) -> "Image | BadImage":
+    """The picture, or why there is none: as a value, so that one file stops nothing."""
+    try:
+        return load_image(uri)
+    except BadImage as error:
+        return error

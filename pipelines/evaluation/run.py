@@ -1,0 +1,274 @@
+"""`evaluate` as a step: predictions by distributed inference where they are not given, then their metrics."""
+
+import dataclasses
+import logging
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines import steps, storage
+from pipelines.errors import UserError
+from pipelines.evaluation.benchmarks import MIXED, registry
+from pipelines.evaluation.distributed import InferenceConfig, answer_shards, plan_pool, report_progress
+from pipelines.evaluation.estimates import Scores
+from pipelines.evaluation.inference import (
+    UNANSWERABLE,
+    Asking,
+    Precision,
+    predictions_file,
+    quarantine_file,
+    shard_file,
+)
+from pipelines.evaluation.predictions import (
+    join_references,
+    load_instructions,
+    load_predictions,
+    read_file,
+    read_parquet,
+    write_file,
+)
+from pipelines.evaluation.scoring import ScoringConfig, score_table
+from pipelines.registry import RegistryConfig
+from pipelines.runtime import RayConfig, ray_session
+from pipelines.steps import StepFolder, StepResult, runtime_group
+from pipelines.tables import INSTRUCTIONS, TAG
+
+log = logging.getLogger("lion.evaluate")
+METRICS = "metrics.json"
+_RUN = "run.json"
+_SHARD = pa.schema([*INSTRUCTIONS, pa.field("uri", pa.string(), nullable=False), pa.field("tags", pa.list_(TAG))])
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """A model on a benchmark, or the metrics of predictions that are there already."""
+
+    benchmark: str = MIXED
+    """A benchmark's or a task's name (`pipelines/evaluation/benchmarks.yaml`); `mixed`: each task by its own metric."""
+    predictions: str | None = None
+    """Predictions (a Parquet file or a folder) to score without any model. Only the column `prediction` must be there;
+    true answers are in `references` (REC: `box`), or come from `data` by sample_id."""
+    model: str | None = None
+    """The model that is asked: a folder, or `models:/NAME@ALIAS`."""
+    data: str | None = None
+    """The `instructions` folder (made in mode evaluate) with questions and true answers."""
+    tagged: str | None = None
+    """With a model: the `tagged` folder, which says where the images lie and what their tags are."""
+    out: str = "runs"
+    """Folder or URI under which the result's folder lies."""
+    scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
+    inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+    registry: RegistryConfig = runtime_group(RegistryConfig)
+    ray: RayConfig = runtime_group(RayConfig)
+
+
+def evaluate(config: EvaluateConfig) -> StepResult:
+    """Runs the step, or continues it, or finds it done. Leaves `metrics.json`, and with a model `predictions/`.
+
+    Raises:
+        UserError: a wrong configuration, path or table, or a plan that cannot be scheduled.
+    """
+    model, data, tagged = _check(config)
+    identity = {"benchmark": config.benchmark, "scoring": steps.canonical(config.scoring)}
+    if config.predictions is not None:
+        inputs = {"predictions": config.predictions} | ({"data": data} if data else {})
+        return steps.run_step("evaluate", identity, config.out, lambda folder: _score_given(config, folder), inputs)
+    from pipelines.registry import Registry
+
+    found = Registry(config.registry, config.out).lookup(model)
+    inputs = {"model": found.folder, "data": data, "tagged": tagged}
+    identity["inference"] = steps.canonical(config.inference)
+    # A folder has no version but its content; its path would differ from machine to machine.
+    version = str(found) if found.name else f"sha256:{steps.fingerprint(found.folder)}"
+
+    def work(folder: StepFolder) -> Mapping[str, Any]:
+        return _ask_and_score(config, folder, found.folder, version)
+
+    return steps.run_step("evaluate", identity, config.out, work, inputs)
+
+
+def _check(config: EvaluateConfig) -> tuple[str, str, str]:
+    """The paths of model, data and tagged, empty where they are not needed.
+
+    Raises:
+        UserError: a value that no run can work with, and what to give instead.
+    """
+    if config.benchmark != MIXED:
+        registry().find(config.benchmark)
+    if (config.predictions is None) == (config.model is None):
+        raise UserError("Give either --predictions (metrics only) or --model (with --data and --tagged).")
+    if config.model is not None and not (config.data and config.tagged):
+        raise UserError("A model needs --data (the instructions folder) and --tagged (where images and tags are).")
+    inference = config.inference
+    for name in ("beams", "shard_rows", "batch_size"):
+        if getattr(inference, name) < 1:
+            raise UserError(f"inference.{name} is {getattr(inference, name)}; give at least 1.")
+    for name in ("actors", "cpus"):
+        value = getattr(inference, name)
+        if value is not None and value <= 0:
+            raise UserError(f"inference.{name} is {value}; give more than 0, or nothing.")
+    return config.model or "", config.data or "", config.tagged or ""
+
+
+def _score_given(config: EvaluateConfig, folder: StepFolder) -> dict[str, Any]:
+    """Scores predictions that somebody made. Imports neither Ray nor torch."""
+    task = None if config.benchmark == MIXED else registry().find(config.benchmark).task
+    table = load_predictions(config.predictions or "", task)
+    counts: dict[str, int] = {}
+    if config.data:
+        instructions = _of_benchmark(load_instructions(config.data), config.benchmark)
+        table = table if task is None else table.filter(pa.compute.equal(table["task"], task))
+        table, counts = join_references(table, instructions)
+        counts |= _prompts(config.benchmark, instructions)
+    return _publish(config, folder, table, counts, files=[])
+
+
+def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, version: str) -> dict[str, Any]:
+    instructions = _of_benchmark(load_instructions(config.data or ""), config.benchmark)
+    shards = -(-instructions.num_rows // config.inference.shard_rows)
+    missing = [shard for shard in range(shards) if not storage.exists(predictions_file(folder.path, shard))]
+    if missing:
+        _cut(instructions, config.tagged or "", folder.path, missing, config.inference.shard_rows)
+        limits = _limits(config.benchmark, instructions)
+        with ray_session(config.ray):
+            pool = plan_pool(config.inference)
+            asking = Asking(
+                model=model,
+                version=version,
+                limits=limits,
+                beams=config.inference.beams,
+                batch_size=config.inference.batch_size,
+                precision=_precision(config.inference, folder.path, on_gpu=pool.gpus > 0),
+                on_gpu=pool.gpus > 0,
+                threads=math.ceil(pool.cpus),
+            )
+            log.info("%d of %d shards to answer; %s; %s", len(missing), shards, pool, asking.precision)
+            report_progress(
+                answer_shards(folder.path, missing, asking, pool), instructions.num_rows / shards * len(missing)
+            )
+    table = pa.concat_tables([read_file(predictions_file(folder.path, shard)) for shard in range(shards)])
+    if table.num_rows != instructions.num_rows:
+        raise RuntimeError(f"{folder.path} has {table.num_rows} predictions for {instructions.num_rows} instructions.")
+    files = [
+        {
+            "path": f"predictions/part-{shard:08d}.parquet",
+            "sha256": storage.sha256(predictions_file(folder.path, shard)),
+        }
+        for shard in range(shards)
+    ]
+    counts = _quarantined(folder.path, shards) | _prompts(config.benchmark, instructions)
+    return _publish(config, folder, table, counts, files)
+
+
+def _precision(config: InferenceConfig, folder: str, on_gpu: bool) -> Precision:
+    """The precision of the run's first start: a continued run never mixes two."""
+    path = storage.join(folder, _RUN)
+    if not storage.exists(path):
+        automatic = "bf16" if on_gpu else "fp32"
+        storage.write_json(path, {"precision": automatic if config.precision == "auto" else config.precision})
+    return storage.read_json(path)["precision"]
+
+
+def _of_benchmark(instructions: pa.Table, name: str) -> pa.Table:
+    """The rows that a benchmark takes."""
+    if name == MIXED:
+        return instructions
+    task = registry().find(name).task
+    chosen = instructions.filter(pa.compute.equal(instructions["task"], task))
+    if not chosen.num_rows:
+        there = sorted(set(instructions["task"].to_pylist()))
+        raise UserError(f"{name} needs rows of task {task!r}, but the instructions have only {there}.")
+    return chosen
+
+
+def _limits(name: str, instructions: pa.Table) -> dict[str, int]:
+    """Answer limits by task."""
+    if name != MIXED:
+        benchmark = registry().find(name)
+        return {benchmark.task: benchmark.max_new_tokens}
+    return {task: registry().find(task).max_new_tokens for task in sorted(set(instructions["task"].to_pylist()))}
+
+
+def _prompts(name: str, instructions: pa.Table) -> dict[str, int]:
+    """How many rows are asked in the benchmark's own words; nothing where it has none."""
+    if name == MIXED or registry().find(name).prompt is None:
+        return {}
+    asks_like = registry().find(name).asks_like
+    same = sum(asks_like(text) for text in instructions["instruction"].to_pylist())
+    return {"asked_in_benchmark_words": same, "asked_in_other_words": instructions.num_rows - same}
+
+
+def _cut(instructions: pa.Table, tagged: str, folder: str, missing: Sequence[int], rows: int) -> None:
+    """Writes the missing shards' input: instructions with where their image lies and what its tags are."""
+    images = read_parquet(tagged, "tagged", ["image_id", "uri", "tags"])
+    if absent := {"image_id", "uri"} - set(images.column_names):
+        raise UserError(f"{tagged} is not a tagged folder: it lacks the columns {sorted(absent)}.")
+    places = images["image_id"].combine_chunks()
+    at = pa.compute.index_in(instructions["image_id"], value_set=places).combine_chunks()
+    if at.null_count:
+        lost = instructions["image_id"].filter(pa.compute.is_null(at))
+        raise UserError(
+            f"{at.null_count} instructions are about images that {tagged} lacks (first: {lost[0].as_py()!r})."
+        )
+    images = images.take(at)
+    tags = images["tags"].cast(pa.list_(TAG)) if "tags" in images.column_names else pa.nulls(len(at), pa.list_(TAG))
+    table = pa.Table.from_arrays([*instructions.columns, images["uri"], tags], schema=_SHARD)
+    for shard in missing:
+        write_file(shard_file(folder, shard), table.slice(shard * rows, rows))
+
+
+def _quarantined(folder: str, shards: int) -> dict[str, int]:
+    """Rows that the model was not asked, by why."""
+    reasons: Counter[str] = Counter()
+    for shard in range(shards):
+        path = quarantine_file(folder, shard)
+        if storage.exists(path):
+            reasons.update(read_file(path)["reason"].to_pylist())
+    unanswerable = reasons.pop(UNANSWERABLE, 0)
+    return {"unreadable_images": reasons.total(), "unanswerable_questions": unanswerable}
+
+
+def _publish(
+    config: EvaluateConfig,
+    folder: StepFolder,
+    table: pa.Table,
+    counts: Mapping[str, int],
+    files: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Scores the table, writes `metrics.json` and returns the manifest's entries."""
+    scores = score_table(table, config.benchmark, config.scoring)
+    others = table.num_rows - sum(found.n for found in scores.values())
+    versions = sorted({version for version in table["model_version"].to_pylist() if version})
+    document = {
+        "benchmark": config.benchmark,
+        "model_versions": versions,
+        "rows": table.num_rows,
+        "counts": dict(counts) | ({"rows_of_other_tasks": others} if others else {}),
+        "tasks": {task: found.as_dict() for task, found in scores.items()},
+        "published": {} if config.benchmark == MIXED else _published(config.benchmark),
+    }
+    storage.write_json(folder.child(METRICS), document)
+    digest = {"path": METRICS, "sha256": storage.sha256(folder.child(METRICS))}
+    return {"rows": table.num_rows, "files": [*files, digest], "summary": _summary(scores, counts)}
+
+
+def _published(name: str) -> dict[str, dict[str, float]]:
+    """Published numbers as fractions, like our own."""
+    by_model = registry().find(name).published
+    return {
+        model: {metric: round(value / 100, 6) for metric, value in numbers.items()}
+        for model, numbers in by_model.items()
+    }
+
+
+def _summary(scores: Mapping[str, Scores], counts: Mapping[str, int]) -> dict[str, Any]:
+    """What the JSON line says: each task's number by itself, and all of them under `metrics`."""
+    numbers = {task: {name: found.value for name, found in one.estimates.items()} for task, one in scores.items()}
+    return {
+        **{f"{task}.{found.primary}": found.value for task, found in scores.items()},
+        **{name: count for name, count in counts.items() if count},
+        "metrics": numbers,
+    }
