@@ -40,11 +40,18 @@ def read_questions(
     Raises:
         UserError: a file is missing or of another format, or the pickle wants to run code.
     """
-    if annotations.endswith((".p", ".pkl", ".pickle")):
-        beside = storage.join(storage.absolute(annotations).rpartition("/")[0], "instances.json")
-        yield from _from_pickle(annotations, split, instances or beside)
+    boxes = instances or instances_beside(annotations)
+    if boxes is not None:
+        yield from _from_pickle(annotations, split, boxes)
     else:
         yield from _from_lines(annotations, split)
+
+
+def instances_beside(annotations: str) -> str | None:
+    """Where the boxes of a `refs(*).p` are by default; None for the JSON-lines form, which brings its own."""
+    if not annotations.endswith((".p", ".pkl", ".pickle")):
+        return None
+    return storage.join(storage.absolute(annotations).rpartition("/")[0], "instances.json")
 
 
 def _from_lines(annotations: str, split: str | None) -> Iterator[QuestionRecord | BadRecord]:

@@ -1,6 +1,7 @@
 """TextCaps: `{"data": [{"image_id", "caption_str", …}]}`, one row a caption.
 
-Format: TextCaps_0.1_train.json (Sidorov et al. 2020). Images are OpenImages', named by their id; `images` is the folder of the split's JPEG files.
+Format: TextCaps_0.1_train.json (Sidorov et al. 2020). Images are OpenImages', named by their id; `images` is the
+folder of the JPEG files of the split.
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,14 @@
+"""`python -m jobs.instructions`: question files × precomputed images → the instructions table."""
+
+from jobs.cli import main
+from pipelines.instructions import InstructionsConfig, instructions
+from pipelines.steps import StepResult
+
+
+def run(config: InstructionsConfig) -> StepResult:
+    """Builds the sets that are missing, or nothing where all is there."""
+    return instructions(config)
+
+
+if __name__ == "__main__":
+    main("instructions", InstructionsConfig, run)
