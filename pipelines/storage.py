@@ -128,6 +128,25 @@ def delete_file(uri: str) -> None:
         filesystem.delete_file(path)
 
 
+def delete_folder(uri: str) -> None:
+    """Deletes a folder with everything in it; it may be gone already."""
+    filesystem, path = resolve(uri)
+    with contextlib.suppress(FileNotFoundError):
+        filesystem.delete_dir(path)
+
+
+def upload_folder(local: str, uri: str) -> None:
+    """Copies the files of a local folder to a folder or prefix."""
+    for name in list_files(local):
+        write_atomic(join(uri, name.removeprefix(absolute(local))), read_bytes(name))
+
+
+def download_folder(uri: str, local: str) -> None:
+    """Copies the files under a folder or prefix to a local folder."""
+    for name in list_files(uri):
+        write_atomic(join(local, name.removeprefix(absolute(uri))), read_bytes(name))
+
+
 def sha256(uri: str) -> str:
     """The content digest of a file, read as a stream.
 

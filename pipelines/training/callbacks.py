@@ -1,0 +1,201 @@
+"""What is told about a training while it runs, each named by its effect."""
+
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.training.context import Context
+
+log = logging.getLogger("lion.training")
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step.
+
+    Attributes:
+        step: its number; 0 is the first.
+        epoch: passes over the data, with fractions.
+        loss: mean over the global batch.
+        rates: learning rate by parameter group.
+        gradient_norm: before clipping; None where DeepSpeed computes none.
+        samples: samples of the global batch.
+        tokens: tokens of the global batch.
+        seconds: how long it took, waiting included.
+        waited: seconds that this worker waited for data.
+        ids: the samples of this worker, in order.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    rates: Mapping[str, float]
+    gradient_norm: float | None
+    samples: int
+    tokens: int
+    seconds: float
+    waited: float
+    ids: list[str]
+
+
+class Callback:
+    """Does nothing; what wants to be told overrides what it needs. Every worker has its own."""
+
+    def start(self, step: int, steps: int, context: Context) -> None:
+        """The loop is about to begin at `step` of `steps`."""
+
+    def step(self, step: Step) -> None:
+        """A step is over."""
+
+    def record(self, record: Record) -> None:
+        """Metrics are there: `kind` is train or validation, `step` counts the steps done."""
+
+    def close(self) -> None:
+        """The loop is over, however it ended."""
+
+
+class Progress(Callback):
+    """A readable line on stderr every few seconds and after each validation."""
+
+    def __init__(self, name: str, every: float = 5.0) -> None:
+        self._name, self._every = name, every
+        self._steps = self._first = 0
+        self._begun = self._last = time.monotonic()
+
+    def start(self, step: int, steps: int, context: Context) -> None:
+        """Says where it begins."""
+        self._first, self._steps = step, steps
+        self._begun = self._last = time.monotonic()
+        where = f"{context.world} worker{'s' if context.world > 1 else ''} on {context.device.type}"
+        log.info("%s: %s, %s", self._name, f"resumed at step {step} of {steps}" if step else f"{steps} steps", where)
+
+    def step(self, step: Step) -> None:
+        """Prints a line where it is time."""
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return
+        self._last = now
+        done = step.step + 1
+        left = (now - self._begun) / (done - self._first) * (self._steps - done)
+        log.info(
+            "%s: step %d/%d, epoch %.2f, loss %.4f, lr %s, %.1f samples/s, waiting for data %.0f %%, %s left",
+            self._name, done, self._steps, step.epoch, step.loss, "/".join(sorted({f"{r:.1e}" for r in
+            step.rates.values()})), step.samples / step.seconds, 100 * step.waited / step.seconds, _duration(left),
+        )  # fmt: skip
+
+    def record(self, record: Record) -> None:
+        """Prints validations."""
+        if record["kind"] == "validation":
+            rest = {name: value for name, value in record.items() if name not in ("kind", "step", "epoch")}
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in rest.items())
+            log.info("%s: validation at step %d (epoch %.2f): %s", self._name, record["step"], record["epoch"], shown)
+
+
+class Trace(Callback):
+    """Each worker's sample ids and losses, a JSON line per step, in `rank-N.jsonl`."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._file: Any = None
+
+    def start(self, step: int, steps: int, context: Context) -> None:
+        """Opens the file; a resumed training appends."""
+        os.makedirs(self._folder, exist_ok=True)
+        path = os.path.join(self._folder, f"rank-{context.rank}.jsonl")
+        self._file = open(path, "a", buffering=1)  # noqa: SIM115 - closed in `close`
+
+    def step(self, step: Step) -> None:
+        """Writes the line."""
+        line = {"step": step.step, "loss": step.loss, "ids": step.ids, "pid": os.getpid()}
+        self._file.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+class LogToMlflow(Callback):
+    """Sends records to an MLflow run, from a thread of its own: a slow or absent MLflow never stops a training.
+
+    Args:
+        uri: MLflow's address.
+        run_id: the run.
+        patience: seconds that the end of the training waits for what is not sent yet.
+    """
+
+    def __init__(self, uri: str, run_id: str, patience: float = 60.0) -> None:
+        self._uri, self._run_id, self._patience = uri, run_id, patience
+        self._records: queue.Queue[Record | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._send_all, name="mlflow", daemon=True)
+        self._closing = threading.Event()
+
+    def start(self, step: int, steps: int, context: Context) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def record(self, record: Record) -> None:
+        """Puts the record in the queue."""
+        self._records.put(record)
+
+    def close(self) -> None:
+        """Sends what is left, for as long as patience lasts."""
+        if not self._thread.is_alive():
+            return
+        self._closing.set()
+        self._records.put(None)
+        self._thread.join(self._patience)
+
+    def _send_all(self) -> None:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        client, pause = MlflowClient(tracking_uri=self._uri), 1.0
+        record = self._records.get()
+        while record is not None:
+            try:
+                client.log_batch(self._run_id, metrics=mlflow_metrics(record))
+            except (MlflowException, OSError) as error:
+                log.warning("MLflow at %s took no metrics (%s); trying again in %.0f s", self._uri,
+                            str(error).split("\n", 1)[0][:200], pause)  # fmt: skip
+                if self._closing.wait(pause) and pause > self._patience / 4:
+                    log.warning("MLflow did not come back; metrics are in the training's own history.")
+                    return
+                pause = min(pause * 2, 60.0)
+                continue
+            pause = 1.0
+            record = self._records.get()
+
+
+def mlflow_metrics(record: Record) -> list[Any]:
+    """A record as MLflow's metrics, named `train/loss`, `validation/loss` and so on."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    values = {name: value for name, value in record.items() if name not in ("kind", "step")}
+    return [Metric(f"{record['kind']}/{name}", float(value), now, record["step"]) for name, value in values.items()]
+
+
+class ReportToRay(Callback):
+    """Reports validations to Ray Train: its pages, and Tune's schedulers, see them."""
+
+    def record(self, record: Record) -> None:
+        """Every worker reports, as Ray Train asks."""
+        if record["kind"] == "validation":
+            import ray.train
+
+            values = {name: value for name, value in record.items() if name != "kind"}
+            ray.train.report({**values, "validation_loss": record["loss"]})
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,183 @@
+"""Configuration that all trainings share. Nothing heavy is imported here: `--help` reads it."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from pipelines.errors import UserError
+from pipelines.registry import RegistryConfig
+from pipelines.runtime import RayConfig
+from pipelines.steps import runtime_field, runtime_group
+
+Precision = Literal["fp32", "bf16"]
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a learning rate and weight decay per named group of parameters."""
+
+    learning_rate: float = 1e-5
+    """Learning rate after the warm-up."""
+    learning_rate_scale: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Multiples of the learning rate by parameter group, such as projector: 5.0."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay; parameters of fewer than two dimensions (biases, norms, scales) have none."""
+    weight_decay_of: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Weight decay by parameter group, where it differs."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates of the two moments."""
+    epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    warmup: float = 0.0
+    """Steps of linear warm-up; below 1 it is a fraction of all steps."""
+    schedule: Schedule = "cosine"
+    """How the learning rate falls after the warm-up."""
+    minimum: float = 0.0
+    """Fraction of the learning rate that the schedule ends at."""
+    clip_norm: float = 1.0
+    """Largest global norm of the gradient; 0 never clips."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.warmup < 0 or self.clip_norm < 0 or not 0 <= self.minimum <= 1:
+            raise UserError(
+                "The learning rate must be above 0, warm-up and clip norm not below 0, and minimum between 0 and 1; "
+                f"they are {self.learning_rate:g}, {self.warmup:g}, {self.clip_norm:g} and {self.minimum:g}."
+            )
+
+    def factor(self, step: int, steps: int) -> float:
+        """What the learning rates are multiplied by in `step` (0 is the first) of `steps`.
+
+        The first step of a warm-up of n has 1/n and the n-th has 1, so that no step is lost at a rate of zero.
+        """
+        warmup = math.ceil(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
+        if step < warmup:
+            return (step + 1) / warmup
+        if self.schedule == "constant":
+            return 1.0
+        progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
+        fall = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1 - progress
+        return self.minimum + (1 - self.minimum) * fall
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """What a training does step by step."""
+
+    epochs: float = 1.0
+    """Passes over the training samples."""
+    steps: int | None = None
+    """Number of optimiser steps; wins over epochs."""
+    batch_size: int = 16
+    """Samples of one optimiser step, over all workers."""
+    seed: int = 0
+    """Seed of the order of samples, of what is drawn for a sample, and of dropout."""
+    precision: Precision = "fp32"
+    """fp32, or bf16 with fp32 master weights and optimiser state."""
+    validate_every: int | None = None
+    """Steps between validations; empty: after each epoch. The last step is always followed by one."""
+    choose: Literal["last", "best"] = "last"
+    """Which weights become the result: those of the last step, or of the lowest validation loss."""
+    micro_batch_size: int | None = runtime_field(None)
+    """Samples that a worker computes at once; gradients accumulate over the rest. Empty: its whole share."""
+    zero_stage: Literal[0, 1, 2, 3] = runtime_field(0)
+    """What DeepSpeed ZeRO shards: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters."""
+    offload: bool = runtime_field(False)
+    """Keeps the optimiser state in CPU memory (ZeRO 1-3)."""
+    checkpoint_every: int = runtime_field(200)
+    """Steps between checkpoints; each validation is followed by one, too."""
+    keep_checkpoints: int = runtime_field(2)
+    """How many of the latest checkpoints stay, besides the best one."""
+    keep_after: bool = runtime_field(False)
+    """Keeps the checkpoints when the training has finished; the model itself always stays."""
+    log_every: int = runtime_field(10)
+    """Steps between records of loss, learning rate, gradient norm and speed."""
+    loader_threads: int = runtime_field(2)
+    """Threads of each worker that read and decode samples ahead of the loop."""
+    prefetch: int = runtime_field(4)
+    """Optimiser steps whose samples are read ahead."""
+    trace: bool = runtime_field(False)
+    """Writes each worker's sample ids and losses of every step to `trace/` (to find what a spike came from)."""
+
+    def __post_init__(self) -> None:
+        positive = {
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "validate_every": self.validate_every,
+            "micro_batch_size": self.micro_batch_size,
+            "checkpoint_every": self.checkpoint_every,
+            "keep_checkpoints": self.keep_checkpoints,
+            "log_every": self.log_every,
+            "loader_threads": self.loader_threads,
+            "prefetch": self.prefetch,
+        }
+        for name, value in positive.items():
+            if value is not None and value <= 0:
+                raise UserError(f"loop.{name} is {value:g}; it must be above 0.")
+        if self.offload and self.zero_stage == 0:
+            raise UserError("loop.offload needs a ZeRO stage: set loop.zero_stage to 1, 2 or 3.")
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchConfig:
+    """Where the loop runs."""
+
+    launcher: Literal["ray", "local"] = "ray"
+    """`ray`: Ray Train's workers, restarted when they fail. `local`: this machine without Ray; one worker runs in this
+    process, more are started by torchrun's launcher."""
+    workers: int = 1
+    """Processes, each with its share of every batch; on GPUs one per GPU."""
+    cpus_per_worker: int | None = None
+    """CPU threads of a worker; empty: this machine's cores shared by the workers, 8 at most."""
+    gpus_per_worker: float | None = None
+    """GPUs of a worker; empty: 1 where there are GPUs, else 0."""
+    max_failures: int = 3
+    """How often Ray restarts the workers, from the last checkpoint, before it gives up."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UserError(f"launch.workers is {self.workers}; at least one has to do the work.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainTagEncoderConfig:
+    """Trains the tag encoder: tags with confidences near their image's caption, far from another image's."""
+
+    data: str
+    """Folder of the `tagged` table: the `path` of the precompute step."""
+    base: str = "minilm"
+    """What it starts from: a BERT's or a tag encoder's folder, models:/NAME@ALIAS, `minilm` (all-MiniLM-L6-v2, which
+    comes with the requirements), or `tiny` (random weights, for trials)."""
+    margin: float = 1.0
+    """How much nearer the positive must be than the negative, in the unit of the vectors."""
+    p: float = 2.0
+    """Order of the distance's norm."""
+    positive: Literal["centroid", "mean"] = "centroid"
+    """What the tags are drawn to: the caption nearest the centroid of the image's captions, or the mean of the
+    encoder's vectors of all captions."""
+    pooling: Literal["cls", "mean", "confidence"] = "cls"
+    """What of the token states becomes the vector; `confidence` weighs each tag's tokens by its confidence."""
+    normalize: bool = False
+    """Vectors of length 1."""
+    dropout: float | None = None
+    """Dropout in the encoder; empty: the base's own."""
+    top_k: int = 40
+    """Most tags of an image that are read."""
+    threshold: float = 0.5
+    """Only tags with a confidence above it are read."""
+    max_length: int = 512
+    """Longest text in tokens."""
+    validation_fraction: float = 0.05
+    """Part of the images that is held out."""
+    loop: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(epochs=5, batch_size=16))
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(learning_rate=5e-5, weight_decay=0.01, warmup=0.05)
+    )
+    name: str = runtime_field("lion-tag-encoder")
+    """The model's name in the registry."""
+    launch: LaunchConfig = runtime_group(LaunchConfig)
+    registry: RegistryConfig = runtime_group(RegistryConfig)
+    ray: RayConfig = runtime_group(RayConfig)
+    out: str = runtime_field("runs")
+    """The folder or URI under which the result's folder lies."""

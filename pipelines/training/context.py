@@ -1,0 +1,85 @@
+"""Who a worker is among the others, and the few collectives that the loop needs."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Context:
+    """A worker's place.
+
+    Attributes:
+        rank: this worker's number.
+        world: how many workers there are.
+        device: where it computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this worker writes what only one may write."""
+        return self.rank == 0
+
+    def sum(self, *values: float | torch.Tensor) -> list[float]:
+        """Each value summed over the workers."""
+        total = torch.stack([torch.as_tensor(value, dtype=torch.float64).to(self.device) for value in values])
+        if self.world > 1:
+            dist.all_reduce(total)
+        return total.tolist()
+
+    def sum_named(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Named tensors summed over the workers; a worker may lack some of the names."""
+        mine = {name: value.detach().cpu() for name, value in values.items()}
+        if self.world == 1:
+            return mine
+        gathered: list[Any] = [None] * self.world
+        dist.all_gather_object(gathered, mine)
+        total: dict[str, torch.Tensor] = {}
+        for part in gathered:
+            for name, value in part.items():
+                total[name] = total[name] + value if name in total else value
+        return dict(sorted(total.items()))
+
+    def barrier(self) -> None:
+        """Waits until every worker is here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def current() -> Context:
+    """This process's place: from the process group that Ray Train or torchrun made, else alone.
+
+    A lone process gets a group of one, because DeepSpeed wants a group.
+    """
+    local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed insists on it
+    device = torch.device("cuda", local_rank % torch.cuda.device_count()) if torch.cuda.is_available() else None
+    if device is not None:
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        backend = "nccl" if device is not None else "gloo"
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            dist.init_process_group(backend)
+        else:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    return Context(dist.get_rank(), dist.get_world_size(), device or torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Any:
+    """PyTorch's threads for a while; Ray's workers begin with one."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,227 @@
+"""Tables that all workers of a machine share, and samples that are ready before the loop asks for them."""
+
+import concurrent.futures
+import contextlib
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import torch
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.steps import fingerprint
+from pipelines.training.context import Context
+from pipelines.training.order import Draw, SampleOrder, split
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as tensors.
+
+    Attributes:
+        tensors: by the model's argument names.
+        weight: how much the batch's mean loss counts: samples, or tokens of the answers.
+        ids: the samples' ids.
+        tokens: tokens that the model reads and writes.
+        tasks: the samples' tasks, where there are several.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    weight: float
+    ids: tuple[str, ...]
+    tokens: int = 0
+    tasks: tuple[str, ...] = ()
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device; copies overlap with computing where memory is pinned."""
+        if device.type == "cpu":
+            return self
+        moved = {name: value.pin_memory().to(device, non_blocking=True) for name, value in self.tensors.items()}
+        return Batch(moved, self.weight, self.ids, self.tokens, self.tasks)
+
+
+class TrainingData(Protocol):
+    """What a task trains on. `load` and `collate` are called from several threads."""
+
+    @property
+    def pools(self) -> Sequence[int]:
+        """Training samples in each pool."""
+
+    @property
+    def ratios(self) -> Sequence[float] | None:
+        """The pools' shares of a batch; None: by size."""
+
+    @property
+    def validation(self) -> Sequence[Draw]:
+        """The validation samples, always drawn alike."""
+
+    def load(self, draw: Draw) -> Any:
+        """One sample, decoded; what is drawn for it by chance depends on the draw and the seed alone."""
+
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        """Samples as a batch."""
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """A worker's share of one global batch.
+
+    Attributes:
+        step: which one.
+        micro_batches: what it computes, one after the other.
+        empty: which of them stand for nothing: collectives must be met by every worker, so that a worker without
+            samples computes one of another's, which then counts nothing.
+        waited: seconds that the loop waited for them.
+    """
+
+    step: int
+    micro_batches: tuple[Batch, ...]
+    empty: tuple[bool, ...]
+    waited: float = 0.0
+
+    @property
+    def ids(self) -> list[str]:
+        """The samples' ids, in order."""
+        return [name for batch, empty in self._pairs() if not empty for name in batch.ids]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that count."""
+        return sum(batch.tokens for batch, empty in self._pairs() if not empty)
+
+    def _pairs(self) -> Iterator[tuple[Batch, bool]]:
+        return zip(self.micro_batches, self.empty, strict=True)
+
+
+class Loader:
+    """Reads ahead: a pool of threads turns the coming steps into tensors while the loop computes.
+
+    Args:
+        data: the samples.
+        order: which of them each step takes.
+        context: which share is this worker's.
+        micro_batches: pieces of a share.
+        limit: samples of the whole training.
+        threads: steps that are made at the same time.
+        ahead: steps that are ready or being made.
+    """
+
+    def __init__(
+        self, data: TrainingData, order: SampleOrder, context: Context, micro_batches: int, limit: int,
+        threads: int, ahead: int,
+    ) -> None:  # fmt: skip
+        self._data, self._order, self._context = data, order, context
+        self._micro_batches, self._limit = micro_batches, limit
+        self._threads, self._ahead = threads, ahead
+
+    def steps(self, start: int, stop: int) -> Iterator[StepBatches]:
+        """The share of every step from `start` up to, not including, `stop`; raises what loading a sample raised."""
+        with concurrent.futures.ThreadPoolExecutor(self._threads, thread_name_prefix="samples") as pool:
+            coming: list[concurrent.futures.Future[StepBatches]] = []
+            asked = start
+            try:
+                for _ in range(start, stop):
+                    while asked < stop and len(coming) < self._ahead:
+                        coming.append(pool.submit(self._make, asked, self._order.batch(asked, self._limit)))
+                        asked += 1
+                    begun = time.perf_counter()
+                    made = coming.pop(0).result()
+                    waited = time.perf_counter() - begun
+                    yield StepBatches(made.step, made.micro_batches, made.empty, waited)
+            finally:
+                for future in coming:
+                    future.cancel()
+
+    def _make(self, step: int, batch: Sequence[Draw]) -> StepBatches:
+        share = split(batch, self._context.world, self._micro_batches)[self._context.rank]
+        made = [self._data.collate([self._data.load(draw) for draw in piece or batch[:1]]) for piece in share]
+        return StepBatches(step, tuple(made), tuple(not piece for piece in share))
+
+
+def validation_batches(data: TrainingData, context: Context, size: int) -> Iterator[tuple[Batch, bool]]:
+    """This worker's share of the validation samples and whether a batch only keeps the others company."""
+    draws = list(data.validation)
+    batches = [draws[first : first + size] for first in range(0, len(draws), size)]
+    for turn in range(-(-len(batches) // context.world)):
+        number = turn * context.world + context.rank
+        chosen = batches[number] if number < len(batches) else batches[0]
+        yield data.collate([data.load(draw) for draw in chosen]), number >= len(batches)
+
+
+def generator(seed: int, *parts: int) -> np.random.Generator:
+    """Chance that depends on the numbers given alone."""
+    return np.random.default_rng([seed, *parts])
+
+
+def open_table(uri: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    """A Parquet table, memory-mapped: all processes of a machine share its pages, and none holds a copy.
+
+    The first process of a machine writes the columns as an Arrow file to the temporary folder, named by the table's
+    digest; the others find it.
+
+    Args:
+        uri: a Parquet file, or a folder of them (a step's result); files under `quarantine` are left out.
+        schema: what the columns are cast to.
+        columns: which of them.
+
+    Raises:
+        UserError: no table is there, or it lacks a column.
+    """
+    path = os.path.join(_shared_folder(), f"{fingerprint(uri)[:24]}-{'-'.join(columns)}.arrow")
+    if not os.path.exists(path):
+        partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
+        try:
+            _write_arrow(partial, uri, pa.schema([schema.field(name) for name in columns]))
+            os.replace(partial, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(partial)
+    with pa.memory_map(path) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def row_numbers(keys: pa.ChunkedArray, table: pa.Table, key: str, what: str) -> np.ndarray:
+    """For each key the row of `table` that has it: the join of two memory-mapped tables, 8 bytes a row.
+
+    Raises:
+        UserError: a key has no row.
+    """
+    found = pc.index_in(keys, value_set=table.column(key).combine_chunks())
+    if found.null_count:
+        missing = pc.filter(keys, pc.is_null(found)).slice(0, 3).to_pylist()
+        raise UserError(
+            f"{found.null_count} of {len(keys)} {what}, e.g. {missing}; make both tables from the same images."
+        )
+    return found.to_numpy().astype(np.int64)
+
+
+def _write_arrow(path: str, uri: str, schema: pa.Schema) -> None:
+    files = [uri] if not storage.is_folder(uri) else storage.list_files(uri, ".parquet")
+    files = [name for name in files if "quarantine" not in name.removeprefix(storage.absolute(uri))]
+    if not files:
+        raise UserError(f"{uri} holds no Parquet files; give the `path` of the step that made the table.")
+    filesystem, _ = storage.resolve(uri)
+    source = pads.dataset([storage.resolve(name)[1] for name in files], format="parquet", filesystem=filesystem)
+    if missing := set(schema.names) - set(source.schema.names):
+        raise UserError(f"The table at {uri} lacks {sorted(missing)}; it is not the kind of table that is meant.")
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for batch in source.to_batches(columns=schema.names):
+            writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
+
+
+def _shared_folder() -> str:
+    """A folder of this user's own under the machine's temporary folder."""
+    path = os.path.join(tempfile.gettempdir(), f"dynamic-lion-{os.getuid()}")
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    if os.stat(path).st_uid != os.getuid():
+        raise UserError(f"{path} belongs to somebody else; set TMPDIR to a folder of your own.")
+    return path

