@@ -39,7 +39,10 @@ _COMMA = rf"{_GAP}[,;]{_GAP}"
 _CORNER_BREAK = rf"{_GAP}(?:[,;]|[)\]]{_GAP},?{_GAP}[(\[]){_GAP}"
 _NUMBERS = rf"{_NUMBER}{_COMMA}{_NUMBER}{_CORNER_BREAK}{_NUMBER}{_COMMA}{_NUMBER}"
 _PATCHES = r"<patch_index_([0-9]{4})>\s{0,4}<patch_index_([0-9]{4})>"
-BOX_PATTERN = re.compile(rf"(\]?)([\[({{]{{1,2}}){_GAP}(?:{_NUMBERS}|{_PATCHES}){_GAP}[\])}}]{{1,2}}|{_PATCHES}")
+# Link bracket, opening, second opening, numbers or patches; as many closings as openings.
+BOX_PATTERN = re.compile(
+    rf"(\]?)([\[({{])([\[({{])?{_GAP}(?:{_NUMBERS}|{_PATCHES}){_GAP}[\])}}](?(3)[\])}}])|{_PATCHES}"
+)
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,12 @@ def parse_box(text: str) -> ParsedBox | None:
 def find_boxes(text: str) -> Iterator[ParsedBox]:
     """Every readable box of a text, in order."""
     for match in BOX_PATTERN.finditer(text):
-        link, opening, *groups = match.groups()
+        link, opening, _, *groups = match.groups()
         numbers, patches = groups[:4], [patch for patch in groups[4:] if patch is not None]
         scaled = _from_patches(patches) if patches else _from_numbers(numbers)
         if scaled is None or not has_area(scaled[0]):
             continue
-        is_link = bool(link) and opening.startswith("(")
+        is_link = bool(link) and opening == "("
         notation: Notation = "markdown" if is_link else "kosmos2" if patches else "lion"
         # A `]` before the box belongs to a link's phrase, not to the box.
         yield ParsedBox(scaled[0], notation, scaled[1], (match.start() + len(link or ""), match.end()))

@@ -1,0 +1,85 @@
+"""Grounded text in two notations: what is written is read back, and each notation becomes the other without loss."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.grounding import (
+    Span,
+    from_lion,
+    from_markdown,
+    lion_to_markdown,
+    markdown_to_lion,
+    merged,
+    to_lion,
+    to_markdown,
+)
+
+BOX = (0.44, 0.06, 0.65, 0.367)
+
+thousandths = st.integers(0, 1000)
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> tuple[float, float, float, float]:
+    x1, x2 = sorted(draw(st.lists(thousandths, min_size=2, max_size=2, unique=True)))
+    y1, y2 = sorted(draw(st.lists(thousandths, min_size=2, max_size=2, unique=True)))
+    return x1 / 1000, y1 / 1000, x2 / 1000, y2 / 1000
+
+
+words = st.text(st.sampled_from("ab é,.01()[]{}<>/p\\\n"), max_size=20) | st.text(max_size=10)
+quick = settings(max_examples=150, deadline=None)
+spans = st.lists(st.builds(Span, words, st.none() | boxes()), max_size=5).map(merged)
+
+
+@quick
+@given(spans)
+def test_markdown_reads_back_what_it_wrote(written: list[Span]) -> None:
+    assert from_markdown(to_markdown(written)) == written
+
+
+@quick
+@given(spans)
+def test_lion_reads_back_what_it_wrote(written: list[Span]) -> None:
+    assert from_lion(to_lion(written)) == written
+
+
+@quick
+@given(spans)
+def test_notations_turn_into_one_another_without_loss(written: list[Span]) -> None:
+    markdown, lion = to_markdown(written), to_lion(written)
+    assert markdown_to_lion(markdown) == lion
+    assert lion_to_markdown(lion) == markdown
+    assert lion_to_markdown(markdown_to_lion(markdown)) == markdown
+
+
+@pytest.mark.parametrize(
+    "text, markdown",
+    [
+        ("a black cat [0.440,0.060,0.650,0.367]", "[a black cat](0.440,0.060,0.650,0.367)"),
+        (
+            "a cat [0.100,0.100,0.200,0.200] and <p>a dog</p> [0.300,0.300,0.400,0.400].",
+            "[a cat](0.100,0.100,0.200,0.200) and [a dog](0.300,0.300,0.400,0.400).",
+        ),
+        ("nothing here", "nothing here"),
+    ],
+)
+def test_known_texts(text: str, markdown: str) -> None:
+    assert lion_to_markdown(text) == markdown
+    assert markdown_to_lion(markdown) == text
+
+
+def test_plain_lion_text_takes_all_text_since_the_last_box_as_phrase() -> None:
+    found = from_lion("a cat [0.1, 0.1, 0.2, 0.2] beside a dog [0.3,0.3,0.4,0.4]")
+    assert [span.text for span in found if span.box] == ["a cat", "beside a dog"]
+
+
+def test_kosmos2_tokens_inside_a_link() -> None:
+    found = from_markdown("[a cat](<patch_index_0044><patch_index_0863>) sleeps")
+    assert [span.text for span in found] == ["a cat", " sleeps"]
+    assert found[0].box == pytest.approx((0.390625, 0.046875, 0.984375, 0.828125))
+
+
+def test_brackets_that_are_text_stay_text() -> None:
+    assert from_lion(r"a sign \[0.1,0.1,0.2,0.2]") == [Span("a sign [0.1,0.1,0.2,0.2]")]
+    assert from_markdown("see [exit](door)") == [Span("see [exit](door)")]
