@@ -196,10 +196,14 @@ class RamProcessor(ImageProcessingMixin):
         if push_to_hub:
             raise ValueError("Pushing would leave the tag list behind: save to a folder and upload the folder.")
         files = super().save_pretrained(save_directory, **kwargs)
-        folder = Path(save_directory)
-        (folder / TAG_LIST_NAME).write_text("\n".join(self.tag_list), encoding="utf-8")
-        (folder / THRESHOLDS_NAME).write_text("\n".join(map(str, self.thresholds)) + "\n", encoding="utf-8")
-        return [*files, str(folder / TAG_LIST_NAME), str(folder / THRESHOLDS_NAME)]
+        return [*files, *self.write_lists(save_directory)]
+
+    def write_lists(self, folder: str | os.PathLike[str]) -> list[str]:
+        """Writes the two lists alone; gives the files' paths."""
+        tags, thresholds = Path(folder) / TAG_LIST_NAME, Path(folder) / THRESHOLDS_NAME
+        tags.write_text("".join(f"{tag}\n" for tag in self.tag_list), encoding="utf-8")
+        thresholds.write_text("".join(f"{value}\n" for value in self.thresholds), encoding="utf-8")
+        return [str(tags), str(thresholds)]
 
     @classmethod
     def get_image_processor_dict(

@@ -1,0 +1,145 @@
+"""RAM's processor: pixels of every image mode, tags of confidences, the lists as files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.ram import RamProcessor
+from models.ram.processing import read_tag_list, read_thresholds, to_rgb
+
+TAGS = ["ant", "bee", "cat", "dog"]
+THRESHOLDS = [0.5, 0.7, 1.0, 0.65]
+
+
+@pytest.fixture
+def processor() -> RamProcessor:
+    return RamProcessor(TAGS, THRESHOLDS, image_size=48)
+
+
+def test_pixels_are_resized_and_normalised_like_imagenet(processor: RamProcessor) -> None:
+    pixels = processor([Image.new("RGB", (20, 31), (255, 0, 128))]).pixel_values
+    assert pixels.shape == (1, 3, 48, 48)
+    expected = (torch.tensor([1.0, 0.0, 128 / 255]) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )
+    torch.testing.assert_close(pixels[0], expected.view(3, 1, 1).expand(3, 48, 48))
+
+
+def test_resizing_is_bilinear_over_the_whole_image(processor: RamProcessor) -> None:
+    image = Image.effect_noise((100, 60), 80).convert("RGB")
+    expected = np.asarray(image.resize((48, 48), Image.Resampling.BILINEAR))[..., 1] / 255
+    found = processor(image).pixel_values[0, 1] * 0.224 + 0.456
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"]
+)
+def test_every_mode_of_8_bits_becomes_rgb(processor: RamProcessor, mode: str) -> None:
+    assert to_rgb(Image.new(mode, (10, 10))).mode == "RGB"
+    assert torch.isfinite(processor(Image.new(mode, (10, 10))).pixel_values).all()
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
+def test_16_bit_grey_is_scaled_and_not_clipped(mode: str) -> None:
+    image = Image.new("I;16", (4, 4), 0x8000) if mode != "I;16B" else Image.new("I;16B", (4, 4), 0x8000)
+    assert to_rgb(image).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_transparency_lies_over_white() -> None:
+    assert to_rgb(Image.new("RGBA", (2, 2), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (2, 2), 0)
+    palette.info["transparency"] = 0
+    assert to_rgb(palette).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("mode", "value"), [("I", 70000), ("F", -1.0), ("F", float("nan"))])
+def test_values_of_unknown_range_are_refused(mode: str, value: float) -> None:
+    with pytest.raises(ValueError, match="scale it to 8 bits"):
+        to_rgb(Image.new(mode, (2, 2), value))
+
+
+def test_what_is_no_image_is_refused(processor: RamProcessor) -> None:
+    with pytest.raises(ValueError, match="PIL images, not ndarray"):
+        processor([np.zeros((4, 4, 3), np.uint8)])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="empty"):
+        processor([])
+
+
+def test_tags_fall_by_confidence_above_the_floor(processor: RamProcessor) -> None:
+    rows = processor.tags(torch.tensor([[0.2, 0.9, 0.05, 0.9], [0.0, 0.0, 0.0, 0.01]]))
+    assert [tag for tag, _ in rows[0]] == ["bee", "dog", "ant"]
+    assert rows[0][0][1] == pytest.approx(0.9)
+    assert rows[1] == []
+
+
+def test_thresholds_are_strict_per_tag_or_one_for_all(processor: RamProcessor) -> None:
+    confidences = torch.tensor([[0.5, 0.71, 1.0, 0.66]])
+    assert [t for t, _ in processor.tags(confidences, threshold="per_tag")[0]] == ["bee", "dog"]
+    assert [t for t, _ in processor.tags(confidences, threshold=0.5)[0]] == ["cat", "bee", "dog"]
+    assert [t for t, _ in processor.tags(confidences, threshold=0.01)[0]] == ["cat", "bee", "dog", "ant"]
+
+
+def test_top_k_and_exclusion(processor: RamProcessor) -> None:
+    confidences = torch.tensor([[0.5, 0.71, 0.9, 0.66]])
+    assert [t for t, _ in processor.tags(confidences, top_k=1, exclude=["cat"])[0]] == ["bee"]
+
+
+def test_selected_tags_take_their_thresholds_along(processor: RamProcessor) -> None:
+    assert processor.select_tags(["dog", "ant"]) == [3, 0]
+    assert processor.tag_list == ["dog", "ant"]
+    assert processor.thresholds == [0.65, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda p: p.tags(torch.zeros(1, 3)), "do not belong together"),
+        (lambda p: p.tags(torch.zeros(4)), "do not belong together"),
+        (lambda p: p.tags(torch.zeros(1, 4), threshold="high"), "'per_tag' or a number"),
+        (lambda p: p.tags(torch.zeros(1, 4), top_k=0), "at least one"),
+        (lambda p: p.tags(torch.zeros(1, 4), exclude=["cow"]), "no 'cow'"),
+        (lambda p: p.select_tags(["cow"]), "no 'cow'"),
+        (lambda p: p.select_tags([]), "holds no tag"),
+        (lambda p: RamProcessor([]), "holds no tag"),
+        (lambda p: RamProcessor(["a", "a"]), "twice"),
+        (lambda p: RamProcessor(["a", " "]), "blank"),
+        (lambda p: RamProcessor(["a", "b"], [0.5]), "1 thresholds for 2 tags"),
+        (lambda p: RamProcessor(["a"], [1.5]), "between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(processor: RamProcessor, call: object, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        call(processor)  # type: ignore[operator]
+
+
+def test_the_lists_are_text_files_beside_the_weights(processor: RamProcessor, tmp_path: Path) -> None:
+    processor.save_pretrained(tmp_path)
+    assert (tmp_path / "ram_tag_list.txt").read_text().splitlines() == TAGS
+    assert (tmp_path / "ram_tag_list_threshold.txt").read_text().split() == ["0.5", "0.7", "1.0", "0.65"]
+    loaded = RamProcessor.from_pretrained(tmp_path)
+    assert (loaded.tag_list, loaded.thresholds, loaded.image_size) == (TAGS, THRESHOLDS, 48)
+    # The files are the truth: an edited threshold counts.
+    (tmp_path / "ram_tag_list_threshold.txt").write_text("0.1\n0.2\n0.3\n0.4")
+    assert RamProcessor.from_pretrained(tmp_path).thresholds == [0.1, 0.2, 0.3, 0.4]
+
+
+def test_list_files_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("ant\n\nbee\n")
+    with pytest.raises(ValueError, match="tag 2: '' is blank"):
+        read_tag_list(path)
+    path.write_text("0.5\nhigh\n")
+    with pytest.raises(ValueError, match="one number a line"):
+        read_thresholds(path, 2)
+
+
+def test_the_released_lists_are_read(shared: Path) -> None:
+    tags = read_tag_list(shared / "data/ram/ram_tag_list.txt")
+    assert len(tags) == 4585
+    thresholds = read_thresholds(shared / "data/ram/ram_tag_list_threshold.txt", len(tags))
+    assert sum(value == 0.65 for value in thresholds) == 3414
+    assert sum(value == 1.0 for value in thresholds) == 10
