@@ -36,3 +36,12 @@ def ray_cluster() -> Iterator[None]:
 
     with ray_session(RayConfig(address="local")):
         yield
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample world of 60 images, for tests that read it; nobody writes to it."""
+    from pipelines.sample_world.writing import SampleWorldConfig, sample_world
+
+    out = tmp_path_factory.mktemp("world")
+    return Path(sample_world(SampleWorldConfig(out=str(out), images=60, seed=7, preset="tiny")).path)
