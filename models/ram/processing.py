@@ -80,7 +80,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
             )
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        rgba = image.convert("RGBA")
+        straight = image.convert("LA") if image.mode == "La" else image  # PIL converts premultiplied grey to LA alone
+        rgba = straight.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
     return image.convert("RGB")
 

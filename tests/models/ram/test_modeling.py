@@ -50,7 +50,7 @@ def test_the_label_branch_is_computed_once(model: RamForImageTagging, pixels: Te
 
 def test_the_label_cache_follows_every_change_of_the_weights(model: RamForImageTagging, pixels: Tensor) -> None:
     def fresh() -> Tensor:
-        other = RamForImageTagging(model.config).eval()
+        other = RamForImageTagging(RamConfig.preset("tiny", n_tags=N_TAGS)).eval()
         other.load_state_dict(model.state_dict())
         return other.confidences(pixels)
 

@@ -45,8 +45,7 @@ def test_every_mode_of_8_bits_becomes_rgb(processor: RamProcessor, mode: str) ->
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
 def test_16_bit_grey_is_scaled_and_not_clipped(mode: str) -> None:
-    image = Image.new("I;16", (4, 4), 0x8000) if mode != "I;16B" else Image.new("I;16B", (4, 4), 0x8000)
-    assert to_rgb(image).getpixel((0, 0)) == (128, 128, 128)
+    assert to_rgb(Image.new(mode, (4, 4), 0x8000)).getpixel((0, 0)) == (128, 128, 128)
 
 
 def test_transparency_lies_over_white() -> None:
