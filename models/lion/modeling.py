@@ -322,6 +322,7 @@ class LionForConditionalGeneration(PreTrainedModel, GenerationMixin):
             encoder_outputs, attention_mask = self.encode(levels=levels, **inputs)
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.language_model._shift_right(labels)
+            decoder_attention_mask = (labels != -100).long()
         output = self.language_model(
             encoder_outputs=encoder_outputs,
             attention_mask=attention_mask,
