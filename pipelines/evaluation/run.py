@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines import steps, storage
 from pipelines.errors import UserError
@@ -30,7 +31,7 @@ from pipelines.evaluation.predictions import (
     read_parquet,
     write_file,
 )
-from pipelines.evaluation.scoring import ScoringConfig, score_table
+from pipelines.evaluation.scoring import ScoringConfig, score_table, select_rows
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig, ray_session
 from pipelines.steps import StepFolder, StepResult, runtime_group
@@ -119,15 +120,14 @@ def _score_given(config: EvaluateConfig, folder: StepFolder) -> dict[str, Any]:
     table = load_predictions(config.predictions or "", task)
     counts: dict[str, int] = {}
     if config.data:
-        instructions = _of_benchmark(load_instructions(config.data), config.benchmark)
-        table = table if task is None else table.filter(pa.compute.equal(table["task"], task))
+        instructions = select_rows(load_instructions(config.data), config.benchmark)
         table, counts = join_references(table, instructions)
         counts |= _prompts(config.benchmark, instructions)
     return _publish(config, folder, table, counts, files=[])
 
 
 def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, version: str) -> dict[str, Any]:
-    instructions = _of_benchmark(load_instructions(config.data or ""), config.benchmark)
+    instructions = select_rows(load_instructions(config.data or ""), config.benchmark)
     shards = -(-instructions.num_rows // config.inference.shard_rows)
     missing = [shard for shard in range(shards) if not storage.exists(predictions_file(folder.path, shard))]
     if missing:
@@ -172,18 +172,6 @@ def _precision(config: InferenceConfig, folder: str, on_gpu: bool) -> Precision:
     return storage.read_json(path)["precision"]
 
 
-def _of_benchmark(instructions: pa.Table, name: str) -> pa.Table:
-    """The rows that a benchmark takes."""
-    if name == MIXED:
-        return instructions
-    task = registry().find(name).task
-    chosen = instructions.filter(pa.compute.equal(instructions["task"], task))
-    if not chosen.num_rows:
-        there = sorted(set(instructions["task"].to_pylist()))
-        raise UserError(f"{name} needs rows of task {task!r}, but the instructions have only {there}.")
-    return chosen
-
-
 def _limits(name: str, instructions: pa.Table) -> dict[str, int]:
     """Answer limits by task."""
     if name != MIXED:
@@ -207,9 +195,9 @@ def _cut(instructions: pa.Table, tagged: str, folder: str, missing: Sequence[int
     if absent := {"image_id", "uri"} - set(images.column_names):
         raise UserError(f"{tagged} is not a tagged folder: it lacks the columns {sorted(absent)}.")
     places = images["image_id"].combine_chunks()
-    at = pa.compute.index_in(instructions["image_id"], value_set=places).combine_chunks()
+    at = pc.index_in(instructions["image_id"], value_set=places).combine_chunks()
     if at.null_count:
-        lost = instructions["image_id"].filter(pa.compute.is_null(at))
+        lost = instructions["image_id"].filter(pc.is_null(at))
         raise UserError(
             f"{at.null_count} instructions are about images that {tagged} lacks (first: {lost[0].as_py()!r})."
         )
@@ -246,7 +234,7 @@ def _publish(
         "benchmark": config.benchmark,
         "model_versions": versions,
         "rows": table.num_rows,
-        "counts": dict(counts) | ({"rows_of_other_tasks": others} if others else {}),
+        "counts": dict(counts) | ({"rows_left_out": others} if others else {}),
         "tasks": {task: found.as_dict() for task, found in scores.items()},
         "published": {} if config.benchmark == MIXED else _published(config.benchmark),
     }

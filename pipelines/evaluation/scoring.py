@@ -1,10 +1,12 @@
 """From predictions to numbers: which metric a benchmark means, and the scores of a table of predictions."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.boxes import parse_box
 from pipelines.errors import UserError
@@ -62,27 +64,64 @@ def score(
     return _ANSWER_METRICS[benchmark.metric](predictions, lists)
 
 
+def select_rows(table: pa.Table, name: str) -> pa.Table:
+    """The rows that a benchmark takes: those of the set of its name, else all of its task.
+
+    Args:
+        table: with `sample_id` (`SET:TASK:ID`, as the instructions step writes them, or anything else) and `task`.
+        name: a benchmark, a task, or `mixed`, which takes everything.
+
+    Raises:
+        UserError: there is no such row.
+    """
+    if name == MIXED:
+        return table
+    task = registry().find(name).task
+    of_task = table.filter(pc.equal(table["task"], task))
+    if not of_task.num_rows:
+        there = sorted(set(table["task"].to_pylist()))
+        raise UserError(f"{name} needs rows of task {task!r}, but there are only rows of {there}.")
+    of_set = of_task.filter(pc.starts_with(of_task["sample_id"], f"{name}:"))
+    return of_set if of_set.num_rows else of_task
+
+
 def score_table(table: pa.Table, name: str, config: ScoringConfig | None = None) -> dict[str, Scores]:
-    """The scores of a `predictions` table by task.
+    """The scores of a `predictions` table by task, or by `set:task` where a task has rows of several sets.
+
+    A set that bears a benchmark's name is scored as that benchmark; sets are never averaged.
 
     Args:
         table: of `tables.PREDICTIONS`; `box` is the true box of REC rows, and where it is null the reference text is
             read.
-        name: a benchmark, which takes the rows of its task; a task; or `mixed`: each task by its own metric.
+        name: a benchmark, which takes the rows of its set or task; a task; or `mixed`: each by its own metric.
         config: how captions are scored.
 
     Raises:
         UserError: no row is of the benchmark's task, a task has no metric, or the references do not fit.
     """
-    by_task: dict[str, list[dict[str, Any]]] = {}
-    for row in table.select(["sample_id", "task", "prediction", "box", "references"]).to_pylist():
-        by_task.setdefault(row["task"], []).append(row)
+    chosen = select_rows(table, name).select(["sample_id", "task", "prediction", "box", "references"])
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in chosen.to_pylist():
+        groups.setdefault((row["task"], set_of(row["sample_id"], row["task"])), []).append(row)
+    sets_of_task = Counter(task for task, _ in groups)
+    scores = {}
+    for (task, of_set), rows in groups.items():
+        key = f"{of_set or 'unnamed'}:{task}" if sets_of_task[task] > 1 else task
+        scores[key] = _score_rows(_benchmark_of(task, of_set, name), rows, config)
+    return scores
+
+
+def set_of(sample_id: str, task: str) -> str:
+    """The set of a sample by its id `SET:TASK:ID`; empty where the id is of another form."""
+    before, separator, _ = sample_id.partition(f":{task}:")
+    return before if separator else ""
+
+
+def _benchmark_of(task: str, of_set: str, name: str) -> Benchmark:
     if name != MIXED:
-        benchmark = registry().find(name)
-        if benchmark.task not in by_task:
-            raise UserError(f"{name} needs rows of task {benchmark.task!r}, but there are only {sorted(by_task)}.")
-        return {benchmark.task: _score_rows(benchmark, by_task[benchmark.task], config)}
-    return {task: _score_rows(registry().find(task), rows, config) for task, rows in by_task.items()}
+        return registry().find(name)
+    named = registry().benchmarks.get(of_set)
+    return named if named and named.task == task else registry().find(task)
 
 
 def _score_rows(benchmark: Benchmark, rows: Sequence[Mapping[str, Any]], config: ScoringConfig | None) -> Scores:

@@ -62,7 +62,7 @@ def pope(predictions: Sequence[str], labels: Sequence[str], file_questions: int 
             "empty_answers": int(empty.sum()),
             "neither_yes_nor_no": sum(_SAYS_YES_OR_NO.search(answer) is None for answer in predictions),
         },
-        notes={"questions": f"{len(truth)} answers to a file of {file_questions} questions"},
+        notes={"questions": f"{len(truth)} answers; the question file has {file_questions} questions"},
     )
 
 

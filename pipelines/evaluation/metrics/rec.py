@@ -8,6 +8,7 @@ from pipelines.boxes import Box, has_area, iou, parse_box
 from pipelines.evaluation.estimates import Scores, bootstrap_mean, require_pairs
 
 THRESHOLDS = (0.5, 0.1, 0.75)
+_ROUNDING = 1e-9  # an overlap of exactly one half must not fail by the last bit of a division
 
 
 def rec(predictions: Sequence[str], references: Sequence[Sequence[float]]) -> Scores:
@@ -26,14 +27,13 @@ def rec(predictions: Sequence[str], references: Sequence[Sequence[float]]) -> Sc
     overlaps = np.array(
         [iou(parsed.box, box) if parsed else 0.0 for parsed, box in zip(found, truth, strict=True)], dtype=np.float64
     )
-    estimates = {
-        f"acc@{threshold:g}": bootstrap_mean((overlaps >= threshold).astype(float)) for threshold in THRESHOLDS
-    }
+    hits = {threshold: (overlaps >= threshold - _ROUNDING).astype(np.float64) for threshold in THRESHOLDS}
+    estimates = {f"acc@{threshold:g}": bootstrap_mean(hit) for threshold, hit in hits.items()}
     return Scores(
         metric="rec",
         primary="acc@0.5",
         estimates=estimates | {"mean_iou": bootstrap_mean(overlaps)},
-        per_sample=(overlaps >= THRESHOLDS[0]).astype(np.float64),
+        per_sample=hits[THRESHOLDS[0]],
         counts={
             "samples": len(found),
             "unreadable_answers": sum(parsed is None for parsed in found),

@@ -39,7 +39,8 @@ _TOKEN = re.compile(
     rf"""
       (?:https?://|www\.)[^\s"<>]*[^\s"<>.,;:!?)]             # web addresses
     | [\w.+-]+@\w[\w-]*(?:\.\w[\w-]*)+                         # mail addresses
-    | (?:[a-z]\.)+[a-z]\.?(?!\w)                                # u.s., p.m.
+    | (?:[a-z]\.)+[a-z]?\.?(?!\w)                               # u.s., p.m., a single letter's full stop
+    | y'(?=all(?!\w)) | ma'am(?!\w)
     | (?:{_ABBREVIATIONS})\.(?!\w)
     | '(?:\d\ds?(?!\w)|n'?(?=\s))                               # the '90s, rock 'n' roll
     | '{_CLITIC}(?!\w) | n't(?!\w)

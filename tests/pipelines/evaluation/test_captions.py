@@ -1,0 +1,114 @@
+"""Caption metrics equal the official scorer's (P9), and the Python tokeniser the official one."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.evaluation.metrics import captions as module
+from pipelines.evaluation.metrics.captions import captions
+from pipelines.evaluation.metrics.tokenisers import Tokeniser, tokenise
+
+needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
+TOKENISERS = [pytest.param("ptb-java", marks=needs_java), "ptb-python"]
+OFFICIAL = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr")
+
+
+@pytest.fixture(scope="module")
+def official(shared: Path) -> dict[str, Any]:
+    return json.loads((shared / "data/metrics/captions/fakecap_on_val2017.json").read_text())
+
+
+@pytest.mark.parametrize("tokeniser", TOKENISERS)
+def test_equal_to_the_official_scorer(official: dict[str, Any], tokeniser: Tokeniser) -> None:
+    ids = list(official["cands"])
+    found = captions([official["cands"][i] for i in ids], [official["refs"][i] for i in ids], tokeniser)
+    for name in OFFICIAL:
+        assert found.estimates[name].value == pytest.approx(official["scores"][name], abs=1e-4)
+    per_image = [official["per_image"]["CIDEr"][i] for i in ids]
+    np.testing.assert_allclose(found.per_sample, per_image, atol=1e-4)
+    assert found.notes["tokeniser"] == tokeniser
+    assert all(estimate.low <= estimate.value <= estimate.high for estimate in found.estimates.values())
+
+
+@needs_java
+@pytest.mark.slow
+def test_meteor_equal_to_the_official_scorer(official: dict[str, Any]) -> None:
+    ids = list(official["cands"])
+    found = captions(
+        [official["cands"][i] for i in ids], [official["refs"][i] for i in ids], tokeniser="ptb-python", meteor=True
+    )
+    assert found.estimates["METEOR"].value == pytest.approx(official["scores"]["METEOR"], abs=1e-4)
+
+
+@pytest.mark.parametrize("tokeniser", TOKENISERS)
+def test_tokens_are_the_official_ones(official: dict[str, Any], tokeniser: Tokeniser) -> None:
+    ids = list(official["refs"])
+    flat = [caption for i in ids for caption in official["refs"][i]]
+    assert tokenise(flat, tokeniser) == [caption for i in ids for caption in official["refs_ptb"][i]]
+
+
+@needs_java
+def test_python_tokeniser_agrees_with_java_on_real_and_on_difficult_text(shared: Path) -> None:
+    entries = json.loads((shared / "data/coco/captions.json").read_text())["annotations"]
+    texts = [entry["caption"] for entry in entries]
+    texts += json.loads((shared / "data/metrics/captions/human_leave_one_out_inputs.json").read_text())[
+        "cands"
+    ].values()
+    texts += DIFFICULT
+    assert tokenise(texts, "ptb-python") == tokenise(texts, "ptb-java")
+
+
+DIFFICULT = [
+    "A man's dog, \"sitting\" (on) a 3.5 mat... isn't it?",
+    "Mr. Smith's dog at 5:30 p.m. in the U.S. cannot see & hear; he's gonna leave!!",
+    "a 1/2 eaten pizza w/ 50% off, $5, #1 t-shirt, black-and-white dog/cat",
+    "rock 'n' roll at 6 o'clock in the '90s -- the 1970's",
+    "3.5ft tall ‘single’ “double” quotes – a dash … café naïve ½ cup",
+    "tabs\tand\nlines\u2028of\u0085all kinds",
+    "write to a@b.com or www.example.com",
+    "",
+    "...",
+]
+
+
+@pytest.mark.parametrize("tokeniser", TOKENISERS)
+def test_line_breaks_inside_a_caption_do_not_shift_the_others(tokeniser: Tokeniser) -> None:
+    assert tokenise(["a\nb\u2028c\rd", "", "e."], tokeniser) == ["a b c d", "", "e"]
+
+
+def test_an_empty_caption_scores_nothing_even_against_an_empty_reference() -> None:
+    found = captions(["", "...", "a dog"], [["a cat"], ["..."], ["a dog"]], "ptb-python")
+    assert found.per_sample[:2].tolist() == [0, 0]
+    assert found.estimates["ROUGE_L"].value == pytest.approx(1 / 3)
+    assert found.counts["empty_answers"] == 2
+
+
+def test_one_image_has_no_cider_and_the_result_says_so() -> None:
+    found = captions(["a dog"], [["a dog"]], "ptb-python")
+    assert found.value == 0
+    assert "one image" in found.notes["CIDEr"]
+
+
+def test_what_was_not_computed_is_said() -> None:
+    notes = captions(["a dog", "a cat"], [["a dog"], ["a cat"]], "ptb-python").notes
+    assert "not" in notes["METEOR"]
+    assert "not computed" in notes["SPICE"]
+
+
+def test_meteor_without_java_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "available_tokeniser", lambda: "ptb-python")
+    with pytest.raises(RuntimeError, match="needs Java"):
+        captions(["a dog"], [["a dog"]], "ptb-python", meteor=True)
+
+
+@pytest.mark.parametrize(
+    "predictions, references, message",
+    [([], [], "nothing to score"), (["a"], [], "1 predictions and 0"), (["a"], [[]], "no reference caption")],
+)
+def test_lists_that_do_not_fit_are_refused(predictions: list[str], references: list[list[str]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        captions(predictions, references, "ptb-python")
