@@ -163,6 +163,8 @@ def decode_with_size(
             if draft is not None:
                 image.draft(None, (draft, draft))  # None keeps the file's colour space
             image.load()
+            if image.format == "PNG":  # its decoder passes over wrong checksums
+                Image.open(BytesIO(content), formats=("PNG",)).verify()
             rgb = _to_rgb(image)
         except _DECODER_ERRORS as error:
             raise BadImage("truncated" if "truncated" in str(error) else "damaged", _sentence(error)) from error
@@ -214,7 +216,9 @@ def _without_header(content: bytes) -> BadImage:
     head = content[:16]
     shown = f"begins with {head!r}"
     if head.startswith(_HEADS) or (head[:4] == b"RIFF" and head[8:12] in (b"WEBP", b"")):
-        return BadImage("truncated" if len(content) < 1024 else "damaged", f"{shown}, but has no readable header")
+        # A JPEG's header ends where its scan starts; those of the others are far shorter.
+        torn = b"\xff\xda" not in content if head.startswith(b"\xff\xd8") else len(content) < 64
+        return BadImage("truncated" if torn else "damaged", f"{shown}, but has no readable header")
     if content.lstrip()[:512].startswith(_OTHER_HEADS) or head[4:8] == b"ftyp" or b"<svg" in content[:512]:
         return BadImage("unsupported", f"{shown}; save it as JPEG or PNG")
     return BadImage("not_an_image", shown)

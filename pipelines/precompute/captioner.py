@@ -72,7 +72,9 @@ class Captioner:
 
     def __init__(self, path: str, batch_size: int, device: str) -> None:
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # an actor's bar would run through everybody's log
         self.batch_size = batch_size
         self.encoder = SentenceTransformer(resolve_encoder(path), device=device, local_files_only=True)
 

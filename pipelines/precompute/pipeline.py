@@ -23,6 +23,8 @@ from pipelines.precompute.taggers import Tagger
 if TYPE_CHECKING:
     from ray.data import DataContext, Dataset
 
+_TASK_BASE = 256 * 2**20
+
 
 def run_shards(
     missing: Sequence[int],
@@ -60,7 +62,7 @@ def make_dataset(
     import ray
 
     whole: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
-    task: dict[str, Any] = {"num_cpus": 1, "ray_remote_args_fn": _spread, **whole}
+    task: dict[str, Any] = {"num_cpus": 1, "memory": _task_memory(config, tagger), **whole}
     shards = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
     if plan.captioner:
         encoder = (folder, config.captioner, plan.captioner.gpus, _threads(plan.captioner))
@@ -87,10 +89,14 @@ def _pool(pool: Pool) -> dict[str, Any]:
     }
 
 
-def _spread() -> dict[str, Any]:
-    """Arguments of tasks: over all nodes, for decoding wants every core. Given as a function, they also keep Ray Data
-    from fusing a task into the actors after it."""
-    return {"scheduling_strategy": "SPREAD"}
+def _task_memory(config: PrecomputeConfig, tagger: Tagger) -> int:
+    """Bytes that a task may need: a shard's pixels three times (made, gathered, stored) and room for one large image.
+
+    It keeps Ray from starting more decoding than a node can hold. That actors ask for none keeps Ray Data from fusing
+    decoding into them.
+    """
+    side = tagger.image_size or 0
+    return _TASK_BASE + 3 * config.shard_rows * side * side * 3
 
 
 def _threads(pool: Pool) -> int:

@@ -92,9 +92,11 @@ class RamTagger(Tagger):
 
     def setup(self, device: str, threads: int, precision: Precision) -> None:
         import torch
+        from transformers.utils.logging import disable_progress_bar
 
         from models.ram import RamForImageTagging, RamProcessor
 
+        disable_progress_bar()  # an actor's bar would run through everybody's log
         torch.set_num_threads(threads)
         folder = storage.absolute(self.config.path)
         self.processor = RamProcessor.from_pretrained(folder)

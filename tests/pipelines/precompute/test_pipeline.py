@@ -1,0 +1,67 @@
+"""What the design asks of Ray Data at the pinned version: whole shards, and decoding that runs beside the model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ray.data import DataContext
+from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
+from ray.data._internal.execution.operators.task_pool_map_operator import TaskPoolMapOperator
+from ray.data._internal.logical.optimizers import get_execution_plan
+
+from pipelines.precompute import TaggerConfig, shards
+from pipelines.precompute.pipeline import make_dataset, run_shards
+from pipelines.precompute.plan import Plan, Pool
+from pipelines.precompute.taggers import Tagger, Tags
+from pipelines.sources.records import ImageRecord
+from tests.pipelines.precompute.worlds import folder_config, rows_of, write_pictures
+
+SIDE = 64
+SHARD_ROWS = 200  # 2.3 MiB of pixels
+
+
+class Rows(Tagger):
+    """Tags every image with the number of images that came with it."""
+
+    image_size = SIDE
+
+    def prepare(self) -> None:
+        pass
+
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+        assert pixels is not None
+        return [[(str(len(pixels)), 1.0)]] * len(image_ids)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("captioner", [None, Pool(1, 1.0, 0.0)])
+def test_decoding_is_not_fused_into_an_actor(tmp_path: Path, captioner: Pool | None) -> None:
+    config = folder_config(tmp_path)
+    index = shards.SourceIndex(10, 4, 0, {}, ())
+    plan = Plan(Pool(1, 1.0, 0.0), captioner)
+    dataset = make_dataset(range(3), "/nowhere", index, config, Rows(TaggerConfig()), plan, "fp32", {})
+    operator = get_execution_plan(dataset._logical_plan)[0].dag
+    kinds: list[type] = []
+    while operator.input_dependencies:
+        kinds.append(type(operator))
+        (operator,) = operator.input_dependencies
+    # Commit, tag, decode (which may be one task with reading a shard); a model is one with nothing.
+    expected = [TaskPoolMapOperator, ActorPoolMapOperator, TaskPoolMapOperator]
+    assert kinds == expected + [ActorPoolMapOperator] * bool(captioner)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_blocks_larger_than_ray_datas_stay_whole_and_the_callers_context_is_untouched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DataContext.get_current(), "target_max_block_size", 2**20)
+    config = folder_config(tmp_path, shard_rows=SHARD_ROWS)
+    (picture,) = write_pictures(tmp_path / "one", 1)
+    records = (ImageRecord(str(n), str(picture), None, None, None, "test", ()) for n in range(2 * SHARD_ROWS + 1))
+    index = shards.cut_source(records, str(tmp_path), SHARD_ROWS)
+    plan = Plan(Pool(1, 1.0, 0.0), None)
+    proofs = run_shards([0, 2], str(tmp_path), index, config, Rows(TaggerConfig()), plan, "fp32", {})
+    assert sorted((proof["shard"], proof["rows"]) for proof in proofs) == [(0, SHARD_ROWS), (2, 1)]
+    assert [row["tags"][0]["tag"] for row in rows_of(str(tmp_path))] == [str(SHARD_ROWS)] * SHARD_ROWS + ["1"]
+    assert DataContext.get_current().target_max_block_size == 2**20

@@ -1,0 +1,56 @@
+"""What the plan fills in, and what it refuses before anything starts (P11)."""
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.precompute import CaptionerConfig, TaggerConfig
+from pipelines.precompute.plan import Plan, Pool, make_plan, require_place
+
+LAPTOP = [{"CPU": 8.0}]
+GPU_NODE = {"CPU": 16.0, "GPU": 4.0}
+
+
+@pytest.mark.parametrize("cpus, of_tagger", [(3, 1), (4, 1), (8, 3), (64, 31)])
+def test_without_gpus_the_model_gets_half_of_what_is_left(cpus: int, of_tagger: int) -> None:
+    plan = make_plan(TaggerConfig(), CaptionerConfig(), [{"CPU": float(cpus)}])
+    assert plan == Plan(Pool(1, of_tagger, 0.0), Pool(1, 1.0, 0.0))
+    assert plan.total()["CPU"] <= cpus
+    require_place(plan, [{"CPU": float(cpus)}])
+
+
+def test_each_gpu_gets_a_tagger_and_shares_with_the_encoders() -> None:
+    nodes = [GPU_NODE, GPU_NODE, {"CPU": 4.0}]
+    plan = make_plan(TaggerConfig(), CaptionerConfig(), nodes)
+    assert plan == Plan(Pool(8, 1.0, 0.9), Pool(2, 1.0, 0.1))
+    require_place(plan, nodes)
+
+
+def test_each_node_gets_a_tagger_where_there_are_no_gpus() -> None:
+    plan = make_plan(TaggerConfig(), None, [{"CPU": 8.0}, {"CPU": 16.0}, {"CPU": 0.0}])
+    assert plan.tagger.actors == 2
+
+
+def test_a_gpu_is_whole_without_captions_and_idle_without_a_model() -> None:
+    assert make_plan(TaggerConfig(), None, [GPU_NODE]) == Plan(Pool(4, 1.0, 1.0), None)
+    assert make_plan(TaggerConfig(), CaptionerConfig(), [GPU_NODE], needs_model=False).total() == {"CPU": 3.0}
+
+
+def test_what_the_user_says_holds() -> None:
+    tagger = TaggerConfig(actors=2, cpus=1.5, gpus=0.0)
+    plan = make_plan(tagger, CaptionerConfig(actors=3, cpus=0.5, gpus=0.25), [GPU_NODE])
+    assert plan == Plan(Pool(2, 1.5, 0.0), Pool(3, 0.5, 0.25))
+    assert plan.total() == {"CPU": 5.5, "GPU": 0.75}
+
+
+@pytest.mark.parametrize(
+    "tagger, nodes",
+    [
+        (TaggerConfig(cpus=8), LAPTOP),  # nothing is left to decode with
+        (TaggerConfig(cpus=6), [{"CPU": 4.0}, {"CPU": 4.0}]),  # enough in all, too little on any
+        (TaggerConfig(actors=1, gpus=2), [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}]),
+        (TaggerConfig(gpus=1, actors=1), LAPTOP),
+    ],
+)
+def test_a_plan_that_fits_nowhere_is_refused(tagger: TaggerConfig, nodes: list[dict[str, float]]) -> None:
+    with pytest.raises(UserError, match="fits on no node"):
+        require_place(make_plan(tagger, None, nodes), nodes)

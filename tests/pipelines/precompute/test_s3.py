@@ -1,0 +1,89 @@
+"""Images read from an object store and results written to one (moto's S3 server in a process of its own)."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import storage
+from pipelines.images import BadImage, load_image
+from pipelines.precompute import shards
+from tests.pipelines.precompute.worlds import folder_config, rows_of
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty bucket; every S3 client of this process and of its children finds the server by the environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+                            "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():  # fmt: skip
+            patch.setenv(name, value)
+        try:
+            _wait_for(endpoint)
+            urllib.request.urlopen(urllib.request.Request(f"{endpoint}/lion", method="PUT"), timeout=10)
+            yield "s3://lion"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _wait_for(endpoint: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=5)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def upload(folder: Path, uri: str) -> None:
+    for file in sorted(folder.iterdir()):
+        storage.write_atomic(storage.join(uri, file.name), file.read_bytes())
+
+
+def test_a_run_from_bucket_to_bucket_equals_the_local_one(bucket: str, tmp_path: Path) -> None:
+    """In a process of its own, whose Ray workers know the server (the session's Ray was started before it)."""
+    config = folder_config(tmp_path, count=5, shard_rows=2)
+    upload(tmp_path / "images", f"{bucket}/images")
+    command = [
+        sys.executable, "-m", "jobs.precompute", "--ray.address", "local", "--ray.local_cpus", "4", "--shard_rows", "2",
+        "--source.kind", "folder", "--source.images", f"{bucket}/images", "--source.split", "train",
+        "--tagger.kind", "table", "--tagger.path", config.tagger.path, "--out", f"{bucket}/runs",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, timeout=300)
+    (manifest,) = (file for file in storage.list_files(f"{bucket}/runs") if file.endswith("manifest.json"))
+    document: dict[str, Any] = storage.read_json(manifest)
+    assert (document["rows"], document["summary"]["quarantined"]) == (5, 0)
+    folder = manifest.removesuffix("/manifest.json")
+    for file in document["files"]:
+        local = tmp_path / "copy" / file["path"]
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local.write_bytes(storage.read_bytes(storage.join(folder, file["path"])))
+        assert storage.sha256(str(local)) == file["sha256"]
+    rows = rows_of(str(tmp_path / "copy"))
+    assert [row["uri"] for row in rows] == [f"{bucket}/images/picture-000{n}.jpg" for n in range(5)]
+    assert {(row["width"], row["height"]) for row in rows} == {(40, 30)}
+    assert shards.done_shards(folder) == {0, 1, 2}
+
+
+def test_an_object_that_is_not_there_is_missing(bucket: str) -> None:
+    with pytest.raises(BadImage, match="missing"):
+        load_image(f"{bucket}/nowhere.jpg")
