@@ -44,7 +44,7 @@ def _build(config: InstructionsConfig, folder: StepFolder) -> Mapping[str, Any]:
     for entry in config.sets:
         proof = _finished(folder, entry)
         if proof is None:
-            images = images or TaggedImages(config.tagged)
+            images = TaggedImages(config.tagged) if images is None else images
             proof = _SetWriter(config, entry, folder).write(images)
         proofs.append(proof)
     counts, reasons = Counter[str](), Counter[str]()

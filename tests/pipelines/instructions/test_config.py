@@ -1,0 +1,44 @@
+"""What cannot work is refused before anything is read."""
+
+from typing import Any
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.instructions.config import InstructionsConfig, InstructionSet, check
+
+GOOD: dict[str, Any] = {"name": "vqa", "kind": "vqa", "annotations": "a.json"}
+
+
+def config(*sets: dict[str, Any], **changes: Any) -> InstructionsConfig:
+    return InstructionsConfig(**{"tagged": "t", "sets": [InstructionSet(**entry) for entry in sets], **changes})
+
+
+def test_a_good_one_passes() -> None:
+    check(config(GOOD, {**GOOD, "name": "test", "annotations": None, "questions": "q.json", "mode": "evaluate"}))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (config(), "sets is empty"),
+        (config(GOOD, tagged=""), "tagged is empty"),
+        (config(GOOD, part_rows=0), "part_rows"),
+        (config(GOOD, max_bad_fraction=2.0), "max_bad_fraction"),
+        (config(GOOD, GOOD), "Two sets are named 'vqa'"),
+        (config({**GOOD, "name": "a/b"}), "letters"),
+        (config({**GOOD, "kind": "vqa2"}), "no question source"),
+        (config({**GOOD, "tasks": ["rec"]}), "no task 'rec'"),
+        (config({**GOOD, "prompt": "Answer:"}), "text"),
+        (config({**GOOD, "annotations": None}), "no annotation file"),
+    ],
+)
+def test_the_users_mistakes(wrong: InstructionsConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check(wrong)
+
+
+def test_all_files_count_as_inputs() -> None:
+    entry = InstructionSet(name="r", kind="refcoco", annotations="/data/refs(unc).p")
+    assert entry.paths() == {"annotations": "/data/refs(unc).p", "instances": "/data/instances.json"}
+    assert InstructionSet(name="r", kind="refcoco", annotations="r.jsonl").paths() == {"annotations": "r.jsonl"}
