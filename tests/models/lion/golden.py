@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Case:
 
     @cached_property
     def grads(self) -> dict[str, dict[str, Any]]:
-        return self._json("grads.json")
+        return self._json("grads.json") if (self.folder / "grads.json").is_file() else {}
 
     @cached_property
     def outputs(self) -> dict[str, Tensor]:
@@ -200,7 +200,7 @@ def up_to_eos(ids: Tensor, eos: int) -> list[list[int]]:
     return rows
 
 
-@lru_cache(maxsize=None)
+@cache
 def compare(folder: Path, attention: str) -> Comparison:
     """Run one case and compare all that the reference recorded."""
     case, result = Case(folder), Comparison()
@@ -238,6 +238,7 @@ def _compare_gradients(case: Case, model: LionForConditionalGeneration, level: s
     largest = max((reference["norm"] for reference in references.values()), default=0.0)
     for key, reference in references.items():
         name = to_ours(key, model.config.adapters)
+        assert name is not None, f"{key} has no place"
         gradient = model.get_parameter(name).grad
         assert gradient is not None, f"{name} has no gradient"
         unit = max(reference["norm"], 1e-4 * largest)

@@ -1,0 +1,84 @@
+"""The stage merge: what stages 1 and 2 trained, each alone, into the model that stage 3 trains on both levels."""
+
+import torch
+from torch import Tensor
+
+from models.lion.adapters import LionAdapter
+from models.lion.configuration import LEVELS
+from models.lion.groups import FOUNDATIONS, parameter_group
+from models.lion.modeling import LionForConditionalGeneration
+
+# Which stage each group comes from. The prompt parts come from stage 1: both stages train them, and stage 1 on the
+# broader data; `prompt_from` chooses.
+STAGE1_GROUPS = ("q_former", "query_tokens", "t5_projection", "ln_vision", "image_adapter")
+STAGE2_GROUPS = ("vision_aggregator", "region_adapter")
+PROMPT_GROUPS = ("prompt", "projector")
+
+
+def merge_stages(
+    stage1: LionForConditionalGeneration,
+    stage2: LionForConditionalGeneration,
+    into: LionForConditionalGeneration,
+    prompt_from: int = 1,
+) -> LionForConditionalGeneration:
+    """Put both stages' trained parts into ``into``, a LION with both paths and a router.
+
+    The image adapter is stage 1's and the region adapter stage 2's; Q-Former, queries, projection and ln_vision are
+    stage 1's, the aggregator with its MLP and LayerNorm stage 2's. The router starts afresh, so that an image-level
+    sample takes stage 1's adapters alone and a region-level sample stage 2's. ViT, T5 and tag encoder come from
+    stage 1 and must be the same in both.
+
+    Args:
+        stage1: Has a Q-Former and an image adapter.
+        stage2: Has an aggregator and a region adapter.
+        into: Has all of it; changed in place.
+        prompt_from: The stage (1 or 2) whose soft prompt and projector are kept, where both have one.
+
+    Returns:
+        ``into``.
+
+    Raises:
+        ValueError: If a part is missing or has another shape, or the frozen parts of the stages differ; nothing is
+            changed then.
+    """
+    if prompt_from not in (1, 2):
+        raise ValueError(f"prompt_from is {prompt_from}; it names stage 1 or 2.")
+    if tuple(into.config.adapters) != LEVELS:
+        raise ValueError("The merged model needs both adapters and a router: configure adapters=['region', 'image'].")
+    first, second = _parameters(stage1), _parameters(stage2)
+    _check_same_foundations(first, second)
+    prompts = (first, second) if prompt_from == 1 else (second, first)
+    merged: dict[str, Tensor] = {}
+    for name, parameter in into.named_parameters():
+        group = parameter_group(name)
+        if group == "router":
+            continue
+        if group in STAGE2_GROUPS:
+            source, whose = second, "stage 2"
+        elif group in PROMPT_GROUPS:
+            source, whose = (prompts[0] if name in prompts[0] else prompts[1]), "neither stage"
+        else:
+            source, whose = first, "stage 1"
+        if name not in source:
+            raise ValueError(f"{name} of the merged model is not in {whose}.")
+        if source[name].shape != parameter.shape:
+            theirs, ours = tuple(source[name].shape), tuple(parameter.shape)
+            raise ValueError(f"{name} is {theirs} in the stage and {ours} in the merged model.")
+        merged[name] = source[name]
+    with torch.no_grad():
+        for name, tensor in merged.items():
+            into.get_parameter(name).copy_(tensor)
+        for module in into.modules():
+            if isinstance(module, LionAdapter):
+                module.reset_router()
+    return into
+
+
+def _parameters(model: LionForConditionalGeneration) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _check_same_foundations(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    for name in first.keys() & second.keys():
+        if parameter_group(name) in FOUNDATIONS and not torch.equal(first[name], second[name]):
+            raise ValueError(f"{name} is frozen and yet differs between the stages: they grew on different models.")
