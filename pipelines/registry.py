@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -195,7 +196,9 @@ class Registry:
         import mlflow
 
         signature, example = _signature(kind)
-        with self._fluent(), mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        quiet = _environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
+        with self._fluent(), quiet, warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+            warnings.simplefilter("ignore", UserWarning)  # MLflow's advice on type hints; there is a signature
             info = mlflow.pyfunc.log_model(
                 name=name,
                 python_model=os.path.join(_SERVING, f"{kind}.py"),

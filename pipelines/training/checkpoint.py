@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
@@ -143,7 +142,7 @@ class Checkpoints:
 
 
 def apply_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copies a checkpoint's weights into a model that trains exactly these.
+    """Puts a checkpoint's fp32 weights into a model that trains exactly these; the frozen ones keep their precision.
 
     Raises:
         UserError: a trained weight is missing, one too many is there, or a shape differs.
@@ -158,8 +157,7 @@ def apply_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) 
                 f"{source} does not fit the model: {name} is {tuple(weights[name].shape)} there, "
                 f"{tuple(parameter.shape)} here."
             )
-        with torch.no_grad():
-            parameter.copy_(weights[name])
+        parameter.data = weights[name]
 
 
 def _load(uri: str) -> dict[str, Tensor]:

@@ -181,3 +181,104 @@ class TrainTagEncoderConfig:
     ray: RayConfig = runtime_group(RayConfig)
     out: str = runtime_field("runs")
     """The folder or URI under which the result's folder lies."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptSettings:
+    """What stands before the question; see `models.lion.PromptConfig`."""
+
+    kind: Literal["none", "static", "dynamic", "both"] = "static"
+    """static: LION's one learned vector. dynamic: vectors of the image's own, from its tags and confidences. both: the
+    learned one first. none: the question alone."""
+    tokens: int = 1
+    """Vectors per image of a dynamic prompt."""
+    projector: Literal["linear", "mlp"] = "linear"
+    """From the tag encoder's width to the language model's."""
+    tags_in_text: bool = True
+    """Whether the prompt's text lists the tags."""
+    confidence_in_text: bool = False
+    """Whether each listed tag carries its confidence."""
+    pooling: Literal["cls", "mean", "confidence"] | None = None
+    """How the tag encoder pools; empty: as it was trained."""
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether a tag encoder is read."""
+        return self.kind in ("dynamic", "both")
+
+
+_IMAGE = ("q_former", "query_tokens", "t5_projection", "ln_vision", "image_adapter")
+_REGION = ("vision_aggregator", "region_adapter")
+# LION's stages (arXiv 2311.11860, section 3.3); the prompt's own parts are added to each.
+STAGE_GROUPS: dict[int, tuple[str, ...]] = {1: _IMAGE, 2: _REGION, 3: (*_IMAGE, *_REGION, "router")}
+STAGE_MIX: dict[int, dict[str, float]] = {1: {"image": 1.0}, 2: {"region": 1.0}, 3: {"image": 1.0, "region": 1.0}}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStageConfig:
+    """Trains one of LION's stages; ViT, T5 and the tag encoder stay frozen."""
+
+    data: str
+    """Folder of the `instructions` table."""
+    tagged: str
+    """Folder of the `tagged` table, which has the images and their tags."""
+    parents: list[str] | str
+    """Where LION's weights come from: a model's folder, a step's folder or models:/NAME@ALIAS. Stage 3 takes two, of
+    stage 1 and of stage 2, and merges them: '[models:/lion-stage1@champion, models:/lion-stage2@champion]'."""
+    stage: Literal[1, 2, 3] = 1
+    """1 image level, 2 region level, 3 both with the router: decides what is trained, and on which data."""
+    prompt: PromptSettings = dataclasses.field(default_factory=PromptSettings)
+    tag_encoder: str | None = None
+    """The trained tag encoder of a dynamic prompt: a folder or models:/NAME@ALIAS; empty: the parent's own."""
+    groups: list[str] = dataclasses.field(default_factory=list)
+    """Parameter groups to train instead of the stage's; see `models.lion.groups`."""
+    mix: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Ratios of a batch by level or task instead of the stage's, such as image: 1 and region: 1."""
+    projector_scale: float = 5.0
+    """Multiple of the learning rate for the dynamic prompt's projector."""
+    top_k: int = 40
+    """Most tags of an image that are read."""
+    threshold: float = 0.5
+    """Only tags with a confidence above it are read."""
+    max_text_length: int = 128
+    """Longest prompt in T5's tokens; a longer one loses its least confident tags."""
+    max_answer_length: int = 128
+    """Longest answer in T5's tokens."""
+    validation_fraction: float = 0.05
+    """Part of the images that is held out."""
+    validation_samples: int = 512
+    """Most samples of the held-out images that are used."""
+    loop: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(epochs=1, batch_size=64))
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(warmup=0.05))
+    gradient_checkpointing: bool = runtime_field(False)
+    """Computes activations again in the backward pass instead of keeping them."""
+    name: str = runtime_field("")
+    """The model's name in the registry; empty: lion-stage1, lion-stage2 or lion-stage3."""
+    launch: LaunchConfig = runtime_group(LaunchConfig)
+    registry: RegistryConfig = runtime_group(RegistryConfig)
+    ray: RayConfig = runtime_group(RayConfig)
+    out: str = runtime_field("runs")
+    """The folder or URI under which the result's folder lies."""
+
+    @property
+    def parent_list(self) -> list[str]:
+        """The parents as a list."""
+        return [self.parents] if isinstance(self.parents, str) else list(self.parents)
+
+    @property
+    def trained_groups(self) -> list[str]:
+        """What is trained: the named groups, else the stage's with the prompt's own parts."""
+        if self.groups:
+            return list(self.groups)
+        parts = {"static": ["prompt"], "dynamic": ["projector"], "both": ["prompt", "projector"], "none": []}
+        return [*STAGE_GROUPS[self.stage], *parts[self.prompt.kind]]
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """The mix of the data: as configured, else the stage's."""
+        return dict(self.mix) or STAGE_MIX[self.stage]
+
+    @property
+    def model_name(self) -> str:
+        """The name in the registry."""
+        return self.name or f"lion-stage{self.stage}"

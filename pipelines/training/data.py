@@ -22,6 +22,9 @@ from pipelines.steps import fingerprint
 from pipelines.training.context import Context
 from pipelines.training.order import Draw, SampleOrder, split
 
+# Folders of a step's result that hold Parquet of another kind.
+_BESIDE = {"quarantine", "source"}
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -169,7 +172,8 @@ def open_table(uri: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
     digest; the others find it.
 
     Args:
-        uri: a Parquet file, or a folder of them (a step's result); files under `quarantine` are left out.
+        uri: a Parquet file, or a folder of them (a step's result); what lies beside the
+            table (`quarantine`, `source`) is left out.
         schema: what the columns are cast to.
         columns: which of them.
 
@@ -206,7 +210,8 @@ def row_numbers(keys: pa.ChunkedArray, table: pa.Table, key: str, what: str) -> 
 
 def _write_arrow(path: str, uri: str, schema: pa.Schema) -> None:
     files = [uri] if not storage.is_folder(uri) else storage.list_files(uri, ".parquet")
-    files = [name for name in files if "quarantine" not in name.removeprefix(storage.absolute(uri))]
+    root = storage.absolute(uri)
+    files = [name for name in files if not _BESIDE & set(name.removeprefix(root).split("/"))]
     if not files:
         raise UserError(f"{uri} holds no Parquet files; give the `path` of the step that made the table.")
     filesystem, _ = storage.resolve(uri)

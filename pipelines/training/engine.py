@@ -7,7 +7,7 @@ neither the number of workers nor the ZeRO stage; a training resumes under other
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pipelines.training.config import LoopConfig, OptimizerConfig
 from pipelines.training.context import Context
 
+log = logging.getLogger("lion.training")
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -25,6 +26,7 @@ class Engine:
     Args:
         model: on CPU; the parameters that require gradients are trained.
         group_of: the parameter group of a name.
+        known_groups: the groups that a setting may name.
         loop: precision, ZeRO stage and offload.
         optimizer: AdamW's settings.
         context: this worker's place.
@@ -38,6 +40,7 @@ class Engine:
         self,
         model: nn.Module,
         group_of: Callable[[str], str],
+        known_groups: Sequence[str],
         loop: LoopConfig,
         optimizer: OptimizerConfig,
         context: Context,
@@ -45,7 +48,7 @@ class Engine:
     ) -> None:
         deepspeed = import_deepspeed()
         self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        groups = parameter_groups(model, group_of, optimizer)
+        groups = parameter_groups(model, group_of, known_groups, optimizer)
         self.rates = [group.pop("rate") for group in groups]
         self.groups = [group.pop("label") for group in groups]
         # The rate is set before each step. Until then it is 0: some of DeepSpeed's optimisers take a step when built.
@@ -177,24 +180,29 @@ class Engine:
             self.module.train()
 
 
-def parameter_groups(model: nn.Module, group_of: Callable[[str], str], config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, group_of: Callable[[str], str], known_groups: Sequence[str], config: OptimizerConfig
+) -> list[dict[str, Any]]:
     """AdamW's groups: one per named group, and one more for its parameters without weight decay.
 
     Returns:
         Dicts with `params`, `weight_decay`, `rate` (the learning rate) and `label` (the group's name).
 
     Raises:
-        ValueError: nothing is trained, or a setting names a group that is not.
+        ValueError: nothing is trained, or a setting names a group that there is not.
     """
     named: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             named.setdefault((group_of(name), parameter.ndim >= 2), []).append(parameter)
-    known = {group for group, _ in named}
-    if not known:
+    trained = {group for group, _ in named}
+    if not trained:
         raise ValueError("Nothing is trained: no parameter requires a gradient.")
-    if unknown := {*config.learning_rate_scale, *config.weight_decay_of} - known:
-        raise ValueError(f"No parameters of {sorted(unknown)} are trained; what is trained is {sorted(known)}.")
+    mentioned = {*config.learning_rate_scale, *config.weight_decay_of}
+    if unknown := mentioned - set(known_groups):
+        raise ValueError(f"There is no parameter group {sorted(unknown)}; choose of {', '.join(known_groups)}.")
+    if idle := mentioned - trained:
+        log.warning("settings of %s have no effect: these groups are not trained", sorted(idle))
     return [
         {
             "params": parameters,

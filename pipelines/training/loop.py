@@ -145,7 +145,9 @@ class Training:
             # Into the module before it is sharded: setting only the masters leaves the first forward the old weights.
             apply_weights(model, weights, self.checkpoints.path(state.step))
         try:
-            engine = Engine(model, self.task.group_of, self.loop, self.optimizer, self.context, plan.micro_batches)
+            engine = Engine(
+                model, self.task.group_of, self.task.groups, self.loop, self.optimizer, self.context, plan.micro_batches
+            )
         except ValueError as error:
             raise UserError(str(error)) from error
         if state is not None and weights is not None:

@@ -1,10 +1,12 @@
 """The training steps: configuration in, result folder out."""
 
+import dataclasses
+
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.registry import Registry
 from pipelines.steps import StepFolder, StepResult, fingerprint, run_step
-from pipelines.training.config import TrainTagEncoderConfig
+from pipelines.training.config import OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.finish import Training, train_and_register
 
 
@@ -33,3 +35,64 @@ def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
         return train_and_register(Training(task, config, "tag_encoder", config.name, registry, lineage), folder)
 
     return run_step("train_tag_encoder", config, config.out, work, inputs)
+
+
+def train_stage(config: TrainStageConfig) -> StepResult:
+    """Trains, saves and registers one of LION's stages; a finished step is skipped.
+
+    Raises:
+        UserError: tables or parents are not there or unfit, MLflow does not answer, or the training cannot go well.
+    """
+    registry = Registry(config.registry, config.out)
+    parents = config.parent_list
+    if len(parents) not in ((1, 2) if config.stage == 3 else (1,)):
+        raise UserError(
+            f"Stage {config.stage} has {len(parents)} parents; give one model's folder, or for stage 3 also the two of "
+            "stage 1 and stage 2, which are merged."
+        )
+    found = {f"parent{number}": registry.lookup(parent) for number, parent in enumerate(parents, 1)}
+    if config.tag_encoder is not None:
+        if not config.prompt.dynamic:
+            raise UserError(f"prompt.kind {config.prompt.kind!r} reads no tag encoder; leave tag_encoder out.")
+        found["tag_encoder"] = registry.lookup(config.tag_encoder)
+    inputs = {"data": config.data, "tagged": config.tagged} | {name: model.folder for name, model in found.items()}
+
+    def work(folder: StepFolder) -> dict[str, object]:
+        from pipelines.training.stage import StageTask
+
+        digests = {name: fingerprint(path) for name, path in inputs.items()}
+        start = found["parent1"].folder
+        if len(parents) == 2:
+            start = _merged(start, found["parent2"].folder, folder)
+        encoder = found["tag_encoder"].folder if "tag_encoder" in found else None
+        base = tuple((name, digests[name]) for name in found)
+        settings = dataclasses.replace(config, optimizer=_with_projector(config))
+        task = StageTask(settings, storage.absolute(config.data), storage.absolute(config.tagged), start, encoder, base)
+        lineage = {f"digest.{name}": digest for name, digest in digests.items()}
+        lineage |= {f"parent.{name}": str(model) for name, model in found.items()}
+        return train_and_register(Training(task, settings, "lion", config.model_name, registry, lineage), folder)
+
+    # Parents count by their weights, wherever they lie and by whatever name they were found.
+    identity = dataclasses.replace(config, parents=[], tag_encoder=None)
+    return run_step("train_stage", identity, config.out, work, inputs)
+
+
+def _merged(first: str, second: str, folder: StepFolder) -> str:
+    """The folder of stage 1's and stage 2's LION merged into one."""
+    from models.lion.merge import merge_stages
+
+    target = folder.child("merged")
+    if not storage.exists(storage.join(target, "config.json")):
+        try:
+            merge_stages(first, second, target)
+        except ValueError as error:
+            raise UserError(f"Stage 1 ({first}) and stage 2 ({second}) cannot be merged: {error}") from error
+    return target
+
+
+def _with_projector(config: TrainStageConfig) -> OptimizerConfig:
+    """The optimiser's settings with the projector's own learning rate, where one is trained."""
+    if "projector" not in config.trained_groups or "projector" in config.optimizer.learning_rate_scale:
+        return config.optimizer
+    scale = {**config.optimizer.learning_rate_scale, "projector": config.projector_scale}
+    return dataclasses.replace(config.optimizer, learning_rate_scale=scale)

@@ -153,6 +153,11 @@ class TagEncoderTask:
         """All of it is one group."""
         return "tag_encoder"
 
+    @property
+    def groups(self) -> Sequence[str]:
+        """The groups that a setting may name."""
+        return ("tag_encoder",)
+
     def data(self) -> TagEncoderData:
         """The triplets."""
         return TagEncoderData(self.table, self.processor(), self.settings)

@@ -1,6 +1,6 @@
 """What the loop asks of a training: its model, its data, its loss, its metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +34,10 @@ class Task(Protocol):
 
     def group_of(self, name: str) -> str:
         """The parameter group of a parameter."""
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """The groups that a setting may name."""
 
     def data(self) -> TrainingData:
         """The samples."""

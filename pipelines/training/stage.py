@@ -1,0 +1,276 @@
+"""LION's stages: the instructions table with each image's tags, mixed by level, through a LION with a prompt."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from models.lion import (
+    GROUPS,
+    LEVELS,
+    LionConfig,
+    LionForConditionalGeneration,
+    LionProcessor,
+    PromptConfig,
+    parameter_group,
+    set_trainable,
+)
+from models.tag_encoder import TagEncoder, TagEncoderProcessor
+from pipelines.errors import UserError
+from pipelines.images import BadImage, load_image
+from pipelines.tables import INSTRUCTIONS, TAGGED
+from pipelines.training.config import TrainStageConfig
+from pipelines.training.data import Batch, generator, open_table, row_numbers
+from pipelines.training.order import Draw, held_out
+from pipelines.training.task import Output
+
+log = logging.getLogger("lion.training")
+SAMPLE_COLUMNS = ("sample_id", "image_id", "task", "level", "instruction", "answers")
+IMAGE_COLUMNS = ("image_id", "uri", "tags")
+# What a prompt of another kind brings along; everything else must come from the parent.
+_PROMPT_PARTS = ("soft_prompt", "prompt_projector.", "tag_encoder.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A question about an image, with the answer that is trained."""
+
+    sample_id: str
+    task: str
+    level: str
+    instruction: str
+    answer: str
+    tags: list[tuple[str, float]]
+    image: Image.Image
+
+
+class StageData:
+    """Samples of the instructions table with their images and tags, in one pool for each part of the mix.
+
+    Args:
+        samples: folder of the `instructions` table.
+        images: folder of the `tagged` table.
+        processor: makes the model's inputs.
+        settings: mix, held-out part, seed.
+
+    Raises:
+        UserError: a part of the mix has no samples, or a sample's image is not in the `tagged` table.
+    """
+
+    def __init__(self, samples: str, images: str, processor: LionProcessor, settings: TrainStageConfig) -> None:
+        self._samples = open_table(samples, INSTRUCTIONS, SAMPLE_COLUMNS)
+        self._images = open_table(images, TAGGED, IMAGE_COLUMNS)
+        self._processor, self._settings = processor, settings
+        keys = self._samples.column("image_id")
+        self._image_rows = row_numbers(keys, self._images, "image_id", f"samples of {samples} are of images that "
+                                       f"{images} does not have")  # fmt: skip
+        if (unanswered := pc.sum(pc.less(pc.fill_null(pc.list_value_length(self._samples["answers"]), 0), 1))
+                .as_py()):  # fmt: skip
+            raise UserError(f"{unanswered} samples of {samples} have no answer to train on; leave such sets out.")
+        self._parts = self._split(samples, held_out(keys.to_pylist(), settings.validation_fraction, settings.loop.seed))
+        self.pools = tuple(len(part) for part in self._parts[:-1])
+        self.ratios = tuple(settings.ratios.values())
+        self.validation = [Draw(len(self.pools), index, 0) for index in range(len(self._parts[-1]))]
+
+    def _split(self, source: str, out: np.ndarray) -> list[np.ndarray]:
+        """Row numbers of each training pool, and of the validation samples of all pools last."""
+        levels = self._samples.column("level").to_numpy(zero_copy_only=False)
+        tasks = self._samples.column("task").to_numpy(zero_copy_only=False)
+        parts, kept = [], []
+        for name in self._settings.ratios:
+            belongs = levels == name if name in LEVELS else tasks == name
+            if not belongs.any():
+                found = sorted({*map(str, set(levels)), *map(str, set(tasks))})
+                raise UserError(f"{source} has no {name!r} samples to train on; its levels and tasks are {found}.")
+            parts.append(np.flatnonzero(belongs & ~out))
+            kept.append(np.flatnonzero(belongs & out))
+            if not len(parts[-1]):
+                raise UserError(f"All {name!r} samples are held out; lower validation_fraction or add images.")
+        validation = np.unique(np.concatenate(kept))
+        chosen = np.random.default_rng(self._settings.loop.seed).permutation(len(validation))
+        return [*parts, validation[chosen[: self._settings.validation_samples]]]
+
+    def load(self, draw: Draw) -> Sample:
+        """A sample with its picture; of several answers each epoch draws one."""
+        row = int(self._parts[draw.pool][draw.index])
+        sample = self._samples.slice(row, 1).to_pylist()[0]
+        image = self._images.slice(int(self._image_rows[row]), 1).to_pylist()[0]
+        answers = sample["answers"]
+        chance = generator(self._settings.loop.seed, draw.pool, draw.epoch, draw.index)
+        answer = answers[int(chance.integers(len(answers)))] if len(answers) > 1 else answers[0]
+        try:
+            picture = load_image(image["uri"])
+        except BadImage as error:
+            raise UserError(
+                f"The image of sample {sample['sample_id']} cannot be read any more ({error}); put it back and run the "
+                "same command again, or precompute again, which sets it aside."
+            ) from error
+        tags = [(tag["tag"], tag["score"]) for tag in image["tags"] or ()]
+        return Sample(
+            sample["sample_id"], sample["task"], sample["level"], sample["instruction"], answer, tags, picture
+        )
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """The model's inputs. The weight is the number of answer tokens: the loss is their mean."""
+        try:
+            tensors = self._processor(
+                images=[sample.image for sample in samples],
+                text=[sample.instruction for sample in samples],
+                tags=[sample.tags for sample in samples],
+                levels=[sample.level for sample in samples],
+                answers=[sample.answer for sample in samples],
+            )
+        except ValueError as error:
+            raise UserError(f"Among the samples {[sample.sample_id for sample in samples][:8]}: {error}") from error
+        answer_tokens = int((tensors["labels"] != -100).sum())
+        return Batch(
+            dict(tensors),
+            float(answer_tokens),
+            tuple(sample.sample_id for sample in samples),
+            int(tensors["attention_mask"].sum()) + answer_tokens,
+            tuple(sample.task for sample in samples),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTask:
+    """The task that the loop trains.
+
+    Attributes:
+        settings: the training's configuration.
+        samples: folder of the `instructions` table.
+        images: folder of the `tagged` table.
+        start: the LION's folder that the weights come from.
+        tag_encoder: the tag encoder's folder; None: the start's own, or none at all.
+        digests: of the start and the tag encoder.
+    """
+
+    settings: TrainStageConfig
+    samples: str
+    images: str
+    start: str
+    tag_encoder: str | None
+    digests: tuple[tuple[str, str], ...]
+
+    @property
+    def base(self) -> Mapping[str, str]:
+        """What the frozen weights come from."""
+        return dict(self.digests)
+
+    def build(self) -> LionForConditionalGeneration:
+        """The start's LION with this training's prompt; the stage's groups require gradients."""
+        model = start_model(self.start, self.tag_encoder, self.settings)
+        try:
+            set_trainable(model, self.settings.trained_groups)
+        except ValueError as error:
+            raise UserError(f"Stage {self.settings.stage}: {error}") from error
+        if self.settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        return model
+
+    def processor(self) -> LionProcessor:
+        """The start's processor for this training's prompt and tags."""
+        parent = LionProcessor.from_pretrained(self.start)
+        tags = TagEncoderProcessor.from_pretrained(self.tag_encoder).tokenizer if self.tag_encoder else None
+        try:
+            return LionProcessor.for_config(
+                start_config(self.start, self.tag_encoder, self.settings),
+                parent.tokenizer,
+                parent.qformer_tokenizer,
+                tags or parent.tag_tokenizer,
+                top_k=self.settings.top_k,
+                threshold=self.settings.threshold,
+                max_text_length=self.settings.max_text_length,
+                max_answer_length=self.settings.max_answer_length,
+            )
+        except ValueError as error:
+            raise UserError(f"{self.start} does not fit: {error}") from error
+
+    def group_of(self, name: str) -> str:
+        """LION's own groups."""
+        return parameter_group(name)
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """The groups that a setting may name."""
+        return GROUPS
+
+    def data(self) -> StageData:
+        """The samples."""
+        return StageData(self.samples, self.images, self.processor(), self.settings)
+
+    def forward(self, model: Any, batch: Batch) -> Output:
+        """Cross entropy of the answers' tokens, also by task."""
+        losses = model(**batch.tensors).sample_loss
+        tokens = (batch.tensors["labels"] != -100).sum(dim=1)
+        sums: dict[str, Tensor] = {}
+        for task in sorted(set(batch.tasks)):
+            mine = torch.tensor([name == task for name in batch.tasks], device=losses.device)
+            sums[f"loss/{task}"] = losses.detach()[mine].double().sum()
+            sums[f"tokens/{task}"] = tokens[mine].sum().double()
+        return Output(losses.sum(), sums)
+
+    def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """The validation loss of each task."""
+        tasks = [name.partition("/")[2] for name in sums if name.startswith("loss/")]
+        return {f"loss/{task}": float(sums[f"loss/{task}"] / sums[f"tokens/{task}"]) for task in tasks}
+
+    def save(self, model: nn.Module, folder: str) -> None:
+        """The whole LION, frozen parts and tag encoder included, with its processor."""
+        assert isinstance(model, LionForConditionalGeneration)
+        model.save_pretrained(folder)
+        self.processor().save_pretrained(folder)
+
+
+def start_config(start: str, tag_encoder: str | None, settings: TrainStageConfig) -> LionConfig:
+    """The start's configuration with this training's prompt and tag encoder.
+
+    Raises:
+        UserError: the folder is no LION's, or a dynamic prompt has no tag encoder.
+    """
+    try:
+        config = LionConfig.from_pretrained(start)
+        if not isinstance(config, LionConfig) or config.model_type != LionConfig.model_type:
+            raise UserError(f"{start} holds a {config.model_type!r} model, not a LION.")
+        fields = config.to_dict()
+        parent_encoder = fields.get("tag_encoder_config")
+        prompt = PromptConfig(**dataclasses.asdict(settings.prompt))
+        if settings.prompt.dynamic:
+            if tag_encoder:
+                fields["tag_encoder_config"] = TagEncoder.config_class.from_pretrained(tag_encoder).to_dict()
+            elif not parent_encoder:
+                raise UserError(f"A dynamic prompt needs a trained tag encoder, and {start} has none: --tag_encoder.")
+        return LionConfig.from_dict({**fields, "prompt": prompt.to_dict()})
+    except (ValueError, OSError) as error:
+        raise UserError(f"The stage cannot start from {start}: {error}") from error
+
+
+def start_model(start: str, tag_encoder: str | None, settings: TrainStageConfig) -> LionForConditionalGeneration:
+    """The start's LION with this training's prompt; what the prompt brings along and the start lacks is new.
+
+    Raises:
+        UserError: the start lacks weights other than the prompt's.
+    """
+    config = start_config(start, tag_encoder, settings)
+    dtype = torch.bfloat16 if settings.loop.precision == "bf16" else torch.float32
+    try:
+        loaded: Any = LionForConditionalGeneration.from_pretrained(
+            start, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UserError(f"The stage cannot start from {start}: {error}") from error
+    model, info = loaded
+    renewed = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+    if lost := sorted(key for key in renewed if not key.startswith(_PROMPT_PARTS)):
+        raise UserError(f"{start} lacks weights of a LION, or has them in another size, among them {lost[:3]}.")
+    if extra := sorted(key for key in info["unexpected_keys"] if not key.startswith(_PROMPT_PARTS)):
+        raise UserError(f"{start} has weights that its configuration does not name, among them {extra[:3]}.")
+    if tag_encoder is not None and settings.prompt.dynamic:
+        model.set_tag_encoder(TagEncoder.from_pretrained(tag_encoder, dtype=dtype))
+    return model
