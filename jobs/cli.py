@@ -61,6 +61,9 @@ def make_parser(verb: str, config_type: type[Config]) -> "_Parser":
     parser.verb = verb
     parser.add_argument("--config", action="config", help="A YAML file of the keys below; options given beside it win.")
     parser.add_class_arguments(config_type, as_group=False)
+    for action in parser._actions:
+        if getattr(action, "_typehint", None) is bool:
+            action.nargs, action.const = "?", True  # `--back` alone means `--back true`
     return parser
 
 

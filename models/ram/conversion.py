@@ -2,16 +2,15 @@
 
 import math
 import os
-import pickle
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from models.lion.checkpoint_files import read_state_dict
 from models.ram.configuration import RamConfig
 from models.ram.modeling import RamForImageTagging
 from models.ram.processing import RamProcessor, read_tag_list, read_thresholds
@@ -160,31 +159,6 @@ def check_placed(state: dict[str, Tensor], config: RamConfig) -> None:
         raise ValueError(f"The checkpoint does not fit RAM in {len(problems)} places (our names): {shown}.")
 
 
-def read_released(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The state dict of a released ``.pth`` (a pickle, read with ``weights_only=True``) or of a ``.safetensors`` file.
-
-    Raises:
-        ValueError: If the file holds anything but tensors, such as code to run, or cannot be read.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"There is no checkpoint file {path}.")
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} was refused: it is no file of plain tensors ({str(error).splitlines()[0]})."
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a PyTorch checkpoint: {error}.") from error
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict of tensors.")
-    return state
-
-
 def convert_ram(
     checkpoint: str | os.PathLike[str],
     tags: str | os.PathLike[str],
@@ -210,7 +184,7 @@ def convert_ram(
         ValueError: If a key is missing, unexpected or of another shape, the list does not fit the head, or the file is
             refused.
     """
-    released = read_released(checkpoint)
+    released = read_state_dict(checkpoint)
     config = infer_config(released, image_size)
     state, ignored = from_released(released)
     check_placed(state, config)
@@ -244,7 +218,7 @@ def export_ram(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> d
         out: The ``.pth`` file to write.
 
     Returns:
-        ``keys`` (number written) and ``tags``.
+        ``placed`` (number of keys written), ``parameters`` and ``tags``.
     """
     model = RamForImageTagging.from_pretrained(folder)
     processor = RamProcessor.from_pretrained(folder)
@@ -253,4 +227,5 @@ def export_ram(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> d
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": released}, out)
     processor.write_lists(out.parent)
-    return {"keys": len(released), "tags": len(processor.tag_list)}
+    parameters = sum(tensor.numel() for tensor in released.values())
+    return {"placed": len(released), "parameters": parameters, "tags": len(processor.tag_list)}

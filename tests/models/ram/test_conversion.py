@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.lion.checkpoint_files import read_state_dict
 from models.ram import RamConfig, RamForImageTagging, RamProcessor
 from models.ram.conversion import (
     check_placed,
@@ -19,7 +20,6 @@ from models.ram.conversion import (
     from_released,
     ignored_reason,
     infer_config,
-    read_released,
     to_released,
 )
 
@@ -89,7 +89,7 @@ def test_golden_checkpoint_survives_both_ways(shared: Path, tmp_path: Path) -> N
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
     assert report["tags"] == 20
     export_ram(tmp_path / "ours", tmp_path / "back/ram.pth")
-    back, original = read_released(tmp_path / "back/ram.pth"), read_released(case / "state_dict.safetensors")
+    back, original = read_state_dict(tmp_path / "back/ram.pth"), read_state_dict(case / "state_dict.safetensors")
     assert back.keys() == {key for key in original if ignored_reason(key) is None}
     assert all(back[key].equal(original[key]) for key in back)
     assert len(back) == report["placed"]
@@ -171,22 +171,5 @@ def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path: Path, writer: st
     else:
         checkpoint.write_bytes(pickle.dumps({"model": Hostile(trace)}))
     with pytest.raises(ValueError, match="was refused"):
-        read_released(checkpoint)
+        read_state_dict(checkpoint)
     assert not trace.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 broken zip"])
-def test_a_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "ram.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"refused|cannot be read"):
-        read_released(tmp_path / "ram.pth")
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no checkpoint file"):
-        read_released(tmp_path / "ram.pth")
-
-
-def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no state dict"):
-        read_released(save({"model": {"epoch": 3}}, tmp_path / "ram.pth"))

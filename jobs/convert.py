@@ -1,0 +1,14 @@
+"""`python -m jobs.convert`: released checkpoints into `from_pretrained` folders, and back."""
+
+from jobs.cli import main
+from pipelines.conversion import ConvertConfig, convert
+from pipelines.steps import StepResult
+
+
+def run(config: ConvertConfig) -> StepResult:
+    """Converts unless the result is there."""
+    return convert(config)
+
+
+if __name__ == "__main__":
+    main("convert", ConvertConfig, run)

@@ -1,0 +1,148 @@
+"""Released checkpoints into `from_pretrained` folders, and back to the released naming, as a step."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.steps import StepFolder, StepResult, fingerprint, run_step
+
+_NEEDED = {"lion": ("vit", "llm", "tokenizer"), "ram": ("tags",)}
+_ALLOWED = {"lion": (*_NEEDED["lion"], "qformer_tokenizer"), "ram": ("tags", "thresholds")}
+_OF_A_KIND = ("vit", "llm", "tokenizer", "qformer_tokenizer", "tags", "thresholds")
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Turns released checkpoints into a folder that from_pretrained reads, and back. Files are local."""
+
+    kind: Literal["lion", "ram"]
+    """Which model the checkpoint is of."""
+    checkpoint: str
+    """The released file (LION-FlanT5-XL.pth, ram_swin_large_14m.pth, or as .safetensors). With back: the folder."""
+    out: str = "runs"
+    """Where the folder goes. With back: the .pth file to write."""
+    back: bool = False
+    """Convert a folder back to the released naming."""
+    vit: str | None = None
+    """lion: eva_vit_g.pth."""
+    llm: str | None = None
+    """lion: the Flan-T5 folder."""
+    tokenizer: str | None = None
+    """lion: the folder of Flan-T5's tokenizer."""
+    qformer_tokenizer: str | None = None
+    """lion: the folder (or hub name) of the Q-Former's tokenizer, bert-base-uncased."""
+    tags: str | None = None
+    """ram: the tag list, one a line."""
+    thresholds: str | None = None
+    """ram: the per-tag thresholds, one a line; 0.65 for every tag when absent."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of the written weights; when absent float32 for lion and the file's own for ram."""
+
+
+def convert(config: ConvertConfig) -> StepResult:
+    """Converts unless the result is there.
+
+    Raises:
+        UserError: an option is missing or belongs to the other kind, a path is wrong, or the checkpoint is refused.
+    """
+    _check(config)
+    if config.back:
+        return _back(config)
+    return run_step("convert", config, config.out, lambda folder: _forward(config, folder), _inputs(config))
+
+
+def _check(config: ConvertConfig) -> None:
+    given = {name for name in _OF_A_KIND if getattr(config, name) is not None}
+    needed = set() if config.back else set(_NEEDED[config.kind])
+    allowed = set() if config.back else set(_ALLOWED[config.kind])
+    direction = f"--kind {config.kind}{' --back' if config.back else ''}"
+    if missing := sorted(needed - given):
+        raise UserError(f"{direction} needs {', '.join(f'--{name}' for name in missing)} too.")
+    if foreign := sorted(given - allowed):
+        raise UserError(f"{direction} does not read {', '.join(f'--{name}' for name in foreign)}; leave it out.")
+    if config.back and config.dtype is not None:
+        raise UserError(f"{direction} keeps the folder's precision; leave --dtype out.")
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, str) and storage.is_remote(value):
+            raise UserError(f"{field.name} is {value}; convert reads and writes local files only, so copy it first.")
+
+
+def _inputs(config: ConvertConfig) -> dict[str, str]:
+    given = {name: getattr(config, name) for name in ("checkpoint", *_OF_A_KIND)}
+    # The Q-Former's tokenizer may be a hub name, which has no content to fingerprint here.
+    return {
+        name: path for name, path in given.items() if path and (name != "qformer_tokenizer" or os.path.exists(path))
+    }
+
+
+def _checked(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return work()
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+
+
+def _forward(config: ConvertConfig, folder: StepFolder) -> Mapping[str, Any]:
+    import torch
+
+    dtype = None if config.dtype is None else getattr(torch, config.dtype)
+    if config.kind == "lion":
+        from models.lion.conversion import convert_lion
+
+        vit, llm, tokenizer = str(config.vit), str(config.llm), str(config.tokenizer)
+        report = _checked(
+            lambda: convert_lion(
+                config.checkpoint, vit, llm, tokenizer, folder.path, config.qformer_tokenizer, dtype=dtype
+            )
+        )
+    else:
+        from models.ram.conversion import convert_ram
+
+        report = _checked(
+            lambda: convert_ram(config.checkpoint, str(config.tags), config.thresholds, folder.path, dtype=dtype)
+        )
+    return {
+        "rows": report["placed"],  # a row is a key of the checkpoint
+        "files": _files(Path(folder.path)),
+        "report": report,
+        "summary": {"kind": config.kind, "parameters": report["parameters"]},
+    }
+
+
+def _files(folder: Path) -> list[dict[str, Any]]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return [
+        {"path": str(path.relative_to(folder)), "rows": None, "sha256": storage.sha256(str(path))} for path in paths
+    ]
+
+
+def _back(config: ConvertConfig) -> StepResult:
+    """The file, then a note beside it that says what it was made of: the proof that it is complete."""
+    out = Path(storage.absolute(config.out))
+    note = out.with_name(out.name + ".json")
+    source = fingerprint(config.checkpoint)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; with --back, --out is the file to write.")
+    if out.exists():
+        made = storage.read_json(str(note)) if note.exists() else {}
+        if made.get("source") == source and made.get("sha256") == storage.sha256(str(out)):
+            return StepResult("convert", str(out), True, made["summary"])
+        raise UserError(f"{out} exists and was not made from {config.checkpoint} as it is; remove it or rename --out.")
+    partial = out.with_name(out.name + ".partial")
+    if config.kind == "lion":
+        from models.lion.conversion import export_lion
+
+        report = _checked(lambda: export_lion(config.checkpoint, partial))
+    else:
+        from models.ram.conversion import export_ram
+
+        report = _checked(lambda: export_ram(config.checkpoint, partial))
+    summary = {"rows": report["placed"], "kind": config.kind, "parameters": report["parameters"]}
+    storage.write_json(str(note), {"source": source, "sha256": storage.sha256(str(partial)), "summary": summary})
+    os.replace(partial, out)
+    return StepResult("convert", str(out), False, summary)

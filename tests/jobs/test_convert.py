@@ -1,0 +1,109 @@
+"""`python -m jobs.convert` as a user calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.cli import parse
+from models.ram import RamConfig, RamForImageTagging, RamProcessor
+from models.ram.conversion import to_released
+from pipelines.conversion import ConvertConfig, convert
+from pipelines.errors import UserError
+from pipelines.steps import StepResult
+
+TAGS = ["ant", "bee", "cat"]
+
+
+def verb(root: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    """The verb in a process of its own, as a user starts it."""
+    command = [sys.executable, "-m", "jobs.convert", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=root)
+
+
+def here(*options: object) -> StepResult:
+    """The same without a process; importing torch anew takes seconds."""
+    return convert(parse("convert", ConvertConfig, [str(option) for option in options]))
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """A folder with a tiny released RAM: its .pth and its two lists."""
+    torch.manual_seed(0)
+    model = RamForImageTagging(RamConfig.preset("tiny", n_tags=len(TAGS)))
+    folder = tmp_path / "released"
+    folder.mkdir()
+    torch.save({"model": to_released(model.state_dict())}, folder / "ram.pth")
+    RamProcessor(TAGS, [0.5, 0.6, 0.7]).write_lists(folder)
+    return folder
+
+
+def lists(folder: Path) -> list[object]:
+    return ["--tags", folder / "ram_tag_list.txt", "--thresholds", folder / "ram_tag_list_threshold.txt"]
+
+
+def test_ram_there_and_back_and_each_only_once(root: Path, released: Path, tmp_path: Path) -> None:
+    there = ["--kind", "ram", "--checkpoint", released / "ram.pth", *lists(released), "--out", tmp_path / "out"]
+    done = verb(root, *there)
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout.splitlines()[-1])
+    assert (first["step"], first["skipped"], first["kind"]) == ("convert", False, "ram")
+    folder = Path(first["path"])
+    assert RamProcessor.from_pretrained(folder).thresholds == [0.5, 0.6, 0.7]
+    assert here(*there).skipped
+
+    file = tmp_path / "back" / "ram.pth"
+    back = ["--kind", "ram", "--back", "--checkpoint", folder, "--out", file]
+    again = here(*back)
+    assert (again.path, again.skipped, again.summary["rows"]) == (str(file), False, first["rows"])
+    original = torch.load(released / "ram.pth", weights_only=True)["model"]
+    returned = torch.load(file, weights_only=True)["model"]
+    assert original.keys() == returned.keys()
+    assert all(original[key].equal(returned[key]) for key in original)
+    assert here(*back).skipped
+
+    file.write_bytes(b"somebody's own")
+    with pytest.raises(UserError, match="remove it or rename --out"):
+        here(*back)
+    assert file.read_bytes() == b"somebody's own"
+
+
+def test_dtype_is_written(released: Path, tmp_path: Path) -> None:
+    options = ["--kind", "ram", "--checkpoint", released / "ram.pth", *lists(released), "--out", tmp_path]
+    path = here(*options, "--dtype", "bfloat16").path
+    assert RamForImageTagging.from_pretrained(path).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--kind", "ram"], "needs --tags too"),
+        (["--kind", "lion"], "needs --llm, --tokenizer, --vit too"),
+        (["--kind", "ram", "--tags", "t.txt", "--vit", "v.pth"], "does not read --vit"),
+        (["--kind", "ram", "--back", "--tags", "t.txt"], "does not read --tags"),
+        (["--kind", "ram", "--back", "--dtype", "float16"], "leave --dtype out"),
+        (["--kind", "ram", "--tags", "t.txt", "--out", "s3://bucket/x"], "local files only"),
+        (["--kind", "ram", "--tags", "missing.txt"], "does not exist"),
+    ],
+)
+def test_options_that_cannot_work_are_the_users_mistake(released: Path, options: list[str], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        here("--checkpoint", released / "ram.pth", *options)
+
+
+def test_a_checkpoint_that_does_not_fit_publishes_nothing(released: Path, tmp_path: Path) -> None:
+    state = torch.load(released / "ram.pth", weights_only=True)["model"]
+    del state["fc.bias"]
+    torch.save({"model": state}, released / "ram.pth")
+    with pytest.raises(UserError, match=r"missing fc\.bias"):
+        here("--kind", "ram", "--checkpoint", released / "ram.pth", *lists(released), "--out", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("manifest.json"))
+
+
+def test_the_yaml_beside_the_verb_is_read(root: Path) -> None:
+    done = verb(root, "--config", "jobs/convert.yaml", "--checkpoint", "nowhere.pth")
+    assert done.returncode == 2
+    assert "nowhere.pth does not exist" in done.stderr
