@@ -158,9 +158,9 @@ class Answerer:
                 # The run's largest limit, not the batch's: what a row is answered must not depend on its neighbours.
                 max_new_tokens=max(self.asking.limits.values()),
             ).cpu()
-        start = 1  # the decoder's first token is its start token, no part of the answer
-        for row, limit in enumerate(limits):
-            ids[row, start + limit :] = self.model.generation_config.pad_token_id or 0
+            start = 1  # the decoder's first token is its start token, no part of the answer
+            for row, limit in enumerate(limits):
+                ids[row, start + limit :] = self.model.generation_config.pad_token_id or 0
         return self.processor.answers(ids)
 
 

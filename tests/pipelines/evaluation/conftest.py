@@ -1,0 +1,71 @@
+"""A tiny LION with a dynamic prompt, and a few images with questions of every task."""
+
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipelines.tables import INSTRUCTIONS, TAGGED, to_table
+
+COLOURS = ("red", "green", "blue", "yellow")
+IMAGES = 8
+
+
+class World(NamedTuple):
+    """Paths of what an evaluation reads."""
+
+    model: str
+    data: str
+    tagged: str
+
+
+def instruction(task: str, image: int) -> dict[str, Any]:
+    """A row of the instructions table about an image of one colour."""
+    colour = COLOURS[image % len(COLOURS)]
+    asked: dict[str, tuple[str, list[str], list[float] | None]] = {
+        "caption": ("Describe the image.", [f"a {colour} picture", f"all is {colour}"], None),
+        "vqa": ("What colour is it?", [colour] * 10, None),
+        "rec": (f"Where is {colour}?", ["Answer: [0.000,0.000,1.000,1.000]"], [0.0, 0.0, 1.0, 1.0]),
+        "pope": (f"Is there {colour} in the image?", ["yes"], None),
+    }
+    text, answers, box = asked[task]
+    return {
+        "sample_id": f"colours:{task}:{image}",
+        "image_id": str(image),
+        "task": task,
+        "level": "region" if task == "rec" else "image",
+        "instruction": text,
+        "answers": answers,
+        "box": box,
+    }
+
+
+@pytest.fixture(scope="package")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Eight images, one of them torn; four tasks each, mixed; a tiny model with random weights."""
+    from models.lion import LionConfig, LionForConditionalGeneration, LionProcessor
+    from models.lion.vocabulary import bert_vocabulary, t5_vocabulary
+
+    root = tmp_path_factory.mktemp("world")
+    images = []
+    for image in range(IMAGES):
+        colour = COLOURS[image % len(COLOURS)]
+        path = root / f"{image}.png"
+        Image.new("RGB", (40, 30), colour).save(path)
+        tags = [{"tag": colour, "score": 0.9}]
+        images.append(
+            {"image_id": str(image), "uri": str(path), "width": 40, "height": 30, "source": "test", "tags": tags}
+        )
+    (root / "3.png").write_bytes((root / "3.png").read_bytes()[:40])
+    rows = [instruction(task, image) for image in range(IMAGES) for task in ("caption", "rec", "vqa", "pope")]
+    for name, table in (("tagged", to_table(images, TAGGED)), ("instructions", to_table(rows, INSTRUCTIONS))):
+        (root / name / name).mkdir(parents=True)
+        pq.write_table(pa.table(table), root / name / name / "part-0.parquet")
+    texts = [row["instruction"] for row in rows] + [answer for row in rows for answer in row["answers"]]
+    config = LionConfig.preset("tiny", prompt={"kind": "dynamic", "tags_in_text": False})
+    processor = LionProcessor.for_config(config, t5_vocabulary(texts, 400), bert_vocabulary(texts, 400))
+    LionForConditionalGeneration(config).save_pretrained(root / "model")
+    processor.save_pretrained(root / "model")
+    return World(str(root / "model"), str(root / "instructions"), str(root / "tagged"))

@@ -1,0 +1,130 @@
+"""Distributed inference: every row once, resumable by shard, bad images counted, numbers from predictions alone."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.evaluation.distributed import InferenceConfig
+from pipelines.evaluation.inference import Answerer, Asking, predictions_file
+from pipelines.evaluation.predictions import read_parquet
+from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
+from pipelines.steps import StepResult
+from tests.pipelines.evaluation.conftest import IMAGES, World, instruction
+
+QUICK = InferenceConfig(beams=2, shard_rows=8, batch_size=8, actors=1, cpus=1)
+SHARDS = 4 * IMAGES // 8
+
+
+def config(world: World, out: Path) -> EvaluateConfig:
+    return EvaluateConfig(model=world.model, data=world.data, tagged=world.tagged, out=str(out), inference=QUICK)
+
+
+@pytest.fixture(scope="module")
+def finished(ray_cluster: None, world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[StepResult, Path]:
+    out = tmp_path_factory.mktemp("out")
+    return evaluate(config(world, out)), out
+
+
+def test_every_row_has_one_prediction_in_order(finished: tuple[StepResult, Path], world: World) -> None:
+    predictions = read_parquet(finished[0].path, "predictions")
+    instructions = read_parquet(world.data, "instructions")
+    assert predictions["sample_id"].equals(instructions["sample_id"])
+    assert predictions["references"].equals(instructions["answers"])
+    assert all(version.startswith("sha256:") for version in predictions["model_version"].to_pylist())
+
+
+def test_rows_of_an_unreadable_image_are_wrong_and_counted(finished: tuple[StepResult, Path]) -> None:
+    result, _ = finished
+    torn = [row for row in read_parquet(result.path, "predictions").to_pylist() if row["image_id"] == "3"]
+    assert [row["prediction"] for row in torn] == [""] * 4
+    metrics = storage.read_json(storage.join(result.path, METRICS))
+    assert metrics["counts"]["unreadable_images"] == 4
+    assert result.summary["unreadable_images"] == 4
+    assert metrics["tasks"]["vqa"]["estimates"]["soft_accuracy"]["n"] == IMAGES
+    quarantine = read_parquet(result.path, "quarantine").to_pylist()
+    assert {row["stage"] for row in quarantine} == {"evaluate"}
+    assert {row["image_id"] for row in quarantine} == {"3"}
+
+
+def test_numbers_come_from_the_predictions_alone(finished: tuple[StepResult, Path]) -> None:
+    result, out = finished
+    again = evaluate(EvaluateConfig(predictions=storage.join(result.path, "predictions"), out=str(out)))
+    assert again.summary["metrics"] == result.summary["metrics"]
+    tasks = storage.read_json(storage.join(again.path, METRICS))["tasks"]
+    assert tasks == storage.read_json(storage.join(result.path, METRICS))["tasks"]
+
+
+def test_a_finished_run_does_nothing(finished: tuple[StepResult, Path], world: World) -> None:
+    result, out = finished
+    again = evaluate(config(world, out))
+    assert again.skipped
+    assert again.path == result.path
+
+
+def test_a_stopped_run_computes_the_missing_shards_only(
+    finished: tuple[StepResult, Path], world: World, tmp_path: Path
+) -> None:
+    result, _ = finished
+    stopped = tmp_path / os.path.basename(result.path)
+    shutil.copytree(result.path, stopped)
+    files = [Path(predictions_file(str(stopped), shard)) for shard in range(SHARDS)]
+    whole = [file.read_bytes() for file in files]
+    (stopped / "manifest.json").unlink()
+    files[1].unlink()
+    kept = [file.stat().st_ino for file in files if file.exists()]
+    continued = evaluate(config(world, tmp_path))
+    assert not continued.skipped
+    assert [file.read_bytes() for file in files] == whole
+    assert [file.stat().st_ino for number, file in enumerate(files) if number != 1] == kept
+
+
+def test_an_answer_does_not_depend_on_its_neighbours_in_the_batch(world: World) -> None:
+    limits = {"caption": 12, "rec": 12, "vqa": 4, "pope": 4}
+    asking = Asking(world.model, "v", limits, 2, 8, "fp32", on_gpu=False, threads=1)
+    rows = [
+        instruction(task, image) | {"uri": f"{os.path.dirname(world.model)}/{image}.png", "tags": []}
+        for image in (0, 1)
+        for task in limits
+    ]
+    mixed, bad = Answerer(asking).answer(rows)
+    alone, _ = Answerer(replace(asking, batch_size=1)).answer(rows)
+    assert not bad
+    assert mixed == alone
+
+
+def test_a_question_that_the_model_cannot_be_asked_is_wrong_and_said(world: World) -> None:
+    asking = Asking(world.model, "v", {"vqa": 4}, 1, 4, "fp32", on_gpu=False, threads=1)
+    good = instruction("vqa", 0) | {"uri": f"{os.path.dirname(world.model)}/0.png", "tags": None}
+    found, bad = Answerer(asking).answer([good, good | {"instruction": "why " * 500}])
+    assert [row["prediction"] == "" for row in found][1]
+    assert [row["reason"] for row in bad] == ["unanswerable"]
+
+
+def test_a_plan_that_the_cluster_cannot_hold_is_refused(ray_cluster: None, world: World, tmp_path: Path) -> None:
+    greedy = replace(config(world, tmp_path), inference=replace(QUICK, actors=500))
+    with pytest.raises(UserError, match="500 actors"):
+        evaluate(greedy)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"benchmark": "okvqu"}, "did you mean 'okvqa'"),
+        ({"model": None}, "either --predictions"),
+        ({"predictions": "x.parquet"}, "either --predictions"),
+        ({"tagged": None}, "--tagged"),
+        ({"model": "nowhere"}, "not a model's folder"),
+        ({"data": "nowhere"}, "does not exist"),
+        ({"inference": replace(QUICK, batch_size=0)}, "batch_size is 0"),
+    ],
+)
+def test_mistakes_are_said_before_anything_starts(
+    world: World, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate(replace(config(world, tmp_path), **change))  # type: ignore[arg-type]

@@ -1,0 +1,108 @@
+"""Scores by benchmark, task and set, from lists and from tables; none of it needs Ray or torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.evaluation import score, score_table
+from pipelines.tables import PREDICTIONS, to_table
+
+
+def table(*rows: tuple[str, str, str, Any]) -> pa.Table:
+    """Rows of sample_id, task, prediction, and references or the true box."""
+    columns = [
+        {
+            "sample_id": sample_id,
+            "image_id": "1",
+            "task": task,
+            "prediction": prediction,
+            "references": truth if isinstance(truth, list) else None,
+            "box": list(truth) if isinstance(truth, tuple) else None,
+        }
+        for sample_id, task, prediction, truth in rows
+    ]
+    return to_table(columns, PREDICTIONS)
+
+
+@pytest.mark.parametrize(
+    "name, predictions, references, value",
+    [
+        ("coco_caption", ["a dog", "a cat"], [["a dog"], ["a dog"]], None),
+        ("okvqa", ["dog"], [["dog"] * 10], 1),
+        ("aokvqa_direct", ["dog"], [["dog"]], 1 / 3),
+        ("gqa", ["dog"], ["dog"], 1),
+        ("refcoco+_val", ["[0,0,1,1]"], ["Answer: [0.000,0.000,1.000,1.000]"], 1),
+        ("refcocog_test", ["[0,0,1,1]"], [[0, 0, 1, 1]], 1),
+        ("pope_popular", ["yes"], ["yes"], 1),
+        ("vqa_choice", ["Dog."], [["dog"]], 1),
+    ],
+)
+def test_a_benchmark_means_its_metric(
+    name: str, predictions: list[str], references: list[Any], value: float | None
+) -> None:
+    found = score(name, predictions, references)
+    assert found.n == len(predictions)
+    if value is not None:
+        assert found.value == pytest.approx(value)
+
+
+def test_scoring_imports_neither_ray_nor_torch_nor_mlflow(root: Path) -> None:
+    code = (
+        "import sys; from pipelines.evaluation import score; score('okvqa', ['a dog'], [['dog'] * 10]);"
+        "score('caption', ['a dog'], [['a dog']]);"
+        "print(sorted({'ray', 'torch', 'transformers', 'mlflow'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_every_task_by_its_own_metric() -> None:
+    found = score_table(
+        table(
+            ("1", "vqa", "dog", ["dog"] * 10), ("2", "rec", "[0,0,1,1]", (0, 0, 1, 0.9)), ("3", "pope", "no", ["no"])
+        ),
+        "mixed",
+    )
+    assert {task: scores.metric for task, scores in found.items()} == {"vqa": "vqa", "rec": "rec", "pope": "pope"}
+    assert found["rec"].value == 1
+
+
+def test_sets_of_one_task_are_never_averaged() -> None:
+    rows = table(
+        ("pope_random:pope:1", "pope", "yes", ["yes"]),
+        ("pope_popular:pope:1", "pope", "no", ["yes"]),
+        ("7", "pope", "no", ["no"]),
+    )
+    found = score_table(rows, "mixed")
+    assert {key: scores.n for key, scores in found.items()} == {
+        "pope_random:pope": 1,
+        "pope_popular:pope": 1,
+        "unnamed:pope": 1,
+    }
+    assert score_table(rows, "pope_popular")["pope"].estimates["accuracy"].value == 0
+
+
+def test_a_set_with_a_benchmarks_name_is_scored_as_that_benchmark() -> None:
+    found = score_table(table(("aokvqa_direct:vqa:q", "vqa", "dog", ["dog"] * 2)), "mixed")
+    assert found["vqa"].metric == "aokvqa_direct"
+
+
+@pytest.mark.parametrize(
+    "rows, name, message",
+    [
+        ([("1", "vqa", "dog", ["dog"] * 10)], "coco_caption", "needs rows of task 'caption'"),
+        ([("1", "dance", "dog", ["dog"])], "mixed", "no benchmark 'dance'"),
+        ([("1", "vqa", "dog", None)], "okvqa", "no references"),
+        ([("1", "vqa", "dog", ["dog"])], "okvqa", "at least 4"),
+        ([("1", "rec", "[0,0,1,1]", ["here"])], "rec", "holds no box"),
+        ([("1", "pope", "no", ["yes", "no"])], "pope", "one label"),
+    ],
+)
+def test_what_cannot_be_scored_is_said(rows: list[Any], name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        score_table(table(*rows), name)
