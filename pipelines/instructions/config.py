@@ -27,7 +27,7 @@ class InstructionSet:
     instances: str | None = None
     """The boxes of RefCOCO's refs(*).p; empty: instances.json beside it."""
     split: str | None = None
-    """Only rows of this split, where the file says which (A-OKVQA, RefCOCO); empty: all."""
+    """Only rows of this split, of files that hold several (A-OKVQA, RefCOCO); empty: all."""
     tasks: list[str] = dataclasses.field(default_factory=list)
     """What is made of each row, such as rec and reg; empty: the format's usual task."""
     mode: Mode = "train"
@@ -94,7 +94,11 @@ def check(config: InstructionsConfig) -> None:
 def _check_set(entry: InstructionSet) -> None:
     if not _NAME.fullmatch(entry.name):
         raise UserError(f"The set name {entry.name!r} must be letters, digits and any of _ . + - only.")
-    possible = question_source(entry.kind).tasks
+    source = question_source(entry.kind)
+    for name in ("questions", "instances", "split"):
+        if getattr(entry, name) is not None and name not in source.uses:
+            raise UserError(f"Set {entry.name!r}: {entry.kind} has no use for {name}; leave it out.")
+    possible = source.tasks
     for task in entry.chosen_tasks():
         if task not in possible:
             raise UserError(f"Set {entry.name!r}: {entry.kind} has no task {task!r}; it has {', '.join(possible)}.")

@@ -5,7 +5,7 @@ what cannot be used comes as a `BadRecord` in between and stops nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.errors import UserError
 from pipelines.sources import aokvqa, coco_captions, coco_instances, folder, pope, refcoco, textcaps, vqa
@@ -43,10 +43,17 @@ class QuestionFiles:
 
 @dataclass(frozen=True)
 class QuestionSource:
-    """A question format: its reader and the tasks its rows can be turned into, the usual one first."""
+    """A question format.
+
+    Attributes:
+        read: its reader.
+        tasks: what its rows can be turned into, the usual task first.
+        uses: the fields of `QuestionFiles` that mean something to it, beside `annotations`.
+    """
 
     read: Callable[[QuestionFiles], Iterator[QuestionRecord | BadRecord]]
     tasks: tuple[str, ...]
+    uses: tuple[str, ...] = ()
 
 
 def _as_captioning(reader: ImageReader) -> Callable[[QuestionFiles], Iterator[QuestionRecord | BadRecord]]:
@@ -55,7 +62,7 @@ def _as_captioning(reader: ImageReader) -> Callable[[QuestionFiles], Iterator[Qu
     def read(files: QuestionFiles) -> Iterator[QuestionRecord | BadRecord]:
         for found in reader(files.required(), "", files.split):
             if isinstance(found, BadRecord):
-                yield found
+                yield replace(found, uri=None)  # where the images lie is not known here
             else:
                 yield QuestionRecord(found.image_id, found.image_id, "caption", "image", "", found.captions)
 
@@ -73,11 +80,17 @@ QUESTION_SOURCES: Mapping[str, QuestionSource] = {
     "coco_captions": QuestionSource(_as_captioning(coco_captions.read_images), ("caption",)),
     "textcaps": QuestionSource(_as_captioning(textcaps.read_images), ("caption",)),
     "vqa": QuestionSource(
-        lambda files: vqa.read_questions(files.annotations, files.questions or files.required()), ("vqa",)
+        lambda files: vqa.read_questions(files.annotations, files.questions or files.required()),
+        ("vqa",),
+        uses=("questions",),
     ),
-    "aokvqa": QuestionSource(lambda files: aokvqa.read_questions(files.required(), files.split), ("vqa", "vqa_choice")),
+    "aokvqa": QuestionSource(
+        lambda files: aokvqa.read_questions(files.required(), files.split), ("vqa", "vqa_choice"), uses=("split",)
+    ),
     "refcoco": QuestionSource(
-        lambda files: refcoco.read_questions(files.required(), files.split, files.instances), ("rec", "reg")
+        lambda files: refcoco.read_questions(files.required(), files.split, files.instances),
+        ("rec", "reg"),
+        uses=("instances", "split"),
     ),
     "pope": QuestionSource(lambda files: pope.read_questions(files.required()), ("pope",)),
 }

@@ -13,7 +13,7 @@ _CHUNK = 65_536
 class RowsByKey:
     """Texts by key, in the order in which they came: Arrow buffers and one 64-bit hash a row, no Python object kept.
 
-    Add all rows first, then look up.
+    Add all rows first, then look up: the first look-up after an addition sorts.
     """
 
     def __init__(self) -> None:
@@ -28,6 +28,7 @@ class RowsByKey:
 
     def add(self, key: str, text: str) -> None:
         """One more row of `key`."""
+        self._order = None
         self._hashes.append(_hash(key))
         self._pending.append((key, text))
         if len(self._pending) == _CHUNK:

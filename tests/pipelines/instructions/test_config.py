@@ -31,6 +31,8 @@ def test_a_good_one_passes() -> None:
         (config({**GOOD, "tasks": ["rec"]}), "no task 'rec'"),
         (config({**GOOD, "prompt": "Answer:"}), "text"),
         (config({**GOOD, "annotations": None}), "no annotation file"),
+        (config({**GOOD, "split": "val"}), "no use for split"),
+        (config({"name": "p", "kind": "pope", "annotations": "p.json", "questions": "q.json"}), "no use for questions"),
     ],
 )
 def test_the_users_mistakes(wrong: InstructionsConfig, message: str) -> None:
