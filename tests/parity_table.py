@@ -43,9 +43,10 @@ def table(rows: list[Row]) -> str:
     lines = [
         "# Parity with the released code",
         "",
-        "Worst difference per quantity against tensors that the released code gave (float32, CPU). Gradients: in units",
-        "of max(norm, 1e-4 × the largest norm). Ids: 0 where generated ids are equal up to the end of the answer, beams",
-        "1 and 5. Rebuilt by `python -m tests.parity_table`; the same comparisons run as tests (`pytest -k parity`).",
+        "Worst difference per quantity against tensors that the released code gave (float32, CPU).",
+        "Gradients: in units of max(norm, 1e-4 × the largest norm). Ids: 0 where generated ids are equal up to the end",
+        "of the answer, beams 1 and 5. Rebuilt by `python -m tests.parity_table`; the same comparisons run as tests",
+        "(`pytest -k parity`).",
         "",
         f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}.",
         "",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers import initialization as init
-from transformers.models.t5.modeling_t5 import T5Block, T5LayerFF
+from transformers.models.t5.modeling_t5 import T5Block, T5LayerFF, T5Stack
 
 from models.lion.configuration import LEVELS
 
@@ -60,14 +60,20 @@ class LionAdapter(nn.Module):
             init.zeros_(self._of(level, "up_weight"))
             init.zeros_(self._of(level, "up_bias"))
             init.ones_(self._of(level, "scale"))
-        self.reset_router()
+            if self.routed:
+                init.copy_(self._of(level, "router"), self._own_rows(level))
 
+    @torch.no_grad()
     def reset_router(self) -> None:
         """Region samples through the region adapter alone, image samples through the image adapter alone."""
         for level in self.levels if self.routed else ():
-            own = torch.zeros(ROUTED, self.width)
-            own[LEVELS.index(level)] = 1
-            init.copy_(self._of(level, "router"), own)
+            # Not through `init`, which leaves loaded parameters as they are.
+            self._of(level, "router").copy_(self._own_rows(level))
+
+    def _own_rows(self, level: str) -> Tensor:
+        own = torch.zeros(ROUTED, self.width)
+        own[LEVELS.index(level)] = 1
+        return own
 
     def forward(self, hidden_states: Tensor, levels: Tensor | None) -> Tensor:
         """What the adapters add to the residual stream.
@@ -144,7 +150,38 @@ class AdaptedT5Block(T5Block):
             feed_forward.levels = None
 
 
-class AdaptedT5(T5ForConditionalGeneration):
+class StandardStart:
+    """For models of ours made of transformers' parts, whose start values all go through its `initialization`.
+
+    transformers takes classes outside its package for ones that draw in place, and then skips every module without
+    parameters of its own: T5's attention and feed-forward would start at its embeddings' deviation.
+    """
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False."""
+        return False
+
+
+class AdaptedT5Stack(StandardStart, T5Stack):
+    """T5's encoder or decoder of `AdaptedT5Block`."""
+
+    def __init__(self, config: T5Config, adapter_levels: Sequence[str], adapter_bottleneck: int) -> None:
+        super().__init__(config)
+        self.block = nn.ModuleList(
+            AdaptedT5Block(config, LionAdapter(adapter_levels, config.d_model, adapter_bottleneck), layer_idx=index)
+            for index in range(config.num_layers)
+        )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, LionAdapter):
+            module.reset_parameters()
+
+
+class AdaptedT5(StandardStart, T5ForConditionalGeneration):
     """Flan-T5 with LION's adapters in every feed-forward layer of encoder and decoder.
 
     Calls take ``levels`` (B,) besides T5's arguments. The head is not tied to the embeddings, whatever `T5Config`
@@ -158,19 +195,9 @@ class AdaptedT5(T5ForConditionalGeneration):
 
     def __init__(self, config: T5Config, adapter_levels: Sequence[str], adapter_bottleneck: int) -> None:
         super().__init__(config)
-        for stack in (self.encoder, self.decoder):
-            stack.block = nn.ModuleList(
-                AdaptedT5Block(
-                    stack.config, LionAdapter(adapter_levels, config.d_model, adapter_bottleneck), layer_idx=index
-                )
-                for index in range(len(stack.block))
-            )
+        self.encoder = AdaptedT5Stack(self.encoder.config, adapter_levels, adapter_bottleneck)
+        self.decoder = AdaptedT5Stack(self.decoder.config, adapter_levels, adapter_bottleneck)
         self.post_init()
-
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """False: transformers then skips the start values of modules without parameters of their own, T5's included."""
-        return False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

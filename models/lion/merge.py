@@ -56,7 +56,9 @@ def merge_stages(
         if group in STAGE2_GROUPS:
             source, whose = second, "stage 2"
         elif group in PROMPT_GROUPS:
-            source, whose = (prompts[0] if name in prompts[0] else prompts[1]), "neither stage"
+            source, whose = (prompts[0] if name in prompts[0] else prompts[1]), "either stage"
+        elif group in FOUNDATIONS:
+            source, whose = (first if name in first else second), "either stage"
         else:
             source, whose = first, "stage 1"
         if name not in source:

@@ -17,7 +17,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Block
 
-from models.lion.adapters import AdaptedT5
+from models.lion.adapters import AdaptedT5, StandardStart
 from models.lion.aggregator import AggregatorProjection, VisionAggregator, intermediate_features
 from models.lion.configuration import LEVELS, LionConfig
 from models.lion.groups import FOUNDATIONS, parameter_group
@@ -49,7 +49,7 @@ class LionOutput(Seq2SeqLMOutput):
     sample_loss: Tensor | None = None
 
 
-class LionForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMixin):
     """LION and Dynamic LION, with a language-model head.
 
     Takes what `LionProcessor` returns. The ViT, T5 and the tag encoder are frozen; `models.lion.groups.set_trainable`
@@ -96,11 +96,6 @@ class LionForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.generation_config = generation_defaults(config)
         self.post_init()
         self.freeze_foundations()
-
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """False, as in `AdaptedT5`: every start value here goes through transformers' own initialization."""
-        return False
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
