@@ -1,6 +1,6 @@
 """All steps in order, wired by their names: what `jobs.pipeline` runs.
 
-A pipeline is a mapping from a step's name to its verb and configuration. A `{name}` inside a configuration's text
+A pipeline is a mapping from a step's name to its verb and configuration. A `${name}` inside a configuration's text
 stands for the result folder of the step of that name, or for one of the pipeline's variables; so the same file serves
 the sample world and real data. Steps are skipped when done, each by its own manifest.
 """
@@ -22,7 +22,7 @@ from pipelines.runtime import RayConfig, keep_ray
 from pipelines.steps import StepResult, git_commit, runtime_group
 
 log = logging.getLogger("lion.pipeline")
-_REFERENCE = re.compile(r"\{([A-Za-z_]\w*)\}")
+_REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StepSpec:
     verb: str
     """The verb that runs it, such as precompute."""
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The verb's configuration, as in its own YAML; {name} stands for another step's folder or a variable."""
+    """The verb's configuration, as in its own YAML; ${name} stands for another step's folder or a variable."""
     why: str = ""
     """One sentence for the person who watches: what this step is for."""
 
@@ -44,7 +44,7 @@ class PipelineConfig:
     steps: dict[str, StepSpec] = dataclasses.field(default_factory=dict)
     """The steps by name, in the order in which they run."""
     variables: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Texts that the steps' configurations refer to by {name}, such as the place of the images."""
+    """Texts that the steps' configurations refer to by ${name}, such as the place of the images."""
     set: list[str] = dataclasses.field(default_factory=list)
     """Changes to single fields of steps, as `step.field=value`, such as `tagged.tagger.kind=table`."""
     out: str = "runs"
@@ -69,7 +69,7 @@ def references(value: Any) -> set[str]:
 
 
 def substitute(value: Any, known: Mapping[str, str]) -> Any:
-    """`value` with every `{name}` replaced by what `known` has for it; other braces stay."""
+    """`value` with every `${name}` replaced by what `known` has for it; other braces stay."""
     if isinstance(value, str):
         return _REFERENCE.sub(lambda match: known.get(match[1], match[0]), value)
     if isinstance(value, Mapping):

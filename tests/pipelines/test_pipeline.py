@@ -45,8 +45,8 @@ class Verbs:
 
 def pipeline(tmp_path: Path, **changes: Any) -> PipelineConfig:
     steps = {
-        "first": StepSpec("write", {"text": "{word}!"}),
-        "second": StepSpec("repeat", {"text": "{first}", "times": 2}),
+        "first": StepSpec("write", {"text": "${word}!"}),
+        "second": StepSpec("repeat", {"text": "${first}", "times": 2}),
     }
     return dataclasses.replace(PipelineConfig(steps, {"word": "lion"}, out=str(tmp_path)), **changes)
 
@@ -78,8 +78,8 @@ def test_a_change_runs_what_depends_on_it_and_nothing_else(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        ({"steps": {"a": StepSpec("write", {"text": "{nobody}"})}}, "nobody"),
-        ({"steps": {"a": StepSpec("repeat", {"text": "{b}"}), "b": StepSpec("write")}}, "neither an earlier step"),
+        ({"steps": {"a": StepSpec("write", {"text": "${nobody}"})}}, "nobody"),
+        ({"steps": {"a": StepSpec("repeat", {"text": "${b}"}), "b": StepSpec("write")}}, "neither an earlier step"),
         ({"steps": {"word": StepSpec("write")}}, "both a step and a variable"),
         ({"steps": {"a": StepSpec("write", {"txt": ""})}}, "Unknown"),
         ({"steps": {"a": StepSpec("fly")}}, "no verb 'fly'"),
@@ -104,4 +104,4 @@ def test_changes_reach_nested_fields_with_their_types(tmp_path: Path) -> None:
 
 
 def test_braces_that_are_no_reference_stay() -> None:
-    assert substitute({"a": ["{x}/{y}", "{ }", 3]}, {"x": "/data"}) == {"a": ["/data/{y}", "{ }", 3]}
+    assert substitute({"a": ["${x}/${y}", "{text}", 3]}, {"x": "/data"}) == {"a": ["/data/${y}", "{text}", 3]}
