@@ -5,7 +5,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +27,7 @@ from pipelines.evaluation.predictions import (
     join_references,
     load_instructions,
     load_predictions,
+    prediction_row,
     read_file,
     read_parquet,
     write_file,
@@ -35,7 +36,10 @@ from pipelines.evaluation.scoring import ScoringConfig, score_table, select_rows
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig, ray_session
 from pipelines.steps import StepFolder, StepResult, runtime_group
-from pipelines.tables import INSTRUCTIONS, TAG
+from pipelines.tables import INSTRUCTIONS, PREDICTIONS, TAG, to_table
+
+if TYPE_CHECKING:
+    from pipelines.registry import ModelReference, Registry
 
 log = logging.getLogger("lion.evaluate")
 METRICS = "metrics.json"
@@ -79,14 +83,18 @@ def evaluate(config: EvaluateConfig) -> StepResult:
         return steps.run_step("evaluate", identity, config.out, lambda folder: _score_given(config, folder), inputs)
     from pipelines.registry import Registry
 
-    found = Registry(config.registry, config.out).lookup(model)
+    models = Registry(config.registry, config.out)
+    found = models.lookup(model)
     inputs = {"model": found.folder, "data": data, "tagged": tagged}
     identity["inference"] = steps.canonical(config.inference)
     # A folder has no version but its content; its path would differ from machine to machine.
     version = str(found) if found.name else f"sha256:{steps.fingerprint(found.folder)}"
 
     def work(folder: StepFolder) -> Mapping[str, Any]:
-        return _ask_and_score(config, folder, found.folder, version)
+        entries = _ask_and_score(config, folder, found.folder, version)
+        if found.name:
+            _log_on_version(models, found, config.benchmark, entries["summary"]["metrics"])
+        return entries
 
     return steps.run_step("evaluate", identity, config.out, work, inputs)
 
@@ -131,6 +139,7 @@ def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, versi
     shards = -(-instructions.num_rows // config.inference.shard_rows)
     missing = [shard for shard in range(shards) if not storage.exists(predictions_file(folder.path, shard))]
     if missing:
+        _require_scorable(instructions, config.benchmark)
         _cut(instructions, config.tagged or "", folder.path, missing, config.inference.shard_rows)
         limits = _limits(config.benchmark, instructions)
         with ray_session(config.ray):
@@ -170,6 +179,21 @@ def _precision(config: InferenceConfig, folder: str, on_gpu: bool) -> Precision:
         automatic = "bf16" if on_gpu else "fp32"
         storage.write_json(path, {"precision": automatic if config.precision == "auto" else config.precision})
     return storage.read_json(path)["precision"]
+
+
+def _require_scorable(instructions: pa.Table, name: str) -> None:
+    """Scores silence, so that answers that cannot be scored are refused before a model is asked for hours.
+
+    Raises:
+        UserError: a task has no metric, or the true answers do not fit it.
+    """
+    silent = to_table([prediction_row(row, "", None) for row in instructions.to_pylist()], PREDICTIONS)
+    try:
+        score_table(silent, name, ScoringConfig("ptb-python"))
+    except UserError as error:
+        raise UserError(
+            f"{error} (The instructions must be made in mode evaluate, which keeps all answers.)"
+        ) from error
 
 
 def _limits(name: str, instructions: pa.Table) -> dict[str, int]:
@@ -241,6 +265,16 @@ def _publish(
     storage.write_json(folder.child(METRICS), document)
     digest = {"path": METRICS, "sha256": storage.sha256(folder.child(METRICS))}
     return {"rows": table.num_rows, "files": [*files, digest], "summary": _summary(scores, counts)}
+
+
+def _log_on_version(
+    models: "Registry", found: "ModelReference", benchmark: str, metrics: Mapping[str, Mapping[str, float]]
+) -> None:
+    """All numbers as tags of the model's version, `evaluate.BENCHMARK.TASK.METRIC`, for whoever picks a champion."""
+    for task, numbers in metrics.items():
+        for metric, value in numbers.items():
+            tag = f"evaluate.{benchmark}.{task}.{metric}"
+            models.client.set_model_version_tag(str(found.name), str(found.version), tag, repr(value))
 
 
 def _published(name: str) -> dict[str, dict[str, float]]:

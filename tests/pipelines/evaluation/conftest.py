@@ -45,6 +45,8 @@ def instruction(task: str, image: int) -> dict[str, Any]:
 @pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Eight images, one of them torn; four tasks each, mixed; a tiny model with random weights."""
+    import torch
+
     from models.lion import LionConfig, LionForConditionalGeneration, LionProcessor
     from models.lion.vocabulary import bert_vocabulary, t5_vocabulary
 
@@ -64,8 +66,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (root / name / name).mkdir(parents=True)
         pq.write_table(pa.table(table), root / name / name / "part-0.parquet")
     texts = [row["instruction"] for row in rows] + [answer for row in rows for answer in row["answers"]]
-    config = LionConfig.preset("tiny", prompt={"kind": "dynamic", "tags_in_text": False})
-    processor = LionProcessor.for_config(config, t5_vocabulary(texts, 400), bert_vocabulary(texts, 400))
+    tokenizer, bert = t5_vocabulary(texts, 400), bert_vocabulary(texts, 400)
+    # Every token that the model can say is a word of the tokenizer, and its first guesses differ from image to image.
+    sizes = {"vocab_size": len(tokenizer), "initializer_factor": 3.0}
+    prompt = {"kind": "dynamic", "tags_in_text": False}
+    config = LionConfig.preset("tiny", prompt=prompt, text_config=sizes)
+    processor = LionProcessor.for_config(config, tokenizer, bert)
+    torch.manual_seed(0)
     LionForConditionalGeneration(config).save_pretrained(root / "model")
     processor.save_pretrained(root / "model")
     return World(str(root / "model"), str(root / "instructions"), str(root / "tagged"))

@@ -11,9 +11,11 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.evaluation.distributed import InferenceConfig
 from pipelines.evaluation.inference import Answerer, Asking, predictions_file
-from pipelines.evaluation.predictions import read_parquet
+from pipelines.evaluation.predictions import read_parquet, write_file
 from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
+from pipelines.registry import Registry, RegistryConfig
 from pipelines.steps import StepResult
+from pipelines.tables import INSTRUCTIONS, to_table
 from tests.pipelines.evaluation.conftest import IMAGES, World, instruction
 
 QUICK = InferenceConfig(beams=2, shard_rows=8, batch_size=8, actors=1, cpus=1)
@@ -35,6 +37,9 @@ def test_every_row_has_one_prediction_in_order(finished: tuple[StepResult, Path]
     instructions = read_parquet(world.data, "instructions")
     assert predictions["sample_id"].equals(instructions["sample_id"])
     assert predictions["references"].equals(instructions["answers"])
+    answers = [row["prediction"] for row in predictions.to_pylist() if row["image_id"] != "3"]
+    assert all(answers)
+    assert len(set(answers)) > IMAGES
     assert all(version.startswith("sha256:") for version in predictions["model_version"].to_pylist())
 
 
@@ -94,6 +99,7 @@ def test_an_answer_does_not_depend_on_its_neighbours_in_the_batch(world: World) 
     mixed, bad = Answerer(asking).answer(rows)
     alone, _ = Answerer(replace(asking, batch_size=1)).answer(rows)
     assert not bad
+    assert len({row["prediction"] for row in alone}) == len(rows)
     assert mixed == alone
 
 
@@ -109,6 +115,13 @@ def test_a_plan_that_the_cluster_cannot_hold_is_refused(ray_cluster: None, world
     greedy = replace(config(world, tmp_path), inference=replace(QUICK, actors=500))
     with pytest.raises(UserError, match="500 actors"):
         evaluate(greedy)
+
+
+def test_answers_that_cannot_be_scored_are_refused_before_the_model_is_asked(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "instructions.parquet"
+    write_file(str(path), to_table([instruction("vqa", 0) | {"answers": ["red"]}], INSTRUCTIONS))
+    with pytest.raises(UserError, match="mode evaluate"):
+        evaluate(replace(config(world, tmp_path), data=str(path)))
 
 
 @pytest.mark.parametrize(
@@ -128,3 +141,14 @@ def test_mistakes_are_said_before_anything_starts(
 ) -> None:
     with pytest.raises(UserError, match=message):
         evaluate(replace(config(world, tmp_path), **change))  # type: ignore[arg-type]
+
+
+def test_a_registered_model_is_named_in_predictions_and_gets_the_numbers(
+    ray_cluster: None, world: World, tmp_path: Path
+) -> None:
+    registry = Registry(RegistryConfig(), str(tmp_path))
+    version = registry.register("lion", world.model, registry.open_run("lion", "0" * 64), "lion")
+    result = evaluate(replace(config(world, tmp_path), model="models:/lion@candidate", benchmark="pope"))
+    assert set(read_parquet(result.path, "predictions")["model_version"].to_pylist()) == {f"models:/lion/{version}"}
+    tags = registry.client.get_model_version("lion", str(version)).tags
+    assert tags["evaluate.pope.pope.f1"] == repr(result.summary["pope.f1"])
