@@ -55,6 +55,11 @@ def build(tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]) -
     return make
 
 
+def feed_forward(model: LionForConditionalGeneration, stack: str, block: int) -> Any:
+    """The feed-forward layer of a T5 block, which carries the adapters."""
+    return model.get_submodule(f"language_model.{stack}.block.{block}").layer[-1]  # type: ignore[index]
+
+
 def batch_of(processor: LionProcessor, levels: list[str], answers: bool = True) -> BatchFeature:
     """A batch of up to three samples, each with its own picture, question, tags and answer."""
     count = len(levels)

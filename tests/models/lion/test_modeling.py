@@ -10,7 +10,7 @@ from models.lion import GROUPS, TRAINABLE, LionConfig, LionForConditionalGenerat
 from models.lion.conversion import expected_shapes
 from models.lion.precision import set_precision
 from models.tag_encoder import TagEncoder, TagEncoderConfig
-from tests.models.lion.conftest import Build, batch_of
+from tests.models.lion.conftest import Build, batch_of, feed_forward
 
 LEVELS = ["image", "region", "image"]
 
@@ -77,8 +77,8 @@ def test_loaded_into_a_larger_model_the_new_parts_start_as_new(build: Build, tmp
     model, _ = build(visual_input="qformer")
     model.save_pretrained(tmp_path)
     larger = LionForConditionalGeneration.from_pretrained(tmp_path, config=LionConfig.preset("tiny"))
-    adapter = larger.language_model.decoder.block[0].layer[-1].adapter
-    assert torch.equal(adapter.image_up_weight, model.language_model.decoder.block[0].layer[-1].adapter.image_up_weight)
+    adapter = feed_forward(larger, "decoder", 0).adapter
+    assert torch.equal(adapter.image_up_weight, feed_forward(model, "decoder", 0).adapter.image_up_weight)
     assert not adapter.region_up_weight.any()
     assert adapter.image_router[:, 0].tolist() == [0, 1]
     assert all(not dense.weight.any() for dense in larger.vision_aggregator.output_denses())
@@ -87,8 +87,8 @@ def test_loaded_into_a_larger_model_the_new_parts_start_as_new(build: Build, tmp
 def test_start_values_of_a_new_model_are_t5s_own() -> None:
     torch.manual_seed(0)
     model = LionForConditionalGeneration(LionConfig.preset("tiny"))
-    feed_forward = model.language_model.encoder.block[0].layer[-1].DenseReluDense
-    assert feed_forward.wi_0.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
+    dense = feed_forward(model, "encoder", 0).DenseReluDense
+    assert dense.wi_0.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
     assert model.soft_prompt.std().item() == pytest.approx(1, rel=0.3)
     assert model.language_model.lm_head.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
 
@@ -109,7 +109,12 @@ def test_mixed_levels_generate_as_they_would_alone(build: Build, beams: int) -> 
 def test_the_cache_changes_nothing_but_time(build: Build, beams: int) -> None:
     model, processor = build()
     batch = batch_of(processor, LEVELS, answers=False)
-    run = {"num_beams": beams, "max_new_tokens": 10, "return_dict_in_generate": True, "output_scores": True}
+    run: dict[str, Any] = {
+        "num_beams": beams,
+        "max_new_tokens": 10,
+        "return_dict_in_generate": True,
+        "output_scores": True,
+    }
     cached, plain = (model.generate(**batch, **run, use_cache=use) for use in (True, False))
     assert torch.equal(cached.sequences, plain.sequences)
     torch.testing.assert_close(cached.scores[-1], plain.scores[-1], atol=1e-4, rtol=1e-4)
@@ -193,7 +198,7 @@ def test_set_trainable_freezes_the_rest_and_keeps_it_in_eval_mode(build: Build) 
     model.train()
     assert model.vision_aggregator.training
     assert not any(m.training for m in (model.vision_model, model.qformer, model.language_model))
-    assert not model.language_model.encoder.block[0].layer[0].dropout.training
+    assert not feed_forward(model, "encoder", 0).dropout.training
     model(**batch_of(processor, LEVELS)).loss.backward()
     assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == set(names)
 

@@ -1,0 +1,177 @@
+"""The processor: LION's exact text, tags that give way, labels, pixels, and what wrong input gets."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import BertTokenizer, PreTrainedTokenizerBase, T5Tokenizer
+
+from models.lion import LionConfig, LionProcessor
+from models.lion.processing import SOFT_TOKEN
+from tests.models.lion.conftest import TAGS, TEXTS, Build, batch_of
+from tests.models.lion.golden import Case, golden_root, lion_cases
+
+CASES = lion_cases()
+
+
+@pytest.mark.parametrize("folder", CASES, ids=[str(c.relative_to(golden_root())) for c in CASES])
+def test_parity_of_prompts_and_tokens(folder: Path) -> None:
+    case = Case(folder)
+    if case.tokenizers is None:
+        pytest.skip("the case has no tokenizers")
+    processor = LionProcessor.for_config(
+        case.config(),
+        T5Tokenizer.from_pretrained(case.tokenizers / "t5"),
+        BertTokenizer.from_pretrained(case.tokenizers / "bert"),
+    )
+    texts = case.texts
+    tags = [[(tag, 1.0) for tag in line.split(", ")] for line in texts["tags"]]
+    written = [processor.prompt_text(q, listed) for q, listed in zip(texts["question"], tags, strict=True)]
+    assert written == case.meta["prompts"]
+    batch = processor(text=texts["question"], tags=tags, answers=texts["answer"])
+    ours = {"tok.t5_ids_forward": "input_ids", "tok.t5_mask_forward": "attention_mask"}
+    ours |= {"tok.qformer_ids": "qformer_input_ids", "tok.qformer_mask": "qformer_attention_mask"}
+    for theirs, name in ours.items():
+        if theirs in case.outputs:
+            assert torch.equal(batch[name], case.outputs[theirs]), name
+    assert torch.equal(batch["labels"], case.outputs[f"{case.levels[0]}.labels"])
+
+
+@pytest.mark.parametrize(
+    "prompt, written",
+    [
+        ({"kind": "none"}, "where?"),
+        (
+            {"kind": "static"},
+            "According to <extra_id_0>, you are allowed to use or partially use the following tags: [dog, man]. where?",
+        ),
+        ({"kind": "dynamic", "tokens": 2, "tags_in_text": False}, f"According to {SOFT_TOKEN * 2}, where?"),
+        (
+            {"kind": "both", "tokens": 2, "confidence_in_text": True},
+            f"According to {SOFT_TOKEN * 3}, you are allowed to use or partially use the following tags: "
+            "[dog: 0.98, man: 0.70]. where?",
+        ),
+    ],
+)
+def test_the_prompt_of_each_kind(build: Build, prompt: dict[str, Any], written: str) -> None:
+    _, processor = build(prompt=prompt)
+    assert processor.prompt_text("where?", [("dog", 0.98), ("man", 0.7)]) == written
+
+
+def test_the_least_confident_tags_give_way_and_the_rest_stays(build: Build) -> None:
+    _, processor = build(knobs={"max_text_length": 90})
+    tags = [(f"square {i}", 0.51 + i / 100) for i in range(40)]
+    batch = processor(text=[TEXTS[2]], tags=[tags])
+    text = processor.tokenizer.decode(batch["input_ids"][0])
+    assert batch["input_ids"].shape[1] <= 90
+    assert (batch["input_ids"] == 3).sum() == 1
+    assert "let me know its coordinates?" in text
+    kept = [tag for tag, _ in sorted(tags, key=lambda item: -item[1]) if f"{tag}," in text or f"{tag}]" in text]
+    assert 1 < len(kept) < 40
+    assert kept == [f"square {i}" for i in range(39, 39 - len(kept), -1)], "exactly the most confident ones"
+    _, roomier = build(knobs={"max_text_length": 91})
+    longer = roomier(text=[TEXTS[2]], tags=[tags])["input_ids"].shape[1]
+    assert longer - batch["input_ids"].shape[1] <= 8, "no more tags went than had to"
+
+
+def test_a_question_too_long_on_its_own_is_refused(build: Build) -> None:
+    _, processor = build(knobs={"max_text_length": 60})
+    with pytest.raises(ValueError, match=r"takes \d+ tokens .* max_text_length is 60"):
+        processor(text=[TEXTS[2] * 3], tags=[TAGS[0]])
+    _, bare = build(prompt={"kind": "none"}, knobs={"max_text_length": 10})
+    with pytest.raises(ValueError, match="max_text_length is 10"):
+        bare(text=[TEXTS[2]])
+
+
+def test_tags_are_chosen_when_read(build: Build) -> None:
+    _, processor = build(prompt={"kind": "dynamic"}, knobs={"top_k": 2, "threshold": 0.5})
+    tags = [("circle", 0.5), ("green", 0.6), ("square", 0.9), ("blue", 0.7)]
+    batch = processor(text=["where?"], tags=[tags])
+    assert "[square, blue]" in processor.tokenizer.decode(batch["input_ids"][0])
+    assert str(processor.tag_tokenizer.decode(batch["tag_input_ids"][0, 1:])).startswith("square")
+    assert batch["tag_token_weights"][0, 0] == 1
+    assert batch["tag_token_weights"][0, 1].item() == pytest.approx(0.9)
+
+
+def test_no_tag_above_the_threshold_leaves_an_empty_list(build: Build) -> None:
+    model, processor = build(prompt={"kind": "dynamic"})
+    batch = processor(images=[Image.new("RGB", (9, 9))], text=["where?"], tags=[[("dog", 0.2)]], levels=["region"])
+    assert "following tags: []. where?" in processor.tokenizer.decode(batch["input_ids"][0])
+    assert batch["tag_input_ids"].shape == (1, 2)
+    assert model.generate(**batch, max_new_tokens=2).shape[0] == 1
+
+
+def test_answers_become_labels_and_text_again(build: Build) -> None:
+    _, processor = build()
+    labels = batch_of(processor, ["image", "region", "image"])["labels"]
+    assert (labels[0] == -100).any()
+    assert not (labels[1] == -100).any()
+    assert (labels == processor.tokenizer.eos_token_id).sum(dim=1).tolist() == [1, 1, 1]
+    assert processor.answers(labels.masked_fill(labels == -100, 0)) == ["a red square", TEXTS[3], "green"]
+
+
+def test_a_long_question_reaches_the_q_former_with_its_end(build: Build) -> None:
+    _, processor = build(knobs={"max_text_length": 600})
+    batch = processor(text=["red " * 300 + "square?"], tags=[[]])
+    assert batch["qformer_input_ids"].shape == (1, 128)
+    assert str(processor.qformer_tokenizer.decode(batch["qformer_input_ids"][0, -4:-1])).endswith("square?")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I", "F"])
+def test_every_image_mode_and_shape_becomes_pixels(build: Build, mode: str) -> None:
+    _, processor = build()
+    pixels = processor(images=[Image.new(mode, (640, 3)), Image.new(mode, (1, 1))])["pixel_values"]
+    assert pixels.shape == (2, 3, 48, 48)
+    assert pixels.isfinite().all()
+
+
+def test_pixels_are_clips_normalisation_of_the_whole_image(build: Build) -> None:
+    _, processor = build()
+    left = Image.new("RGB", (100, 50), "black")
+    left.paste((255, 255, 255), (50, 0, 100, 50))
+    pixels = processor(images=[left])["pixel_values"][0]
+    mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    torch.testing.assert_close(pixels[:, 20, 0], -mean / std)
+    torch.testing.assert_close(pixels[:, 20, -1], (1 - mean) / std)
+
+
+def test_bad_input_is_told_apart(build: Build) -> None:
+    _, processor = build()
+    image = Image.new("RGB", (9, 9))
+    not_finite = Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32), mode="F")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "given nothing"),
+        ({"images": []}, "given 0 images"),
+        ({"images": [image], "text": ["a?", "b?"], "tags": [[], []]}, "given 1 images, 2 text, 2 tags"),
+        ({"images": ["picture.jpg"]}, "open it by PIL.Image"),
+        ({"images": [not_finite]}, "values outside 0 to 255"),
+        ({"text": ["where?"]}, "give tags, an empty list for none"),
+        ({"text": [" "], "tags": [[]]}, "blank"),
+        ({"text": [f"what is {SOFT_TOKEN}?"], "tags": [[]]}, "cannot stand"),
+        ({"text": ["where?"], "tags": [[(SOFT_TOKEN, 0.9)]]}, "cannot stand"),
+        ({"text": ["where?"], "tags": [[("dog", 1.5)]]}, "between 0 and 1"),
+        ({"levels": ["image", "pixel"]}, "'pixel' is no level; choose one of region, image"),
+    ]
+    for arguments, told in cases:
+        with pytest.raises(ValueError, match=told):
+            processor(**arguments)
+
+
+def test_a_processor_that_does_not_fit_its_model_is_refused(
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+) -> None:
+    words, questions = tokenizers
+    with pytest.raises(ValueError, match="has id 3 in the tokenizer"):
+        LionProcessor.for_config(LionConfig.preset("tiny", soft_prompt_token_id=9), words, questions)
+    with pytest.raises(ValueError, match="raise its vocab_size"):
+        LionProcessor.for_config(LionConfig.preset("tiny", text_config={"vocab_size": 50}), words, questions)
+
+
+def test_flan_t5s_own_tokenizer_fits_the_published_sizes(shared: Path, tokenizers: Any) -> None:
+    words = T5Tokenizer.from_pretrained(shared / "tokenizers" / "flan-t5")
+    processor = LionProcessor.for_config(LionConfig.preset("xl", prompt={"kind": "both"}), words, tokenizers[1])
+    ids = processor(text=["where?"], tags=[[]])["input_ids"]
+    assert (ids == LionConfig().soft_prompt_token_id).sum() == 2
