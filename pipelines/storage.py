@@ -1,6 +1,7 @@
 """Files anywhere `pyarrow.fs` reaches: local paths, `s3://`, `gs://`. One place, so that no step cares which."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ import pyarrow.fs as pafs
 from pipelines.errors import UserError
 
 _CHUNK = 1 << 20
+_BUCKETS = ("s3", "gs")
+_CLIENT_SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_REGION")
 
 
 def is_remote(uri: str) -> bool:
@@ -40,12 +43,25 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     """
     if not is_remote(uri):
         return pafs.LocalFileSystem(), absolute(uri)
+    scheme, _, rest = uri.partition("://")
     try:
-        return pafs.FileSystem.from_uri(uri)
+        if scheme not in _BUCKETS or "?" in uri:
+            return pafs.FileSystem.from_uri(uri)
+        # Keys are taken as they are: names may hold spaces, `#` and `%`, which a URI parser refuses or turns.
+        bucket, _, key = rest.partition("/")
+        filesystem = _open_bucket(f"{scheme}://{bucket}", *(os.environ.get(name) for name in _CLIENT_SETTINGS))
+        return filesystem, f"{bucket}/{key}".rstrip("/")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
             f"{uri!r} cannot be opened ({error}); use a local path, s3://bucket/… or gs://bucket/…."
         ) from error
+
+
+@functools.lru_cache(maxsize=32)
+def _open_bucket(root: str, *settings: str | None) -> pafs.FileSystem:
+    """A client of a bucket; kept, because making one takes longer than reading a file. `settings` only tell clients of
+    different environments apart."""
+    return pafs.FileSystem.from_uri(root)[0]
 
 
 def exists(uri: str) -> bool:
