@@ -77,7 +77,11 @@ def evaluate(config: EvaluateConfig) -> StepResult:
         UserError: a wrong configuration, path or table, or a plan that cannot be scheduled.
     """
     model, data, tagged = _check(config)
-    identity = {"benchmark": config.benchmark, "scoring": steps.canonical(config.scoring)}
+    identity: dict[str, Any] = {
+        "benchmark": config.benchmark,
+        "definition": _definition(config.benchmark),
+        "scoring": steps.canonical(config.scoring),
+    }
     if config.predictions is not None:
         inputs = {"predictions": config.predictions} | ({"data": data} if data else {})
         return steps.run_step("evaluate", identity, config.out, lambda folder: _score_given(config, folder), inputs)
@@ -87,6 +91,7 @@ def evaluate(config: EvaluateConfig) -> StepResult:
     found = models.lookup(model)
     inputs = {"model": found.folder, "data": data, "tagged": tagged}
     identity["inference"] = steps.canonical(config.inference)
+    identity["model_version"] = str(found) if found.name else None
     # A folder has no version but its content; its path would differ from machine to machine.
     version = str(found) if found.name else f"sha256:{steps.fingerprint(found.folder)}"
 
@@ -97,6 +102,13 @@ def evaluate(config: EvaluateConfig) -> StepResult:
         return entries
 
     return steps.run_step("evaluate", identity, config.out, work, inputs)
+
+
+def _definition(name: str) -> dict[str, Any]:
+    """What of the registry decides a result: metrics and answer limits. A changed registry makes another result."""
+    known = registry()
+    chosen = {**known.tasks, **known.benchmarks} if name == MIXED else {name: known.find(name)}
+    return {key: [found.metric, found.max_new_tokens, found.questions] for key, found in chosen.items()}
 
 
 def _check(config: EvaluateConfig) -> tuple[str, str, str]:
