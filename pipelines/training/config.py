@@ -81,7 +81,8 @@ class LoopConfig:
     micro_batch_size: int | None = runtime_field(None)
     """Samples that a worker computes at once; gradients accumulate over the rest. Empty: its whole share."""
     zero_stage: Literal[0, 1, 2, 3] = runtime_field(0)
-    """What DeepSpeed ZeRO shards: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters."""
+    """What DeepSpeed ZeRO shards: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters. In bf16, 0
+    is taken as 1."""
     offload: bool = runtime_field(False)
     """Keeps the optimiser state in CPU memory (ZeRO 1-3)."""
     checkpoint_every: int = runtime_field(200)

@@ -65,6 +65,7 @@ class Engine:
         )
         self.context = context
         self._zero3 = loop.zero_stage == 3
+        self._norm: Any = None
         self._set_step(0)
 
     @property
@@ -81,10 +82,23 @@ class Engine:
             current[label] = rate * factor
         return current
 
+    def backward(self, loss: Tensor) -> None:
+        """Adds a micro-batch's gradients."""
+        self.module.backward(loss)
+
+    def step(self, last: bool) -> None:
+        """Ends a micro-batch; after the last one of a step the optimiser steps and `gradient_norm` is the step's."""
+        if last and self._wrapped() is None:
+            gradients = [value.grad for value in self.trainable.values() if value.grad is not None]
+            self._norm = torch.nn.utils.get_total_norm(gradients)
+        self.module.step()
+        if last and self._wrapped() is not None:
+            self._norm = self.module.get_global_grad_norm()
+
+    @property
     def gradient_norm(self) -> float | None:
         """The global norm of the last step's gradient before clipping, where DeepSpeed computed one."""
-        norm = self.module.get_global_grad_norm()
-        return None if norm is None else float(norm)
+        return None if self._norm is None else float(self._norm)
 
     def _param_groups(self) -> list[dict[str, Any]]:
         return self.module.optimizer.param_groups
@@ -216,7 +230,9 @@ def parameter_groups(
 
 def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches: int) -> dict[str, Any]:
     """DeepSpeed's own configuration. The loop scales the loss, so that the micro-batch size is only a label here."""
-    zero: dict[str, Any] = {"stage": loop.zero_stage}
+    # In bf16 stage 0 is run as stage 1, whose fp32 masters can be read by name; for one worker the two are the same.
+    stage = max(loop.zero_stage, 1) if loop.precision == "bf16" else loop.zero_stage
+    zero: dict[str, Any] = {"stage": stage}
     if loop.offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {

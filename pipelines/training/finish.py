@@ -13,7 +13,7 @@ from pipelines.errors import UserError
 from pipelines.registry import Kind, Registry
 from pipelines.steps import StepFolder, canonical, git_commit
 from pipelines.training.config import LoopConfig
-from pipelines.training.launch import Job, launch
+from pipelines.training.launch import Job, launch, quiet_loading
 
 log = logging.getLogger("lion.training")
 
@@ -45,6 +45,7 @@ def train_and_register(training: Training, folder: StepFolder) -> dict[str, Any]
 
     config = training.config
     loop: LoopConfig = config.loop
+    quiet_loading()
     training.registry.check()
     run_id = training.registry.open_run(
         training.name, folder.hash, canonical(config), {**training.lineage, "git_commit": str(git_commit())}

@@ -69,6 +69,7 @@ def work(job: Job, on_ray: bool = False) -> None:
 
     if _failure(job) is not None:
         return
+    quiet_loading()
     logging.getLogger("lion").setLevel(logging.INFO)
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
@@ -93,6 +94,14 @@ def work(job: Job, on_ray: bool = False) -> None:
     finally:
         for callback in callbacks:
             callback.close()
+
+
+def quiet_loading() -> None:
+    """Ends transformers' bars and its lists of weights that a start lacks: each task checks and says that itself."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def _failure(job: Job) -> Exception | None:

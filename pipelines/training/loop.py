@@ -170,18 +170,19 @@ class Training:
             output = self.task.forward(engine.module, batch.to(self.context.device))
             counted = output.loss if weight else output.loss * 0.0
             loss += counted.detach().double()
-            engine.module.backward(counted.float() * scale)
-            if number + 1 == plan.micro_batches:
+            engine.backward(counted.float() * scale)
+            last = number + 1 == plan.micro_batches
+            if last:
                 mean = self.context.sum(loss)[0] / max(total, 1e-9)
                 self._require_finite(mean, step, rates, share.micro_batches)
-            engine.module.step()
+            engine.step(last)
         size = min(order.batch_size, plan.samples - step * order.batch_size)
         report = Step(
             step=step,
             epoch=min((step + 1) * order.batch_size, plan.samples) / order.samples_per_epoch,
             loss=mean,
             rates=rates,
-            gradient_norm=engine.gradient_norm(),
+            gradient_norm=engine.gradient_norm,
             samples=size,
             tokens=int(all_tokens),
             seconds=time.perf_counter() - begun + share.waited,

@@ -1,6 +1,9 @@
 """The training steps: configuration in, result folder out."""
 
 import dataclasses
+import os
+import tempfile
+import uuid
 
 from pipelines import storage
 from pipelines.errors import UserError
@@ -78,15 +81,15 @@ def train_stage(config: TrainStageConfig) -> StepResult:
 
 
 def _merged(first: str, second: str, folder: StepFolder) -> str:
-    """The folder of stage 1's and stage 2's LION merged into one."""
-    from models.lion.merge import merge_stages
+    """The folder of stage 1's and stage 2's LION merged into one; on this machine, because models load from there."""
+    root = tempfile.gettempdir() if storage.is_remote(folder.path) else folder.path
+    target = os.path.join(root, f"merged-{folder.hash[:12]}")
+    if not os.path.isdir(target):
+        from pipelines.training.stage import merge_parents
 
-    target = folder.child("merged")
-    if not storage.exists(storage.join(target, "config.json")):
-        try:
-            merge_stages(first, second, target)
-        except ValueError as error:
-            raise UserError(f"Stage 1 ({first}) and stage 2 ({second}) cannot be merged: {error}") from error
+        partial = f"{target}.{uuid.uuid4().hex[:8]}.partial"
+        merge_parents(first, second, partial)
+        os.rename(partial, target)
     return target
 
 

@@ -21,6 +21,7 @@ from models.lion import (
     parameter_group,
     set_trainable,
 )
+from models.lion.merge import merge_stages
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
 from pipelines.errors import UserError
 from pipelines.images import BadImage, load_image
@@ -274,3 +275,21 @@ def start_model(start: str, tag_encoder: str | None, settings: TrainStageConfig)
     if tag_encoder is not None and settings.prompt.dynamic:
         model.set_tag_encoder(TagEncoder.from_pretrained(tag_encoder, dtype=dtype))
     return model
+
+
+def merge_parents(stage1: str, stage2: str, target: str) -> None:
+    """Writes the LION that stage 3 starts from: stage 1's image path, stage 2's region path, a fresh router.
+
+    Raises:
+        UserError: the two do not belong together.
+    """
+    try:
+        first, second = (LionForConditionalGeneration.from_pretrained(folder) for folder in (stage1, stage2))
+        fields = {**first.config.to_dict(), "visual_input": "all", "adapters": list(LEVELS)}
+        if not first.config.uses_aggregator:
+            fields |= {name: second.config.to_dict()[name] for name in ("aggregator_config", "aggregator_levels")}
+        into = LionForConditionalGeneration(LionConfig.from_dict(fields))
+        merge_stages(first, second, into).save_pretrained(target)
+    except (ValueError, OSError) as error:
+        raise UserError(f"Stage 1 ({stage1}) and stage 2 ({stage2}) cannot be merged: {error}") from error
+    LionProcessor.from_pretrained(stage1).save_pretrained(target)
