@@ -62,7 +62,7 @@ def make_dataset(
     import ray
 
     whole: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
-    task: dict[str, Any] = {"num_cpus": 1, "memory": _task_memory(config, tagger), **whole}
+    task: dict[str, Any] = {"num_cpus": 1, "memory": task_memory(config, tagger), **whole}
     shards = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
     if plan.captioner:
         encoder = (folder, config.captioner, plan.captioner.gpus, _threads(plan.captioner))
@@ -89,7 +89,7 @@ def _pool(pool: Pool) -> dict[str, Any]:
     }
 
 
-def _task_memory(config: PrecomputeConfig, tagger: Tagger) -> int:
+def task_memory(config: PrecomputeConfig, tagger: Tagger) -> int:
     """Bytes that a task may need: a shard's pixels three times (made, gathered, stored) and room for one large image.
 
     It keeps Ray from starting more decoding than a node can hold. That actors ask for none keeps Ray Data from fusing

@@ -16,6 +16,7 @@ from pipelines.precompute.captioner import resolve_encoder
 from pipelines.precompute.config import Precision, PrecomputeConfig, check
 from pipelines.precompute.plan import make_plan, require_place
 from pipelines.precompute.shards import SourceIndex
+from pipelines.precompute.stages import IMAGE_BYTES
 from pipelines.precompute.taggers import make_tagger
 from pipelines.runtime import ray_session, require_resources
 from pipelines.steps import StepFolder, StepResult
@@ -123,12 +124,13 @@ class _Run:
     def _compute(self, index: SourceIndex, missing: list[int], tally: "Tally") -> list[dict[str, Any]]:
         import ray
 
-        from pipelines.precompute.pipeline import run_shards
+        from pipelines.precompute.pipeline import run_shards, task_memory
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         captioner = self.config.captioner if index.captions else None
         plan = make_plan(self.config.tagger, captioner, nodes, self.tagger.needs_model)
-        require_resources(plan.total(), "Precompute (its models, and one CPU to read, decode and write)")
+        needed = {**plan.total(), "memory": task_memory(self.config, self.tagger)}
+        require_resources(needed, "Precompute (its models, and one CPU to read, decode and write)")
         require_place(plan, nodes)
         precision = self._precision(bool(plan.tagger.gpus))
         log.info("%d of %d shards to compute; %s; %s", len(missing), index.shards, plan, precision)
@@ -170,13 +172,14 @@ class _Run:
             "bad_annotations": bad_annotations,
             "without_tags": sum(proof["without_tags"] for proof in proofs),
         }
+        columns = [*tables.TAGGED, *([IMAGE_BYTES] if self.config.embed_bytes else [])]
         self._precision(on_gpu=False)  # reads what the first start decided
         return {
             "rows": rows,
             "summary": counts,
             "reasons": {"image": dict(sorted(reasons.items())), "annotation": dict(index.bad_records)},
             "made_by": self.described,
-            "schema": {field.name: str(field.type) for field in tables.TAGGED},
+            "schema": {field.name: str(field.type) for field in columns},
             "files": [*(file for proof in proofs for file in proof["files"]), *index.files],
         }
 

@@ -11,7 +11,7 @@ from pipelines import steps
 from pipelines.errors import DataRefused, UserError
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, precompute, shards
 from pipelines.precompute.step import Tally
-from tests.pipelines.precompute.worlds import digests_of, folder_config, rows_of, write_pictures
+from tests.pipelines.precompute.worlds import digests_of, folder_config, rows_of, save_tiny_ram, write_pictures
 
 # The centroid's cosines were published with four digits.
 COSINE_TOLERANCE = 1e-4
@@ -106,6 +106,9 @@ def test_a_plan_that_cannot_be_scheduled_is_refused_and_not_waited_for(tmp_path:
         tagger = dataclasses.replace(config.tagger, **wish)
         with pytest.raises(UserError, match="needs"):
             precompute(dataclasses.replace(config, tagger=tagger))
+    ram = TaggerConfig(path=str(save_tiny_ram(tmp_path / "ram")))
+    with pytest.raises(UserError, match="memory at once"):
+        precompute(dataclasses.replace(config, tagger=ram, shard_rows=10**9))
 
 
 @pytest.mark.usefixtures("ray_cluster")
