@@ -56,6 +56,7 @@ INSTRUCTIONS = pa.schema(
     ]
 )
 
+# `box` is the true box, for metrics that need no other file; the predicted one is read from `prediction`.
 PREDICTIONS = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
