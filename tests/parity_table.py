@@ -34,8 +34,15 @@ def lion_rows() -> list[Row]:
     return rows
 
 
+def ram_rows() -> list[Row]:
+    """RAM against the released code, over every case found."""
+    from tests.models.ram.parity import ram_rows as rows
+
+    return rows()
+
+
 # A function for each model that has reference tensors.
-SOURCES: list[Callable[[], list[Row]]] = [lion_rows]
+SOURCES: list[Callable[[], list[Row]]] = [lion_rows, ram_rows]
 
 
 def table(rows: list[Row]) -> str:
@@ -45,8 +52,8 @@ def table(rows: list[Row]) -> str:
         "",
         "Worst difference per quantity against tensors that the released code gave (float32, CPU).",
         "Gradients: in units of max(norm, 1e-4 × the largest norm). Ids: 0 where generated ids are equal up to the end",
-        "of the answer, beams 1 and 5. Rebuilt by `python -m tests.parity_table`; the same comparisons run as tests",
-        "(`pytest -k parity`).",
+        "of the answer, beams 1 and 5. Tags: images whose tags differ. Rebuilt by `python -m tests.parity_table`; the",
+        "same comparisons run as tests (`pytest -k parity`).",
         "",
         f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}.",
         "",

@@ -4,7 +4,6 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,9 @@ from models.ram.conversion import check_placed, from_released, infer_config
 GOLDEN = Path(os.environ.get("LION_GOLDEN", Path(__file__).resolve().parents[4] / "shared" / "golden"))
 FILES = ("meta.json", "state_dict.safetensors", "inputs.safetensors", "outputs.safetensors")
 ATTENTION = ("eager", "sdpa")
+TOLERANCE = 2e-5
+# Model, case, attention, quantity, worst difference, tolerance, the tensor that differs most.
+Row = tuple[str, str, str, str, float, float, str]
 
 
 def find_cases(golden: Path = GOLDEN) -> list[Path]:
@@ -85,29 +87,36 @@ def observe(model: RamForImageTagging, pixels: Tensor, names: list[str]) -> dict
     return seen
 
 
-@dataclass(frozen=True)
-class ParityRow:
-    """One quantity: the worst absolute difference and the largest absolute value of the reference."""
+def wrong_tags(case: Path, processor: RamProcessor, confidences: Tensor) -> dict[str, int]:
+    """For each list of tags of the reference, with all tags and with some deleted: images whose tags differ.
 
-    case: str
-    attention: str
-    quantity: str
-    difference: float
-    magnitude: float
+    The reference gives tags in the order of the list, ours by falling confidence; compared is the former.
+    """
+    meta = read_meta(case)
+    differing = {}
+    for key in (key for key in meta if re.fullmatch(r"tags(_deleted(_\d+)+)?", key)):
+        deleted = [meta["tag_list"][int(index)] for index in re.findall(r"\d+", key)]
+        found = processor.tags(confidences, threshold="per_tag", exclude=deleted)
+        in_list_order = [sorted((tag for tag, _ in row), key=processor.tag_list.index) for row in found]
+        differing[key] = sum(" | ".join(ours) != theirs for ours, theirs in zip(in_list_order, meta[key], strict=True))
+    return differing
 
 
-def parity_rows(golden: Path = GOLDEN) -> list[ParityRow]:
-    """Every compared quantity of every RAM case, under eager and sdpa; rows of the parity table."""
-    rows = []
-    for case in find_cases(golden):
+def ram_rows(golden: Path = GOLDEN) -> list[Row]:
+    """Every compared quantity of every RAM case, under eager and sdpa."""
+    rows: list[Row] = []
+    for case in find_cases(golden) if golden.is_dir() else []:
         expected = load_file(case / "outputs.safetensors")
         pixels = load_file(case / "inputs.safetensors")["image"]
         for attention in ATTENTION:
-            model, _ = load_case(case, attention)
+            model, processor = load_case(case, attention)
             seen = observe(model, pixels, list(expected))
-            for name in sorted(seen.keys() & expected.keys()):
-                reference = expected[name]
-                difference = (seen[name].float() - reference).abs().max().item()
-                label = str(case.relative_to(golden))
-                rows.append(ParityRow(label, attention, name, difference, reference.abs().max().item()))
+            worst = {name: (seen[name] - expected[name]).abs().max().item() for name in seen.keys() & expected.keys()}
+            activations = sorted(worst.keys() - {"logits", "scores"})
+            compared = [("activations", max(activations, key=worst.__getitem__))]
+            compared += [(name, name) for name in ("logits", "scores")]
+            label = str(case.relative_to(golden))
+            rows += [("RAM", label, attention, quantity, worst[at], TOLERANCE, at) for quantity, at in compared]
+            for key, count in wrong_tags(case, processor, seen["scores"]).items():
+                rows.append(("RAM", label, attention, "tags", float(count), 0.0, key))
     return rows
