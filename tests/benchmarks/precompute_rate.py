@@ -3,7 +3,7 @@
     python -m tests.benchmarks.precompute_rate [--images DIR] [--copies 12] [--repeats 3] [--captions]
 
 Both do the whole of it: read the shard, pick captions (with `--captions`), decode, tag, write Parquet. They are
-measured in turn; the pipeline's start-up is named and is not part of its rate. Read the load average beside the figures:
+measured in turn; the start-up is named and is no part of the rate. Read the load average beside the figures:
 other work on the machine slows both, though not alike, and on a busy one they mean nothing.
 """
 
@@ -27,6 +27,7 @@ from pipelines.precompute.stages import Caption, Commit, Decode, ReadShard, Tag
 from pipelines.precompute.taggers import Tagger, make_tagger
 from pipelines.runtime import RayConfig, ray_session
 from pipelines.sources.records import ImageRecord
+from pipelines.shards import ShardIndex
 from tests.pipelines.precompute.worlds import save_tiny_ram, write_tags
 
 CAPTIONS = ("a dog on a sofa", "a brown dog lies there", "the dog sleeps", "one dog and a cushion", "a sofa with a dog")
@@ -41,7 +42,7 @@ def records(images: Path, copies: int, captions: bool) -> Iterator[ImageRecord]:
             yield ImageRecord(f"{copy}-{path.name}", str(path), None, None, None, "benchmark", texts)
 
 
-def bare_loop(folder: str, index: shards.SourceIndex, config: PrecomputeConfig, tagger: Tagger) -> float:
+def bare_loop(folder: str, index: ShardIndex, config: PrecomputeConfig, tagger: Tagger) -> float:
     """Images/s of one process that does one thing after the other, its models on all cores."""
     threads = os.cpu_count() or 1
     read = Caption(folder, config.captioner, 0.0, threads) if index.captions else ReadShard(folder)
@@ -54,7 +55,7 @@ def bare_loop(folder: str, index: shards.SourceIndex, config: PrecomputeConfig, 
 
 
 def pipeline(
-    folder: str, index: shards.SourceIndex, config: PrecomputeConfig, tagger: Tagger, plan: Plan
+    folder: str, index: ShardIndex, config: PrecomputeConfig, tagger: Tagger, plan: Plan
 ) -> tuple[float, float]:
     """Images/s, and the seconds that a run takes beside that.
 
