@@ -98,6 +98,7 @@ def main() -> None:
             for contender in CONTENDERS:
                 found = _in_process(contender, dtype, args)
                 seconds, peak = min(found["seconds"]), float(found["peak_gib"])  # type: ignore[call-overload, arg-type]
+                print(f"{dtype} {contender}: {seconds:.2f} s/image, peak {peak:.2f} GiB", file=sys.stderr, flush=True)
                 before = best.get((dtype, contender), (float("inf"), 0.0))
                 best[dtype, contender] = (min(seconds, before[0]), max(peak, before[1]))
     print(

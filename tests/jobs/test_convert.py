@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from jobs.cli import parse
+from models.lion import LionForConditionalGeneration, LionProcessor
 from models.ram import RamConfig, RamForImageTagging, RamProcessor
 from models.ram.conversion import to_released
 from pipelines.conversion import ConvertConfig, convert
 from pipelines.errors import UserError
 from pipelines.steps import StepResult
+from tests.models.lion.golden import Case, lion_cases
+from tests.models.lion.test_conversion import released_files
 
 TAGS = ["ant", "bee", "cat"]
 
@@ -69,6 +72,24 @@ def test_ram_there_and_back_and_each_only_once(root: Path, released: Path, tmp_p
     with pytest.raises(UserError, match="remove it or rename --out"):
         here(*back)
     assert file.read_bytes() == b"somebody's own"
+
+
+@pytest.mark.skipif(not lion_cases(), reason="needs ../shared/golden or $LION_GOLDEN")
+def test_lion_there_and_back(tmp_path: Path) -> None:
+    case = Case(lion_cases()[0])
+    files = released_files(case, tmp_path)
+    assert case.tokenizers is not None
+    given = {**files, "tokenizer": case.tokenizers / "t5", "qformer_tokenizer": case.tokenizers / "bert"}
+    options = [word for name, path in given.items() for word in (f"--{name}", path)]
+    done = here("--kind", "lion", *options, "--out", tmp_path / "out")
+    assert done.summary["kind"] == "lion"
+    LionForConditionalGeneration.from_pretrained(done.path)
+    LionProcessor.from_pretrained(done.path)
+    here("--kind", "lion", "--back", "--checkpoint", done.path, "--out", tmp_path / "back.pth")
+    original = torch.load(files["checkpoint"], weights_only=True)["model"]
+    returned = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    assert returned.keys() <= original.keys()  # the original also has aliases and buffers
+    assert all(returned[key].equal(original[key]) for key in returned)
 
 
 def test_dtype_is_written(released: Path, tmp_path: Path) -> None:
