@@ -177,11 +177,12 @@ class StageTask:
 
     def processor(self) -> LionProcessor:
         """The start's processor for this training's prompt and tags."""
+        config = start_config(self.start, self.tag_encoder, self.settings)
         parent = LionProcessor.from_pretrained(self.start)
         tags = TagEncoderProcessor.from_pretrained(self.tag_encoder).tokenizer if self.tag_encoder else None
         try:
             return LionProcessor.for_config(
-                start_config(self.start, self.tag_encoder, self.settings),
+                config,
                 parent.tokenizer,
                 parent.qformer_tokenizer,
                 tags or parent.tag_tokenizer,
