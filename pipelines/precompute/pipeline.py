@@ -2,26 +2,23 @@
 
     shard numbers → caption actors → decode tasks → tagger actors → commit tasks → proofs
 
-What that takes at the pinned Ray: no upper block size (Ray Data would split a block of pixels), `batch_size=None` (it
-would merge small ones), and remote arguments that differ between decoding and its neighbours (it would fuse decoding
-into the tagger's actors, where it runs one image after another while the model waits). Tests hold all three.
+What that takes at the pinned Ray beside what `pipelines.shards` does: remote arguments that differ between decoding and
+its neighbours (it would fuse decoding into the tagger's actors, where it runs one image after another while the model
+waits). Tests hold all of it.
 """
 
-import copy
-import json
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
+from pipelines import shards
 from pipelines.precompute.config import Precision, PrecomputeConfig
 from pipelines.precompute.plan import Plan, Pool
-from pipelines.precompute.shards import SourceIndex
 from pipelines.precompute.stages import Caption, Commit, Decode, ReadShard, Tag
 from pipelines.precompute.taggers import Tagger
+from pipelines.shards import ShardIndex
 
 if TYPE_CHECKING:
-    from ray.data import DataContext, Dataset
+    from ray.data import Dataset
 
 _TASK_BASE = 256 * 2**20
 
@@ -29,7 +26,7 @@ _TASK_BASE = 256 * 2**20
 def run_shards(
     missing: Sequence[int],
     folder: str,
-    index: SourceIndex,
+    index: ShardIndex,
     config: PrecomputeConfig,
     tagger: Tagger,
     plan: Plan,
@@ -40,18 +37,13 @@ def run_shards(
 
     Closing the iterator ends the pipeline; committed shards stay.
     """
-    from ray.data import DataContext
-
-    with DataContext.current(_context(DataContext.get_current())):
-        dataset = make_dataset(missing, folder, index, config, tagger, plan, precision, metadata)
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from map(json.loads, pa.table(batch)["proof"].to_pylist())
+    yield from shards.run(lambda: make_dataset(missing, folder, index, config, tagger, plan, precision, metadata))
 
 
 def make_dataset(
     missing: Sequence[int],
     folder: str,
-    index: SourceIndex,
+    index: ShardIndex,
     config: PrecomputeConfig,
     tagger: Tagger,
     plan: Plan,
@@ -59,16 +51,14 @@ def make_dataset(
     metadata: Mapping[str, str],
 ) -> "Dataset":
     """The lazy dataset of proofs; nothing runs yet."""
-    import ray
-
     whole: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     task: dict[str, Any] = {"num_cpus": 1, "memory": task_memory(config, tagger), **whole}
-    shards = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
+    numbers = shards.from_items([{"shard": shard} for shard in missing])
     if plan.captioner:
         encoder = (folder, config.captioner, plan.captioner.gpus, _threads(plan.captioner))
-        images = shards.map_batches(Caption, fn_constructor_args=encoder, **_pool(plan.captioner), **whole)
+        images = numbers.map_batches(Caption, fn_constructor_args=encoder, **_pool(plan.captioner), **whole)
     else:
-        images = shards.map_batches(ReadShard(folder).__call__, **task)
+        images = numbers.map_batches(ReadShard(folder).__call__, **task)
     decode = Decode(tagger.image_size, config.max_pixels, config.jpeg_draft, config.embed_bytes)
     model = (tagger, plan.tagger.gpus, _threads(plan.tagger), precision)
     return (
@@ -101,12 +91,3 @@ def task_memory(config: PrecomputeConfig, tagger: Tagger) -> int:
 
 def _threads(pool: Pool) -> int:
     return max(1, int(pool.cpus))
-
-
-def _context(current: "DataContext") -> "DataContext":
-    """A context for this pipeline alone, so that the caller's own Ray Data is not changed."""
-    context = copy.deepcopy(current)
-    context.target_max_block_size = None
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    return context

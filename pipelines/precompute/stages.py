@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
 from pipelines import storage, tables
 from pipelines.images import BadImage, check_size, decode_with_size, read_image_bytes
-from pipelines.precompute import shards
 from pipelines.precompute.captioner import Captioner
 from pipelines.precompute.config import CaptionerConfig, Precision
+from pipelines.precompute.shards import shard_set
 from pipelines.precompute.taggers import Tagger
+from pipelines.shards import ShardIndex, write_parquet
 
 _READS_AT_ONCE = 16
 _PICK = {"caption": "caption", "caption_index": "index", "centroid_similarity": "similarity"}  # column: Pick's field
@@ -41,12 +41,11 @@ class ReadShard:
     """The number of a shard → its images, with a column `shard`."""
 
     def __init__(self, folder: str) -> None:
-        self.folder = folder
+        self.shards = shard_set(folder)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (shard,) = batch["shard"].to_pylist()
-        content = storage.read_bytes(shards.source_file(self.folder, shard))
-        table = pq.read_table(pa.BufferReader(content), schema=tables.IMAGES)
+        table = self.shards.read(shard, tables.IMAGES)
         return table.append_column("shard", pa.array([shard] * table.num_rows, pa.int64()))
 
 
@@ -158,8 +157,8 @@ class Commit:
         metadata: of every result file, such as the tagger's name and digest.
     """
 
-    def __init__(self, folder: str, index: shards.SourceIndex, metadata: Mapping[str, str]) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, index: ShardIndex, metadata: Mapping[str, str]) -> None:
+        self.shards = shard_set(folder)
         self.index = index
         self.metadata = metadata
 
@@ -169,7 +168,7 @@ class Commit:
         good, bad = table.filter(is_good), table.filter(pc.invert(is_good))
         files = [] if not bad.num_rows else [self._write_quarantine(shard, bad)]
         if not files:
-            storage.delete_file(shards.quarantine_file(self.folder, shard))  # of an attempt before a repair
+            storage.delete_file(self.shards.quarantine_file(shard))  # of an attempt before a repair
         files.insert(0, self._write_tagged(shard, good))
         proof = {
             "shard": shard,
@@ -178,7 +177,7 @@ class Commit:
             "without_tags": int(pc.sum(pc.equal(pc.list_value_length(good["tags"]), 0)).as_py() or 0),
             "files": files,
         }
-        storage.write_json(shards.done_file(self.folder, shard), proof)
+        storage.write_json(self.shards.done_file(shard), proof)
         return pa.table({"proof": [json.dumps(proof)]})
 
     def _whole_shard(self, table: pa.Table) -> int:
@@ -196,9 +195,9 @@ class Commit:
         embedded = [IMAGE_BYTES] if "image_bytes" in good.column_names else []
         schema = pa.schema([*tables.TAGGED, *embedded], metadata=dict(self.metadata))
         table = good.select(schema.names).cast(schema).combine_chunks()
-        return shards.write_parquet(self.folder, f"tagged/part-{shard:08d}.parquet", table)
+        return write_parquet(self.shards.folder, self.shards.result_name(shard), table)
 
     def _write_quarantine(self, shard: int, bad: pa.Table) -> dict[str, Any]:
         bad = bad.append_column("stage", pa.array(["image"] * bad.num_rows))
         table = bad.select(tables.QUARANTINE.names).cast(tables.QUARANTINE).combine_chunks()
-        return shards.write_parquet(self.folder, f"quarantine/part-{shard:08d}.parquet", table)
+        return write_parquet(self.shards.folder, self.shards.quarantine_name(shard), table)

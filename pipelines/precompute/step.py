@@ -6,19 +6,18 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipelines import steps, storage, tables
 from pipelines.errors import DataRefused, UserError
-from pipelines.precompute import shards
 from pipelines.precompute.captioner import resolve_encoder
 from pipelines.precompute.config import Precision, PrecomputeConfig, check
 from pipelines.precompute.plan import make_plan, require_place
-from pipelines.precompute.shards import SourceIndex
+from pipelines.precompute.shards import cut_source, shard_set
 from pipelines.precompute.stages import IMAGE_BYTES
 from pipelines.precompute.taggers import make_tagger
 from pipelines.runtime import ray_session, require_resources
+from pipelines.shards import ShardIndex, in_tasks
 from pipelines.steps import StepFolder, StepResult
 
 log = logging.getLogger("lion.precompute")
@@ -92,6 +91,7 @@ class _Run:
 
     def __init__(self, folder: str, config: PrecomputeConfig, tagger: Any, described: dict[str, str]) -> None:
         self.folder = folder
+        self.shards = shard_set(folder)
         self.config = config
         self.tagger = tagger
         self.described = described
@@ -99,11 +99,11 @@ class _Run:
     def work(self) -> dict[str, Any]:
         """Cuts the source, computes the missing shards, and returns the manifest's entries."""
         index = self._source()
-        done = shards.done_shards(self.folder)
+        done = self.shards.done()
         if self.config.retry_quarantined:
-            done -= shards.quarantined_shards(self.folder)
+            done -= self.shards.quarantined()
         missing = sorted(set(range(index.shards)) - done)
-        proofs = read_proofs(self.folder, sorted(done))
+        proofs = self.shards.proofs(sorted(done))
         tally = Tally(index, self.config.max_bad_fraction, proofs)
         tally.check()
         if missing:
@@ -111,23 +111,23 @@ class _Run:
             proofs = sorted([*proofs, *computed], key=lambda proof: proof["shard"])
         return self._manifest(index, proofs)
 
-    def _source(self) -> SourceIndex:
+    def _source(self) -> ShardIndex:
         """The cut source; read by a Ray task, so that the driver's memory and the head node are not in it."""
-        index = shards.read_index(self.folder)
+        index = self.shards.index()
         if index is None:
-            index = _in_task(_cut, self.config, self.folder)
+            index = in_tasks(_cut, [(self.config, self.folder)])[0]
         if not index.rows:
             found = f" ({sum(index.bad_records.values())} bad records)" if index.bad_records else ""
             raise UserError(f"There is no image in the source{found}; check source.annotations and source.images.")
         return index
 
-    def _compute(self, index: SourceIndex, missing: list[int], tally: "Tally") -> list[dict[str, Any]]:
+    def _compute(self, index: ShardIndex, missing: list[int], tally: "Tally") -> list[dict[str, Any]]:
         import ray
 
         from pipelines.precompute.pipeline import run_shards, task_memory
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        captioner = self.config.captioner if index.captions else None
+        captioner = self.config.captioner if index.counts["captions"] else None
         plan = make_plan(self.config.tagger, captioner, nodes, self.tagger.needs_model)
         needed = {**plan.total(), "memory": task_memory(self.config, self.tagger)}
         require_resources(needed, "Precompute (its models, and one CPU to read, decode and write)")
@@ -159,7 +159,7 @@ class _Run:
         self.described["tagger_precision"] = precision
         return precision
 
-    def _manifest(self, index: SourceIndex, proofs: list[dict[str, Any]]) -> dict[str, Any]:
+    def _manifest(self, index: ShardIndex, proofs: list[dict[str, Any]]) -> dict[str, Any]:
         reasons: Counter[str] = Counter()
         for proof in proofs:
             reasons.update(proof["quarantined"])
@@ -184,31 +184,12 @@ class _Run:
         }
 
 
-def _cut(config: PrecomputeConfig, folder: str) -> SourceIndex:
+def _cut(config: PrecomputeConfig, folder: str) -> ShardIndex:
     from pipelines.sources import read_images
 
     source = config.source
     records = read_images(source.kind, source.annotations, source.images, source.split)
-    return shards.cut_source(records, folder, config.shard_rows)
-
-
-def _in_task(function: Any, *arguments: Any) -> Any:
-    """A function's result from a Ray task; the user's mistakes come back as themselves."""
-    import ray
-    from ray.exceptions import RayTaskError
-
-    try:
-        return ray.get(ray.remote(num_cpus=1)(function).remote(*arguments))
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
-
-
-def read_proofs(folder: str, done: Iterable[int]) -> list[dict[str, Any]]:
-    """The proofs of shards, in the order given."""
-    with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(lambda shard: storage.read_json(shards.done_file(folder, shard)), done))
+    return cut_source(records, folder, config.shard_rows)
 
 
 class Tally:
@@ -220,7 +201,7 @@ class Tally:
         proofs: shards done by earlier runs.
     """
 
-    def __init__(self, index: SourceIndex, max_bad_fraction: float, proofs: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, index: ShardIndex, max_bad_fraction: float, proofs: Iterable[Mapping[str, Any]]) -> None:
         self.total = index.rows
         self.bad_annotations = sum(index.bad_records.values())
         self.allowed = math.floor(max_bad_fraction * (self.total + self.bad_annotations) + 1e-9)

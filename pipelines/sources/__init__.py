@@ -5,13 +5,30 @@ what cannot be used comes as a `BadRecord` in between and stops nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
+from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.sources import aokvqa, coco_captions, coco_instances, folder, pope, refcoco, textcaps, vqa
+from pipelines.sources import (
+    aokvqa,
+    coco_captions,
+    coco_instances,
+    flickr30k,
+    flickr30k_entities,
+    folder,
+    gqa,
+    iconqa,
+    ocrvqa,
+    pope,
+    refcoco,
+    textcaps,
+    visdial,
+    visual_genome,
+    vqa,
+    vsr,
+)
+from pipelines.sources.folder import ImageReader
 from pipelines.sources.records import BadRecord, ImageRecord, QuestionRecord
-
-ImageReader = Callable[[str | None, str, str | None], Iterator[ImageRecord | BadRecord]]
 
 
 @dataclass(frozen=True)
@@ -19,26 +36,36 @@ class QuestionFiles:
     """Where a question source's files are.
 
     Attributes:
-        annotations: the file with the answers; None for test splits of VQA.
+        annotations: the file (Flickr30K Entities: the folder) with the answers; None for test splits of VQA.
         questions: VQA's questions, where they are in another file than the answers.
-        instances: RefCOCO's boxes, where they are not in `instances.json` beside the refs.
+        instances: RefCOCO's boxes.
+        image_data: Visual Genome's image_data.json.
+        pid_splits: IconQA's pid_splits.json.
         split: only rows of this split, in files that say so.
     """
 
     annotations: str | None = None
     questions: str | None = None
     instances: str | None = None
+    image_data: str | None = None
+    pid_splits: str | None = None
     split: str | None = None
 
-    def required(self) -> str:
-        """The annotation file.
+    def required(self, name: str = "annotations") -> str:
+        """One of the files.
 
         Raises:
-            UserError: none is given.
+            UserError: it is not given.
         """
-        if self.annotations is None:
-            raise UserError("This kind of question set needs an annotation file; set annotations.")
-        return self.annotations
+        path = getattr(self, name)
+        if path is None:
+            raise UserError(f"This kind of question set needs another file; set {name}.")
+        return str(path)
+
+    def paths(self) -> dict[str, str]:
+        """The files that are given, by the name of their field."""
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "split"}
+        return {name: path for name, path in named.items() if path}
 
 
 @dataclass(frozen=True)
@@ -49,11 +76,20 @@ class QuestionSource:
         read: its reader.
         tasks: what its rows can be turned into, the usual task first.
         uses: the fields of `QuestionFiles` that mean something to it, beside `annotations`.
+        beside: where a second file lies by default: its field, and its place by that of the annotations (None: not
+            needed).
     """
 
     read: Callable[[QuestionFiles], Iterator[QuestionRecord | BadRecord]]
     tasks: tuple[str, ...]
     uses: tuple[str, ...] = ()
+    beside: tuple[str, Callable[[str], str | None]] | None = None
+
+    def complete(self, files: QuestionFiles) -> QuestionFiles:
+        """The files with the place of the second one filled in."""
+        if self.beside is None or files.annotations is None or getattr(files, self.beside[0]) is not None:
+            return files
+        return replace(files, **{self.beside[0]: self.beside[1](files.annotations)})
 
 
 def _as_captioning(reader: ImageReader) -> Callable[[QuestionFiles], Iterator[QuestionRecord | BadRecord]]:
@@ -64,21 +100,34 @@ def _as_captioning(reader: ImageReader) -> Callable[[QuestionFiles], Iterator[Qu
             if isinstance(found, BadRecord):
                 yield replace(found, uri=None)  # where the images lie is not known here
             else:
-                yield QuestionRecord(found.image_id, found.image_id, "caption", "image", "", found.captions)
+                name = found.image_id
+                yield QuestionRecord(name, name, "caption", "image", "", found.captions, split=found.split)
 
     return read
+
+
+def _pid_splits_beside(annotations: str) -> str:
+    return storage.join(storage.absolute(annotations).rpartition("/")[0], "pid_splits.json")
 
 
 IMAGE_SOURCES: Mapping[str, ImageReader] = {
     "coco_captions": coco_captions.read_images,
     "coco_instances": coco_instances.read_images,
     "textcaps": textcaps.read_images,
+    "flickr30k": flickr30k.read_images,
+    "visual_genome": visual_genome.read_images,
     "folder": folder.read_images,
+    # Folders without annotations, whose files are named as the collections' questions need them.
+    "flickr30k_folder": folder.named_by("flickr30k", lambda path: flickr30k.image_id_of(folder.stem(path))),
+    "gqa_folder": folder.named_by("gqa", lambda path: visual_genome.image_id_of(folder.stem(path))),
+    "iconqa_folder": folder.named_by("iconqa", iconqa.image_id_of),
+    "ocrvqa_folder": folder.named_by("ocrvqa", lambda path: ocrvqa.image_id_of(folder.stem(path))),
 }
 
 QUESTION_SOURCES: Mapping[str, QuestionSource] = {
     "coco_captions": QuestionSource(_as_captioning(coco_captions.read_images), ("caption",)),
     "textcaps": QuestionSource(_as_captioning(textcaps.read_images), ("caption",)),
+    "flickr30k": QuestionSource(_as_captioning(flickr30k.read_images), ("caption",), uses=("split",)),
     "vqa": QuestionSource(
         lambda files: vqa.read_questions(files.annotations, files.questions or files.required()),
         ("vqa",),
@@ -87,10 +136,39 @@ QUESTION_SOURCES: Mapping[str, QuestionSource] = {
     "aokvqa": QuestionSource(
         lambda files: aokvqa.read_questions(files.required(), files.split), ("vqa", "vqa_choice"), uses=("split",)
     ),
+    "gqa": QuestionSource(
+        lambda files: gqa.read_questions(files.required(), files.image_data), ("vqa",), uses=("image_data",)
+    ),
+    "ocrvqa": QuestionSource(
+        lambda files: ocrvqa.read_questions(files.required(), files.split), ("vqa",), uses=("split",)
+    ),
+    "vsr": QuestionSource(lambda files: vsr.read_questions(files.required()), ("statement",)),
+    "iconqa": QuestionSource(
+        lambda files: iconqa.read_questions(files.required(), files.split, files.required("pid_splits")),
+        ("vqa_choice", "vqa"),
+        uses=("split", "pid_splits"),
+        beside=("pid_splits", _pid_splits_beside),
+    ),
+    "visdial": QuestionSource(lambda files: visdial.read_questions(files.required()), ("vqa",)),
     "refcoco": QuestionSource(
         lambda files: refcoco.read_questions(files.required(), files.split, files.instances),
         ("rec", "reg"),
         uses=("instances", "split"),
+        beside=("instances", refcoco.instances_beside),
+    ),
+    "visual_genome": QuestionSource(
+        lambda files: visual_genome.read_questions(files.required(), files.required("image_data")),
+        ("rec", "reg"),
+        uses=("image_data",),
+        beside=("image_data", visual_genome.image_data_beside),
+    ),
+    "flickr30k_entities": QuestionSource(
+        lambda files: flickr30k_entities.read_captions(files.required(), files.split),
+        ("grounded_caption", "caption"),
+        uses=("split",),
+    ),
+    "flickr30k_phrases": QuestionSource(
+        lambda files: flickr30k_entities.read_phrases(files.required(), files.split), ("rec", "reg"), uses=("split",)
     ),
     "pope": QuestionSource(lambda files: pope.read_questions(files.required()), ("pope",)),
 }
@@ -132,4 +210,5 @@ def read_questions(kind: str, files: QuestionFiles) -> Iterator[QuestionRecord |
     Raises:
         UserError: an unknown kind, or a file that is missing or of another format.
     """
-    return question_source(kind).read(files)
+    source = question_source(kind)
+    return source.read(source.complete(files))

@@ -32,7 +32,7 @@ def read_questions(annotations: str, split: str | None) -> Iterator[QuestionReco
         where, image_id = f"row {number}", None
         try:
             image_id = id_field(entry, "image_id", where)
-            row_split = field(entry, "split", str, where)
+            row_split = str(field(entry, "split", str, where))
             if split is not None and row_split != split:
                 continue
             question_id = id_field(entry, "question_id", where)
@@ -57,6 +57,7 @@ def read_questions(annotations: str, split: str | None) -> Iterator[QuestionReco
                 choices=choices,
                 correct_choice=correct,
                 difficult=bool(entry.get("difficult_direct_answer", False)),
+                split=row_split,
             )
         except BadAnnotation as error:
             yield error.record(image_id)

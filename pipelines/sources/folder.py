@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.sources.records import DUPLICATE_ID, BadAnnotation, BadRecord, ImageRecord, id_of_file
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+ImageReader = Callable[[str | None, str, str | None], Iterator[ImageRecord | BadRecord]]
 _COCO_NAME = re.compile(r"\d{12}\.\w+$")
 
 
@@ -21,6 +22,35 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
     Raises:
         UserError: an annotation file was given, the folder is missing, or no image file is in it.
     """
+    return _read(annotations, images, split, "folder", _own_name)
+
+
+def named_by(source: str, name_of: Callable[[str], str | None]) -> ImageReader:
+    """A reader of a collection's folder, whose files have the ids that the collection's questions refer to.
+
+    Args:
+        source: stored with every image.
+        name_of: a file's path inside the folder → its id; None: no image of the collection.
+    """
+
+    def read(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
+        return _read(annotations, images, split, source, name_of)
+
+    return read
+
+
+def stem(path: str) -> str:
+    """The name of a file without folders and ending."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _own_name(path: str) -> str:
+    return id_of_file(path) if _COCO_NAME.search(path) else path
+
+
+def _read(
+    annotations: str | None, images: str, split: str | None, source: str, name_of: Callable[[str], str | None]
+) -> Iterator[ImageRecord | BadRecord]:
     if annotations is not None:
         raise UserError("A folder source reads no annotations; leave annotations empty or choose the file's own kind.")
     root = storage.absolute(images)
@@ -31,11 +61,13 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
         if os.path.splitext(uri)[1].lower() not in _SUFFIXES:
             continue
         name = uri[len(root) :].lstrip("/")
-        image_id = id_of_file(name) if _COCO_NAME.search(name) else name
+        image_id = name_of(name)
+        if image_id is None:
+            continue
         if image_id in seen:
             yield BadAnnotation(DUPLICATE_ID, f"{name}: another file has the id {image_id}").record(image_id, uri)
             continue
         seen.add(image_id)
-        yield ImageRecord(image_id, uri, None, None, split, "folder", ())
+        yield ImageRecord(image_id, uri, None, None, split, source, ())
     if not seen:
         raise UserError(f"{images} holds no image file ({', '.join(_SUFFIXES)}).")

@@ -21,6 +21,7 @@ NO_ANSWER: Final = "no_answer"  # a question without its annotation, or an annot
 UNKNOWN_IMAGE: Final = "unknown_image"  # refers to an image that the file does not list
 UNKNOWN_REGION: Final = "unknown_region"  # refers to a box that the file does not list
 UNKNOWN_QUESTION: Final = "unknown_question"  # the annotation of a question that the file does not list
+MISSING_FILE: Final = "missing_file"  # of a format with files for each image
 BOX_WITHOUT_AREA: Final = "box_without_area"
 BOX_OUTSIDE_IMAGE: Final = "box_outside_image"
 REASONS: Final = (
@@ -35,14 +36,19 @@ REASONS: Final = (
     UNKNOWN_IMAGE,
     UNKNOWN_REGION,
     UNKNOWN_QUESTION,
+    MISSING_FILE,
     BOX_WITHOUT_AREA,
     BOX_OUTSIDE_IMAGE,
 )
 
+TRAINING_SPLITS: Final = ("train", "restval")  # how their names begin; Karpathy's `restval` is trained on
+
 _BOX_OVERSHOOT = 2.0  # pixels
 _TRAILING_NUMBER = re.compile(r"(\d+)$")
+_VISDIAL_NAME = "VisualDialog_"
 
 Xywh = tuple[float, float, float, float]
+Phrase = tuple[str, Xywh | None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class QuestionRecord:
     Attributes:
         sample_id: unique within its source.
         image_id: as in the image's own row.
-        task: caption, vqa, rec or pope: what the source's rows are first of all.
+        task: caption, vqa, rec, …: what the source's rows are first of all.
         level: image or region.
         text: the question, or the referring expression; empty for captions.
         answers: all annotators' answers, or all captions; empty where the file gives none (test splits).
@@ -74,6 +80,10 @@ class QuestionRecord:
         correct_choice: index into `choices`, or None.
         region_id: the same for all expressions of one region, else None.
         difficult: annotators could hardly answer freely; A-OKVQA leaves such questions out of direct-answer scores.
+        split: the split that the file itself says the row is of, else None.
+        same_as: the id of the same picture in COCO, where the file says so (Visual Genome took half of its pictures
+            from there), else None.
+        phrases: of a grounded caption, the sentence piece by piece, each with its box (pixels) or None.
     """
 
     sample_id: str
@@ -87,6 +97,14 @@ class QuestionRecord:
     correct_choice: int | None = None
     region_id: str | None = None
     difficult: bool = False
+    split: str | None = None
+    same_as: str | None = None
+    phrases: tuple[Phrase, ...] = ()
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether its file counts it to a split for evaluation: any that is not for training."""
+        return self.split is not None and not self.split.startswith(TRAINING_SPLITS)
 
 
 @dataclass(frozen=True)
@@ -219,10 +237,17 @@ def fit_box(box: Xywh, width: int, height: int) -> Xywh:
 
 
 def id_of_file(name: str) -> str:
-    """The image id that a COCO-style file name ends in: "COCO_val2014_000000542145.jpg" → "542145"; else its stem."""
+    """The image id that a COCO-style file name ends in: "COCO_val2014_000000542145.jpg" → "542145"; else its stem.
+
+    Numbers alone are COCO's; other collections count from 1 as well, so that theirs get the collection's name:
+    "VisualDialog_val2018_000000284024.jpg" → "visdial/284024".
+    """
     stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     digits = _TRAILING_NUMBER.search(stem)
-    return str(int(digits[1])) if digits else stem
+    if not digits:
+        return stem
+    number = str(int(digits[1]))
+    return f"visdial/{number}" if stem.startswith(_VISDIAL_NAME) else number
 
 
 def image_uri(images: str, file_name: str) -> str:

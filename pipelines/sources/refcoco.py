@@ -71,13 +71,13 @@ def _from_lines(annotations: str, split: str | None) -> Iterator[QuestionRecord 
             seen.add(sample_id)
             box = box_field(entry, "bbox_xywh", where)
             text, region = text_field(entry, "expression", where), id_field(entry, "ann_id", where)
-            yield _record(sample_id, image_id, text, box, region)
+            yield _record(sample_id, image_id, text, box, region, row_split)
         except BadAnnotation as error:
             yield error.record(image_id)
 
 
-def _record(sample_id: str, image_id: str, text: str, box: Xywh, region: str) -> QuestionRecord:
-    return QuestionRecord(sample_id, image_id, "rec", "region", text, (), box=box, region_id=region)
+def _record(sample_id: str, image_id: str, text: str, box: Xywh, region: str, split: str) -> QuestionRecord:
+    return QuestionRecord(sample_id, image_id, "rec", "region", text, (), box=box, region_id=region, split=split)
 
 
 def _from_pickle(annotations: str, split: str | None, instances: str) -> Iterator[QuestionRecord | BadRecord]:
@@ -96,7 +96,7 @@ def _from_pickle(annotations: str, split: str | None, instances: str) -> Iterato
         try:
             image_id = id_field(ref, "image_id", where)
             region = id_field(ref, "ann_id", where)
-            field(ref, "split", str, where)
+            row_split = str(field(ref, "split", str, where))
             if region not in boxes or boxes[region].image_id != image_id:
                 raise BadAnnotation(UNKNOWN_REGION, f"{where}: image {image_id} has no usable box {region}")
             sentences = field(ref, "sentences", list, where)
@@ -110,7 +110,7 @@ def _from_pickle(annotations: str, split: str | None, instances: str) -> Iterato
                     raise BadAnnotation(DUPLICATE_ID, f"{where}: sentence {sample_id} was there before")
                 seen.add(sample_id)
                 text = text_field(sentence, "sent", f"sentence {sample_id} of {where}")
-                yield _record(sample_id, image_id, text, boxes[region].box, region)
+                yield _record(sample_id, image_id, text, boxes[region].box, region, row_split)
             except BadAnnotation as error:
                 yield error.record(image_id)
 

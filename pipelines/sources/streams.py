@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.sources.records import BROKEN_LINE, BadAnnotation
+from pipelines.sources.records import BROKEN_LINE, WRONG_TYPE, BadAnnotation
 
 _HOPELESS = 100  # broken lines before the first good one: then the file has another format
 
@@ -50,10 +50,54 @@ def array_elements(uri: str, key: str | None) -> Iterator[Any]:
 
 
 def _has_array(uri: str, prefix: str) -> bool:
+    return _has(uri, prefix, "start_array")
+
+
+def _has(uri: str, prefix: str, opening: str) -> bool:
     with _faults_named(uri), open_stream(uri) as stream:
-        return any(
-            event == "start_array" and found == prefix for found, event, _ in ijson.parse(stream, use_float=True)
-        )
+        return any(event == opening and found == prefix for found, event, _ in ijson.parse(stream, use_float=True))
+
+
+def object_entries(uri: str) -> Iterator[tuple[str, Any]]:
+    """The keys and values of a JSON document that is one object.
+
+    Raises:
+        UserError: the file is missing, is not JSON (with the position of the fault), or is no object.
+    """
+    any_found = False
+    with _faults_named(uri), open_stream(uri) as stream:
+        for key, value in ijson.kvitems(stream, "", use_float=True):
+            any_found = True
+            yield key, value
+    if not any_found and not _has(uri, "", "start_map"):
+        raise UserError(f"{uri} is not one JSON object: it is a file of another format; choose the kind that fits it.")
+
+
+def document_value(uri: str, key: str) -> Any:
+    """The value under a (dotted) key of a JSON document, None where it is not there; stops reading behind it.
+
+    Raises:
+        UserError: the file is missing or not JSON.
+    """
+    with _faults_named(uri), open_stream(uri) as stream:
+        return next(ijson.items(stream, key, use_float=True), None)
+
+
+def text_lines(uri: str) -> Iterator[tuple[int, str | BadAnnotation]]:
+    """The lines of a text file that are not blank, with their numbers from 1; one that is not UTF-8 is an error.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    with open_stream(uri) as stream:
+        for number, line in enumerate(_lines(stream), start=1):
+            try:
+                text = line.decode().strip()
+            except UnicodeDecodeError as error:
+                yield number, BadAnnotation(WRONG_TYPE, f"line {number} is not UTF-8: {error}")
+                continue
+            if text:
+                yield number, text
 
 
 @contextlib.contextmanager

@@ -26,8 +26,8 @@ from pipelines.precompute.plan import Plan, make_plan
 from pipelines.precompute.stages import Caption, Commit, Decode, ReadShard, Tag
 from pipelines.precompute.taggers import Tagger, make_tagger
 from pipelines.runtime import RayConfig, ray_session
-from pipelines.sources.records import ImageRecord
 from pipelines.shards import ShardIndex
+from pipelines.sources.records import ImageRecord
 from tests.pipelines.precompute.worlds import save_tiny_ram, write_tags
 
 CAPTIONS = ("a dog on a sofa", "a brown dog lies there", "the dog sleeps", "one dog and a cushion", "a sofa with a dog")
@@ -45,7 +45,7 @@ def records(images: Path, copies: int, captions: bool) -> Iterator[ImageRecord]:
 def bare_loop(folder: str, index: ShardIndex, config: PrecomputeConfig, tagger: Tagger) -> float:
     """Images/s of one process that does one thing after the other, its models on all cores."""
     threads = os.cpu_count() or 1
-    read = Caption(folder, config.captioner, 0.0, threads) if index.captions else ReadShard(folder)
+    read = Caption(folder, config.captioner, 0.0, threads) if index.counts["captions"] else ReadShard(folder)
     decode = Decode(tagger.image_size, config.max_pixels, config.jpeg_draft, config.embed_bytes)
     tag, commit = Tag(tagger, 0.0, threads, "fp32"), Commit(folder, index, {})
     started = time.perf_counter()
@@ -81,7 +81,7 @@ def measure(name: str, config: PrecomputeConfig, arguments: argparse.Namespace, 
     tagger = make_tagger(config.tagger)
     tagger.prepare()
     index = shards.cut_source(records(arguments.images, arguments.copies, arguments.captions), str(work), SHARD_ROWS)
-    captioner = CaptionerConfig() if index.captions else None
+    captioner = CaptionerConfig() if index.counts["captions"] else None
     plan = make_plan(config.tagger, captioner, [node["Resources"] for node in ray.nodes()], tagger.needs_model)
     loops, pipelines, starts = [], [], []
     for _ in range(arguments.repeats):

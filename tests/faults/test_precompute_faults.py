@@ -51,7 +51,7 @@ class Driver:
     def done(self) -> set[int]:
         """The shards that are done by now."""
         folders = list(self.out.glob("precompute-*"))
-        return shards.done_shards(str(folders[0])) if folders else set()
+        return shards.shard_set(str(folders[0])).done() if folders else set()
 
     def wait_until(self, holds: Callable[[], object]) -> None:
         """Waits until something holds, or the driver's end."""
@@ -115,7 +115,7 @@ def test_a_driver_killed_while_it_reads_the_source_and_at_a_random_shard(
 ) -> None:
     chance = random.Random(seed)
     first = Driver(root, config, tmp_path, tmp_path / "log-0")
-    first.wait_until(lambda: list(tmp_path.glob("precompute-*/source/shard-*.parquet")))
+    first.wait_until(lambda: list(tmp_path.glob("precompute-*/source/part-*.parquet")))
     first.kill()
     assert not list(tmp_path.glob("precompute-*/manifest.json"))
 
@@ -126,14 +126,14 @@ def test_a_driver_killed_while_it_reads_the_source_and_at_a_random_shard(
     second.kill()
     (folder,) = map(str, tmp_path.glob("precompute-*"))
     assert not Path(folder, "manifest.json").exists()
-    written = {shard: Path(shards.tagged_file(folder, shard)).stat().st_mtime_ns for shard in second.done()}
+    written = {shard: Path(shards.shard_set(folder).result_file(shard)).stat().st_mtime_ns for shard in second.done()}
 
     third = Driver(root, config, tmp_path, tmp_path / "log-2")
     found = third.finish()
     computed = re.search(r"(\d+) of 30 shards to compute", third.log.read_text())
     assert computed
     assert int(computed[1]) == SHARDS - len(written)
-    assert {shard: Path(shards.tagged_file(folder, shard)).stat().st_mtime_ns for shard in written} == written
+    assert {shard: Path(shards.shard_set(folder).result_file(shard)).stat().st_mtime_ns for shard in written} == written
     check_equal(found, undisturbed)
 
 

@@ -14,6 +14,7 @@ from pipelines.precompute import TaggerConfig, shards
 from pipelines.precompute.pipeline import make_dataset, run_shards
 from pipelines.precompute.plan import Plan, Pool
 from pipelines.precompute.taggers import Tagger, Tags
+from pipelines.shards import ShardIndex
 from pipelines.sources.records import ImageRecord
 from tests.pipelines.precompute.worlds import folder_config, rows_of, write_pictures
 
@@ -38,7 +39,7 @@ class Rows(Tagger):
 @pytest.mark.parametrize("captioner", [None, Pool(1, 1.0, 0.0)])
 def test_decoding_is_not_fused_into_an_actor(tmp_path: Path, captioner: Pool | None) -> None:
     config = folder_config(tmp_path)
-    index = shards.SourceIndex(10, 4, 0, {}, ())
+    index = ShardIndex(10, 4, {}, ())
     plan = Plan(Pool(1, 1.0, 0.0), captioner)
     dataset = make_dataset(range(3), "/nowhere", index, config, Rows(TaggerConfig()), plan, "fp32", {})
     operator = get_execution_plan(dataset._logical_plan)[0].dag

@@ -83,7 +83,7 @@ def test_a_run_from_bucket_to_bucket_equals_the_local_one(bucket: str, tmp_path:
     rows = rows_of(str(tmp_path / "copy"))
     assert [row["uri"] for row in rows] == [f"{bucket}/images/picture-000{n}.jpg" for n in range(5)]
     assert {(row["width"], row["height"]) for row in rows} == {(40, 30)}
-    assert shards.done_shards(folder) == {0, 1, 2}
+    assert shards.shard_set(folder).done() == {0, 1, 2}
 
 
 def test_an_object_that_is_not_there_is_missing(bucket: str) -> None:

@@ -19,12 +19,14 @@ BAD = BadRecord("7", None, "annotation", "empty_text", "nothing")
 def test_every_record_lands_once_and_in_order(tmp_path: Path) -> None:
     records = [image(0), BAD, image(1), image(2), image(3), BAD, image(4)]
     index = shards.cut_source(records, str(tmp_path), shard_rows=2)
-    assert (index.rows, index.captions, index.shards, index.bad_records) == (5, 10, 3, {"empty_text": 2})
+    assert (index.rows, index.counts, index.shards, index.bad_records) == (5, {"captions": 10}, 3, {"empty_text": 2})
     assert [index.rows_of(shard) for shard in range(3)] == [2, 2, 1]
-    cut = [pq.read_table(shards.source_file(str(tmp_path), shard))["image_id"].to_pylist() for shard in range(3)]
+    cut = [
+        pq.read_table(shards.shard_set(str(tmp_path)).source_file(shard))["image_id"].to_pylist() for shard in range(3)
+    ]
     assert cut == [["0", "1"], ["2", "3"], ["4"]]
     assert [row["reason"] for row in rows_of(str(tmp_path), "quarantine")] == ["empty_text"] * 2
-    assert shards.read_index(str(tmp_path)) == index
+    assert shards.shard_set(str(tmp_path)).index() == index
 
 
 def test_cutting_twice_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -36,18 +38,18 @@ def test_cutting_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_source_that_was_not_cut_to_the_end_has_no_index(tmp_path: Path) -> None:
     shards.cut_source([image(0)], str(tmp_path), shard_rows=2)
-    (tmp_path / "source/index.json").unlink()
-    assert shards.read_index(str(tmp_path)) is None
+    (tmp_path / "source/part.json").unlink()
+    assert shards.shard_set(str(tmp_path)).index() is None
 
 
 def test_a_shard_is_done_when_its_proof_and_its_result_are_there(tmp_path: Path) -> None:
-    folder = str(tmp_path)
-    assert shards.done_shards(folder) == set()
-    for path in (shards.tagged_file(folder, 1), shards.tagged_file(folder, 2), shards.done_file(folder, 2),
-                 shards.done_file(folder, 3), shards.quarantine_file(folder, 2)):  # fmt: skip
+    found = shards.shard_set(str(tmp_path))
+    assert found.done() == set()
+    for path in (found.result_file(1), found.result_file(2), found.done_file(2), found.done_file(3),
+                 found.quarantine_file(2)):  # fmt: skip
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).touch()
     (tmp_path / "tagged/part-00000004.parquet.0a1b2c3d.partial").touch()
-    (tmp_path / "quarantine/annotations-00000000.parquet").touch()
-    assert shards.done_shards(folder) == {2}
-    assert shards.quarantined_shards(folder) == {2}
+    (tmp_path / "quarantine/annotations@part-00000000.parquet").touch()
+    assert found.done() == {2}
+    assert found.quarantined() == {2}

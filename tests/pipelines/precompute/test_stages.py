@@ -13,6 +13,7 @@ from PIL import Image
 from pipelines.precompute import TaggerConfig, shards
 from pipelines.precompute.stages import Commit, Decode, ReadShard, Tag
 from pipelines.precompute.taggers import Tagger, Tags
+from pipelines.shards import ShardIndex
 from pipelines.sources.records import ImageRecord
 from pipelines.tables import TAGGED
 from tests.pipelines.precompute.worlds import digests_of, rows_of, write_pictures
@@ -35,7 +36,7 @@ class Brightness(Tagger):
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> tuple[str, shards.SourceIndex, list[Path]]:
+def world(tmp_path: Path) -> tuple[str, ShardIndex, list[Path]]:
     """Two shards of three and two pictures, of which one is torn and one missing."""
     pictures = write_pictures(tmp_path / "images", 5)
     pictures[1].write_bytes(pictures[1].read_bytes()[:200])
@@ -48,7 +49,7 @@ def read(folder: str, shard: int) -> pa.Table:
     return ReadShard(folder)(pa.table({"shard": [shard]}))
 
 
-def run(folder: str, index: shards.SourceIndex, shard: int, embed_bytes: bool = False) -> dict[str, object]:
+def run(folder: str, index: ShardIndex, shard: int, embed_bytes: bool = False) -> dict[str, object]:
     decode = Decode(SIDE, max_pixels=10_000, jpeg_draft=False, embed_bytes=embed_bytes)
     tag = Tag(Brightness(TaggerConfig()), gpus=0.0, threads=1, precision="fp32")
     (proof,) = Commit(folder, index, {"tagger": "brightness"})(tag(decode(read(folder, shard))))["proof"].to_pylist()
@@ -56,7 +57,7 @@ def run(folder: str, index: shards.SourceIndex, shard: int, embed_bytes: bool = 
 
 
 def test_bad_images_go_to_quarantine_and_the_others_get_their_own_tags(
-    world: tuple[str, shards.SourceIndex, list[Path]],
+    world: tuple[str, ShardIndex, list[Path]],
 ) -> None:
     folder, index, pictures = world
     proofs = [run(folder, index, shard) for shard in range(2)]
@@ -75,16 +76,16 @@ def test_bad_images_go_to_quarantine_and_the_others_get_their_own_tags(
 
 
 def test_results_have_the_tables_schema_and_say_who_made_them(
-    world: tuple[str, shards.SourceIndex, list[Path]],
+    world: tuple[str, ShardIndex, list[Path]],
 ) -> None:
     folder, index, _ = world
     run(folder, index, 0)
-    schema = pq.read_schema(shards.tagged_file(folder, 0))
+    schema = pq.read_schema(shards.shard_set(folder).result_file(0))
     assert schema.equals(TAGGED)
     assert schema.metadata[b"tagger"] == b"brightness"
 
 
-def test_a_shard_computed_twice_leaves_the_same_bytes(world: tuple[str, shards.SourceIndex, list[Path]]) -> None:
+def test_a_shard_computed_twice_leaves_the_same_bytes(world: tuple[str, ShardIndex, list[Path]]) -> None:
     folder, index, _ = world
     proofs = [run(folder, index, 0)]
     before = digests_of(folder)
@@ -94,7 +95,7 @@ def test_a_shard_computed_twice_leaves_the_same_bytes(world: tuple[str, shards.S
     assert {file["path"]: file["sha256"] for file in proofs[0]["files"]} == before  # type: ignore[attr-defined]
 
 
-def test_a_repaired_image_leaves_the_quarantine(world: tuple[str, shards.SourceIndex, list[Path]]) -> None:
+def test_a_repaired_image_leaves_the_quarantine(world: tuple[str, ShardIndex, list[Path]]) -> None:
     folder, index, pictures = world
     run(folder, index, 0)
     write_pictures(pictures[0].parent, 5)
@@ -102,7 +103,7 @@ def test_a_repaired_image_leaves_the_quarantine(world: tuple[str, shards.SourceI
     assert rows_of(folder, "quarantine") == []
 
 
-def test_embedded_bytes_are_the_files(world: tuple[str, shards.SourceIndex, list[Path]]) -> None:
+def test_embedded_bytes_are_the_files(world: tuple[str, ShardIndex, list[Path]]) -> None:
     folder, index, _ = world
     run(folder, index, 0, embed_bytes=True)
     for row in rows_of(folder):
@@ -110,7 +111,7 @@ def test_embedded_bytes_are_the_files(world: tuple[str, shards.SourceIndex, list
 
 
 def test_a_block_that_is_not_one_whole_shard_is_never_written(
-    world: tuple[str, shards.SourceIndex, list[Path]],
+    world: tuple[str, ShardIndex, list[Path]],
 ) -> None:
     folder, index, _ = world
     decode = Decode(None, max_pixels=10_000, jpeg_draft=True, embed_bytes=False)
@@ -127,5 +128,5 @@ def test_a_shard_of_bad_images_only_is_done_all_the_same(tmp_path: Path) -> None
     records = [ImageRecord(str(n), str(tmp_path / f"{n}.jpg"), None, None, None, "test", ()) for n in range(2)]
     index = shards.cut_source(records, str(tmp_path), 2)
     assert run(str(tmp_path), index, 0)["quarantined"] == {"missing": 2}
-    assert shards.done_shards(str(tmp_path)) == {0}
-    assert pq.read_table(shards.tagged_file(str(tmp_path), 0)).num_rows == 0
+    assert shards.shard_set(str(tmp_path)).done() == {0}
+    assert pq.read_table(shards.shard_set(str(tmp_path)).result_file(0)).num_rows == 0

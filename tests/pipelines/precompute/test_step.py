@@ -11,6 +11,7 @@ from pipelines import steps
 from pipelines.errors import DataRefused, UserError
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, precompute, shards
 from pipelines.precompute.step import Tally
+from pipelines.shards import ShardIndex
 from tests.pipelines.precompute.worlds import digests_of, folder_config, rows_of, save_tiny_ram, write_pictures
 
 # The centroid's cosines were published with four digits.
@@ -52,13 +53,13 @@ def test_a_run_is_continued_where_it_was_and_computes_only_what_is_missing(
 
     folder = Path(result.path)
     (folder / "manifest.json").unlink()
-    Path(shards.done_file(result.path, 1)).unlink()  # as if killed between a result and its proof
-    Path(shards.tagged_file(result.path, 2)).unlink()  # as if somebody lost a file
-    untouched = Path(shards.tagged_file(result.path, 0)).stat().st_mtime_ns
+    Path(shards.shard_set(result.path).done_file(1)).unlink()  # as if killed between a result and its proof
+    Path(shards.shard_set(result.path).result_file(2)).unlink()  # as if somebody lost a file
+    untouched = Path(shards.shard_set(result.path).result_file(0)).stat().st_mtime_ns
     with caplog.at_level(logging.INFO, logger="lion.precompute"):
         again = precompute(config)
     assert "2 of 3 shards to compute" in caplog.text
-    assert Path(shards.tagged_file(result.path, 0)).stat().st_mtime_ns == untouched
+    assert Path(shards.shard_set(result.path).result_file(0)).stat().st_mtime_ns == untouched
     assert digests_of(again.path) == undisturbed
     assert (again.path, again.skipped, again.summary) == (result.path, False, result.summary)
     ids = [row["image_id"] for row in rows_of(again.path)]
@@ -138,7 +139,7 @@ def test_mistakes_are_named_before_anything_starts(tmp_path: Path, changes: dict
 
 
 def test_the_tally_counts_annotations_and_earlier_runs() -> None:
-    index = shards.SourceIndex(rows=98, shard_rows=49, captions=0, bad_records={"no_caption": 2}, files=())
+    index = ShardIndex(rows=98, shard_rows=49, bad_records={"no_caption": 2}, files=())
     tally = Tally(index, 0.03, [{"rows": 48, "quarantined": {"empty": 1}}])
     tally.check()
     tally.add({"rows": 48, "quarantined": {"empty": 1}})

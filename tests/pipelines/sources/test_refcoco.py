@@ -47,8 +47,8 @@ def test_the_official_form(write: Write, protocol: int) -> None:
     write(INSTANCES, "instances.json")
     path = write(pickle.dumps([ref(0), ref(1, split="testA")], protocol), "refs(unc).p")
     assert list(read_questions(path, "val")) == [
-        QuestionRecord("0", "7", "rec", "region", "man", (), (10, 10, 20, 20), region_id="70"),
-        QuestionRecord("1", "7", "rec", "region", "man on left", (), (10, 10, 20, 20), region_id="70"),
+        QuestionRecord("0", "7", "rec", "region", "man", (), (10, 10, 20, 20), region_id="70", split="val"),
+        QuestionRecord("1", "7", "rec", "region", "man on left", (), (10, 10, 20, 20), region_id="70", split="val"),
     ]
 
 
@@ -138,6 +138,6 @@ def line(number: int, **changes: Any) -> dict[str, Any]:
 def test_json_lines(write: Write, entry: Any, reason: str) -> None:
     found = list(read_questions(write([line(0), entry, line(5, split="test")], "refs.jsonl", lines=True), "val"))
     assert found[0] == QuestionRecord(
-        "refcoco-val-0", "7", "rec", "region", "man", (), (10, 10, 20, 20), region_id="70"
+        "refcoco-val-0", "7", "rec", "region", "man", (), (10, 10, 20, 20), region_id="70", split="val"
     )
     assert [record.reason for record in found[1:] if isinstance(record, BadRecord)] == [reason]
