@@ -69,6 +69,8 @@ def pipeline(
         proofs = list(run_shards(range(count), folder, index, config, tagger, plan, "fp32", {}))
         seconds.append(time.perf_counter() - started)
         assert len(proofs) == count
+    if seconds[1] <= seconds[0]:
+        raise SystemExit("More the work took less time: the machine is too busy to measure; try again when it is idle.")
     further = index.rows - few * index.shard_rows
     rate = further / (seconds[1] - seconds[0])
     return rate, seconds[1] - index.rows / rate
