@@ -1,0 +1,129 @@
+"""Questions about scenes and their answers, as text: what the small T5 reads and writes."""
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.boxes import format_box
+from pipelines.instructions.templates import REC_ANSWER, TASKS
+from pipelines.pretraining.world import normalised_box
+from pipelines.sample_world.entries import Entry
+from pipelines.sample_world.language import with_article
+from pipelines.sample_world.questions import absent_names
+from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
+
+Kind = Literal["short", "long", "region"]
+# Questions of one kind have answers of like length, so that a batch of them is little padding.
+KINDS: dict[Kind, tuple[str, ...]] = {
+    "short": ("vqa", "vqa_choice", "pope"),
+    "long": ("caption", "rec"),
+    "region": ("reg",),
+}
+SHARES: dict[Kind, float] = {"short": 0.45, "long": 0.4, "region": 0.15}
+_VQA_PER_SCENE, _REC_PER_SCENE, _CHOICE_SHARE = 2, 3, 0.4
+_BARE_SHARE = 0.15  # of questions that come without any wording around them
+_SIZES = ("small", "large")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a scene, put into words, with its answer."""
+
+    entry: Entry
+    task: str
+    prompt: str
+    answer: str
+
+
+def questions(entry: Entry, rng: random.Random) -> list[Question]:
+    """Some questions of every task about one scene, in the phrasings of training."""
+    asked = [("caption", {}, rng.choice(entry.captions)), *_vqa(entry, rng), *_pope(entry, rng), *_regions(entry, rng)]
+    return [Question(entry, task, _worded(task, values, rng), answer) for task, values, answer in asked]
+
+
+def questions_of(kind: Kind, entries: Iterator[Entry], count: int, rng: random.Random) -> list[Question]:
+    """`count` questions of one kind, from as many scenes as it takes."""
+    found: list[Question] = []
+    while len(found) < count:
+        found += [question for question in questions(next(entries), rng) if question.task in KINDS[kind]]
+    return found[:count]
+
+
+def _worded(task: str, values: dict[str, str], rng: random.Random) -> str:
+    if "text" in values and task != "vqa_choice" and rng.random() < _BARE_SHARE:
+        return values["text"]
+    prompt = rng.choice(TASKS[task].train)
+    for name, value in values.items():
+        prompt = prompt.replace("{" + name + "}", value)
+    return prompt
+
+
+_Asked = tuple[str, dict[str, str], str]
+
+
+def _vqa(entry: Entry, rng: random.Random) -> list[_Asked]:
+    picked = rng.sample(entry.vqa, min(_VQA_PER_SCENE, len(entry.vqa)))
+    asked: list[_Asked] = [("vqa", {"text": question.text}, question.truth) for question in picked]
+    if rng.random() < _CHOICE_SHARE:
+        choice = entry.choice
+        values = {"text": choice.text, "choices": ", ".join(choice.choices)}
+        asked.append(("vqa_choice", values, choice.choices[choice.correct_choice]))
+    return asked
+
+
+def _pope(entry: Entry, rng: random.Random) -> list[_Asked]:
+    """One thing that is there, and one that is not: half of the time one whose colour and shape both are."""
+    scene = entry.scene
+    absent = absent_names(scene)
+    colors, shapes = scene.counts("color"), scene.counts("shape")
+    near = [name for name in absent if name.split()[0] in colors and name.split()[1] in shapes]
+    no = rng.choice(near) if near and rng.random() < 0.5 else rng.choice(absent)
+    place = rng.choice(("image", "picture"))
+    return [
+        ("pope", {"text": f"Is there {with_article(name)} in the {place}?"}, answer)
+        for name, answer in ((rng.choice(scene.names), "yes"), (no, "no"))
+    ]
+
+
+def _regions(entry: Entry, rng: random.Random) -> list[_Asked]:
+    scene = entry.scene
+    boxes = [format_box(normalised_box(item, scene)) for item in scene.objects]
+    named = [(number, text) for number, texts in entry.expressions for text in texts]
+    asked: list[_Asked] = [
+        ("rec", {"text": text}, REC_ANSWER.format(box=boxes[number]))
+        for number, text in rng.sample(named, min(_REC_PER_SCENE, len(named)))
+    ]
+    if entry.expressions:
+        number, texts = rng.choice(entry.expressions)
+        asked.append(("reg", {"box": boxes[number]}, rng.choice(texts)))
+    return asked
+
+
+def tag_prefix(entry: Entry, rng: random.Random) -> str:
+    """LION's prompt with the tags of the sample world's simulated tagger, errors included."""
+    tags = [tag for tag, score in entry.tags if score > 0.5][: rng.randint(0, 12)]
+    listed = f"you are allowed to use or partially use the following tags: [{', '.join(tags)}]. "
+    return "According to <extra_id_0>, " + (listed if rng.random() < 0.8 else "")
+
+
+def scene_in_words(scene: Scene, rng: random.Random) -> str:
+    """The whole scene as a sentence with LION's boxes, objects in random order."""
+    items = rng.sample(scene.objects, len(scene.objects))
+    listed = "; ".join(f"{item.size} {item.name} {format_box(normalised_box(item, scene))}" for item in items)
+    return f"{scene.background} background; {listed}. "
+
+
+def vocabulary_texts(entries: Iterable[Entry], rng: random.Random) -> Iterator[str]:
+    """Texts with every word that the tokenizers must know as one token."""
+    words = (*SHAPES, *COLORS, *BACKGROUNDS, *_SIZES, "center", "background")
+    for _ in range(50):  # often enough to be merged before any rarer word
+        yield " ".join(words)
+    for phrasings in TASKS.values():
+        yield from (*phrasings.train, phrasings.evaluate) * 3
+    for entry in entries:
+        for question in questions(entry, rng):
+            yield from (question.prompt, question.answer)
+        yield from entry.captions
+        yield tag_prefix(entry, rng)
+        yield scene_in_words(entry.scene, rng)

@@ -1,0 +1,289 @@
+"""A small T5 that learns from text alone to answer questions about scenes that are described to it."""
+
+import dataclasses
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from tokenizers import decoders, pre_tokenizers
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import BatchEncoding, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from models.lion.vocabulary import t5_vocabulary
+from pipelines.pretraining.config import LanguageSettings
+from pipelines.pretraining.corpus import (
+    SHARES,
+    Kind,
+    Question,
+    questions_of,
+    scene_in_words,
+    tag_prefix,
+    vocabulary_texts,
+)  # fmt: skip
+from pipelines.pretraining.phrases import FORMS, WORDS, Form, PhraseReader, gridded, listed
+from pipelines.pretraining.world import HELD_OUT, cached_entry, entry
+from pipelines.sample_world.entries import Entry
+from pipelines.training.data import Batch
+from pipelines.training.order import Draw
+from pipelines.training.task import Output
+
+SOFT_TOKEN = "<extra_id_0>"
+_BOX_PIECES = ("[0.", ",0.")
+_SLOTS = (6, 8, 12, 16)
+_MOST_NOISE = 0.5  # of the phrases' root mean square
+_VOCABULARY_SCENES = 300
+
+
+def tokenizer(settings: LanguageSettings, seed: int) -> PreTrainedTokenizerFast:
+    """T5's tokenizer over the sample world's words; each digit is a token."""
+    return _tokenizer(settings.vocabulary, settings.small_fraction, seed)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(vocabulary: int, small_fraction: float, seed: int) -> PreTrainedTokenizerFast:
+    rng = random.Random(f"vocabulary/{seed}")
+    scenes = (entry(seed, index, small_fraction) for index in range(_VOCABULARY_SCENES))
+    made = t5_vocabulary(vocabulary_texts(scenes, rng), vocabulary)
+    # A box is a third shorter with these, and each digit still a token of its own. What follows an added token must not
+    # be taken for the start of a word.
+    made.add_tokens(list(_BOX_PIECES))
+    backend = made.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="first"),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Punctuation(),
+        ]
+    )
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
+    return made
+
+
+def padded(tokens: PreTrainedTokenizerFast, texts: Sequence[str]) -> BatchEncoding:
+    """`input_ids` and `attention_mask` (B, T). Encoding and padding apart: a padding encoder is not safe to share
+    between the loader's threads."""
+    return tokens.pad({"input_ids": tokens(list(texts))["input_ids"]}, return_tensors="pt")
+
+
+def word_ids(tokens: PreTrainedTokenizerFast) -> dict[str, int]:
+    """The id of each word that phrases are made of.
+
+    Raises:
+        ValueError: a word is several tokens.
+    """
+    found = {word: tokens(word, add_special_tokens=False)["input_ids"] for word in WORDS}
+    if broken := [word for word, ids in found.items() if len(ids) != 1]:
+        raise ValueError(f"The tokenizer splits {', '.join(broken)}; raise language.vocabulary.")
+    return {word: ids[0] for word, ids in found.items()}
+
+
+def t5_config(settings: LanguageSettings, vocabulary: int) -> T5Config:
+    """The T5's sizes, with the activation and the untied, unscaled head that LION runs Flan-T5 with."""
+    config = T5Config(
+        vocab_size=vocabulary,
+        d_model=settings.width,
+        d_kv=settings.width // settings.heads,
+        d_ff=settings.feed_forward,
+        num_heads=settings.heads,
+        num_layers=settings.encoder_layers,
+        num_decoder_layers=settings.decoder_layers,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        pad_token_id=0,
+        eos_token_id=1,
+        relative_attention_max_distance=64,
+    )
+    config.decoder_start_token_id = 0  # type: ignore[attr-defined]
+    config.dense_act_fn = "gelu"
+    config.scale_decoder_outputs = False
+    return config
+
+
+class Reader(nn.Module):
+    """A T5 whose input is phrases, then text."""
+
+    def __init__(self, t5: T5ForConditionalGeneration, phrases: PhraseReader, soft_token: int) -> None:
+        super().__init__()
+        self.t5, self.phrases, self.soft_token = t5, phrases, soft_token
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Embeddings and mask of [phrases ; text]."""
+        embeddings = self.t5.shared(batch["input_ids"])
+        mask = batch["attention_mask"]
+        if "soft_noise" in batch:
+            soft = (batch["input_ids"] == self.soft_token)[..., None]
+            embeddings = torch.where(soft, batch["soft_noise"][:, None], embeddings)
+        if "phrase_ids" in batch:
+            named = {name: batch[name] for name in batch if name.startswith("phrase_")}
+            spoken = self.phrases(self.t5.shared, **{n: v for n, v in named.items() if n != "phrase_noise"})
+            if "phrase_noise" in batch:
+                spoken = spoken + batch["phrase_noise"] * spoken.detach().pow(2).mean().sqrt()
+            embeddings = torch.cat([spoken, embeddings], dim=1)
+            mask = torch.cat([mask.new_ones(spoken.shape[:2]), mask], dim=1)
+        return embeddings, mask
+
+    def forward(self, **batch: Tensor) -> Tensor:
+        """Loss of each answer token, (B, T); 0 at padding."""
+        embeddings, mask = self.inputs(batch)
+        output = self.t5(inputs_embeds=embeddings, attention_mask=mask, labels=batch["labels"])
+        logits = output.logits.transpose(1, 2)
+        return functional.cross_entropy(logits, batch["labels"], ignore_index=-100, reduction="none")
+
+
+class SceneTexts:
+    """Bundles of questions. A sample of the loop is a whole bundle: questions of one kind and one way to describe the
+    scene, so that nothing is padded much and short answers are not drowned by long ones."""
+
+    ratios = None
+
+    def __init__(self, settings: LanguageSettings, seed: int, tokens: PreTrainedTokenizerFast) -> None:
+        self._settings, self._seed, self._tokens = settings, seed, tokens
+        self._reader = PhraseReader(1, word_ids(tokens))
+        bundles = settings.loop.steps or 1
+        self.pools = (bundles * settings.loop.batch_size,)
+        self.validation = [Draw(1, index, 0) for index in range(settings.validation_bundles)]
+
+    def load(self, draw: Draw) -> dict[str, Tensor]:
+        """The bundle of a number; those of pool 1 are about held-out scenes and without noise."""
+        rng = random.Random(f"bundle/{self._seed}/{draw.pool}/{draw.epoch}/{draw.index}")
+        held_out = draw.pool == 1
+        kind: Kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
+        form = rng.choices(FORMS, self._settings.form_shares)[0]
+        count = self._settings.bundle // ((1 if kind == "short" else 2) * (2 if form == "words" else 1))
+        asked = questions_of(kind, self._entries(rng, held_out), count, rng)
+        return self.tensors(asked, form, rng, noisy=not held_out)
+
+    def _entries(self, rng: random.Random, held_out: bool) -> Iterator[Entry]:
+        base, count = (HELD_OUT, 500) if held_out else (0, self._settings.scenes)
+        while True:
+            yield cached_entry(self._seed, base + rng.randrange(count), self._settings.small_fraction)
+
+    def tensors(self, asked: Sequence[Question], form: Form, rng: random.Random, noisy: bool) -> dict[str, Tensor]:
+        """Questions with their scenes described in one form."""
+        tagged = noisy and form != "words" and rng.random() < self._settings.tagged_share
+        texts = [
+            (tag_prefix(one.entry, rng) if tagged else "")
+            + (scene_in_words(one.entry.scene, rng) if form == "words" else "")
+            + one.prompt
+            for one in asked
+        ]
+        prompt = padded(self._tokens, texts)
+        answer = padded(self._tokens, [one.answer for one in asked])
+        batch: dict[str, Tensor] = {
+            "input_ids": prompt["input_ids"],
+            "attention_mask": prompt["attention_mask"],
+            "labels": answer["input_ids"].masked_fill(answer["attention_mask"] == 0, -100),
+        }
+        chance = torch.Generator().manual_seed(rng.getrandbits(60))
+        if tagged and rng.random() < 0.7:  # whatever stands at the soft prompt's place must not disturb
+            batch["soft_noise"] = torch.randn(len(asked), self._settings.width, generator=chance)
+        if form != "words":
+            slots = rng.choice(_SLOTS) if noisy else _SLOTS[1]
+            grid = self._settings.grid
+            phrases = [
+                (listed(one.entry.scene, slots, rng, noisy) if form in ("list", "both") else [])
+                + (gridded(one.entry.scene, grid, rng, noisy) if form in ("grid", "both") else [])
+                for one in asked
+            ]
+            batch |= self._reader.tensors(phrases)
+            if noisy:
+                size = (len(asked), len(phrases[0]), self._settings.width)
+                much = torch.rand(len(asked), 1, 1, generator=chance) * _MOST_NOISE
+                batch["phrase_noise"] = torch.randn(size, generator=chance) * much
+        return batch
+
+    def collate(self, samples: Sequence[dict[str, Tensor]]) -> Batch:
+        """One bundle; several do not fit into one batch, as their lengths differ."""
+        (bundle,) = samples
+        answer_tokens = int((bundle["labels"] != -100).sum())
+        return Batch(bundle, 1.0, ("bundle",), int(bundle["attention_mask"].sum()) + answer_tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageTask:
+    """The T5's pre-training, as the loop of `pipelines.training` runs it."""
+
+    settings: LanguageSettings
+    seed: int
+
+    base: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    groups: Sequence[str] = ("language",)
+
+    def build(self) -> Reader:
+        """The T5 with random weights."""
+        tokens = tokenizer(self.settings, self.seed)
+        t5 = T5ForConditionalGeneration(t5_config(self.settings, len(tokens)))
+        untie_head(t5)
+        nn.init.normal_(t5.lm_head.weight, std=self.settings.width**-0.5)
+        reader = PhraseReader(self.settings.width, word_ids(tokens))
+        return Reader(t5, reader, _soft_id(tokens))
+
+    def group_of(self, name: str) -> str:
+        """All of it is one group."""
+        return "language"
+
+    def data(self) -> SceneTexts:
+        """The questions."""
+        return SceneTexts(self.settings, self.seed, tokenizer(self.settings, self.seed))
+
+    def forward(self, model: Any, batch: Batch) -> Output:
+        """Mean loss per answer token of the bundle."""
+        losses = model(**batch.tensors)
+        counted = batch.tensors["labels"] != -100
+        sums = {"nats": losses.detach().sum().double(), "answer_tokens": counted.sum().double()}
+        return Output(losses.sum() / counted.sum(), sums)
+
+    def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Perplexity per answer token on held-out scenes."""
+        return {"perplexity": float(torch.exp(sums["nats"] / sums["answer_tokens"]))}
+
+    def save(self, model: nn.Module, folder: str) -> None:
+        """The T5's folder with its tokenizer; the phrase reader beside it, to measure the T5 again."""
+        assert isinstance(model, Reader)
+        save_reader(model, tokenizer(self.settings, self.seed), folder)
+
+
+def untie_head(t5: T5ForConditionalGeneration) -> None:
+    """Gives a T5 built by transformers 5, which always ties it, a head of its own."""
+    t5.lm_head.weight = nn.Parameter(t5.lm_head.weight.detach().clone())
+    t5.config.tie_word_embeddings = False
+
+
+def _soft_id(tokens: PreTrainedTokenizerFast) -> int:
+    return int(tokens.convert_tokens_to_ids(SOFT_TOKEN))  # type: ignore[arg-type]
+
+
+PHRASES_FILE = "phrases.safetensors"
+
+
+def save_reader(reader: Reader, tokens: PreTrainedTokenizerFast, folder: str) -> None:
+    """Writes weights, configuration and tokenizer."""
+    from safetensors.torch import save_file
+
+    os.makedirs(folder, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in reader.t5.state_dict().items() if "embed_tokens" not in name}
+    reader.t5.config.save_pretrained(folder)
+    save_file(weights, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    save_file(reader.phrases.state_dict(), os.path.join(folder, PHRASES_FILE))
+    tokens.save_pretrained(folder)
+
+
+def load_reader(folder: str) -> tuple[Reader, PreTrainedTokenizerFast]:
+    """The T5 of a folder with its phrase reader and tokenizer, in float32 and eval mode."""
+    from safetensors.torch import load_file
+
+    tokens = PreTrainedTokenizerFast.from_pretrained(folder)
+    config = T5Config.from_pretrained(folder)
+    config.scale_decoder_outputs = False
+    t5 = T5ForConditionalGeneration(config)
+    untie_head(t5)
+    weights = {name: value.float() for name, value in load_file(os.path.join(folder, "model.safetensors")).items()}
+    weights |= dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"), weights["shared.weight"])
+    t5.load_state_dict(weights)
+    phrases = PhraseReader(config.d_model, word_ids(tokens))
+    phrases.load_state_dict({n: v.float() for n, v in load_file(os.path.join(folder, PHRASES_FILE)).items()})
+    return Reader(t5, phrases, _soft_id(tokens)).eval(), tokens
