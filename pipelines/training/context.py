@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ def current() -> Context:
 
 
 @contextlib.contextmanager
-def threads(count: int | None) -> Any:
+def threads(count: int | None) -> Iterator[None]:
     """PyTorch's threads for a while; Ray's workers begin with one."""
     before = torch.get_num_threads()
     if count:

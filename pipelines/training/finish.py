@@ -68,8 +68,6 @@ def train_and_register(training: Training, folder: StepFolder) -> dict[str, Any]
     write_history(history, folder)
     metrics = result_metrics(history, chosen)
     version = publish(training, folder, run_id, metrics)
-    if not loop.keep_after:
-        storage.delete_folder(job.checkpoints)
     return {
         "rows": state.samples,
         "files": describe_files(folder),

@@ -54,6 +54,8 @@ def launch(job: Job, config: LaunchConfig, ray: RayConfig) -> None:
     Raises:
         UserError: the plan cannot be scheduled, the workers failed too often, or the training says what to change.
     """
+    if job.loop.trace and storage.is_remote(job.folder):
+        raise UserError(f"loop.trace appends to local files, which {job.folder} is not; leave it out.")
     if config.launcher == "local":
         _locally(dataclasses.replace(job, threads=config.cpus_per_worker or _share(config.workers)), config)
     else:

@@ -90,6 +90,7 @@ class Training:
         self.checkpoints, self.identity, self.callbacks = checkpoints, identity, list(callbacks)
         self.history: list[Record] = []
         self.best: tuple[float, int] | None = None
+        self._interval: list[Step] = []  # steps since the last record
 
     def run(self) -> State:
         """Trains to the end and returns the state of the last checkpoint.
@@ -208,7 +209,7 @@ class Training:
 
     def _log(self, step: Step, plan: Plan) -> None:
         """A record every so many steps, with the speed since the last one."""
-        self._interval = [*getattr(self, "_interval", []), step]
+        self._interval.append(step)
         done = step.step + 1
         if done % self.loop.log_every and done not in plan.validations:
             return

@@ -9,7 +9,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.registry import Registry
 from pipelines.steps import StepFolder, StepResult, fingerprint, run_step
-from pipelines.training.config import OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig
+from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.finish import Training, train_and_register
 
 
@@ -37,7 +37,7 @@ def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
         lineage = {f"digest.{name}": digest for name, digest in digests.items()} | parent
         return train_and_register(Training(task, config, "tag_encoder", config.name, registry, lineage), folder)
 
-    return run_step("train_tag_encoder", config, config.out, work, inputs)
+    return _tidied(run_step("train_tag_encoder", config, config.out, work, inputs), config.loop)
 
 
 def train_stage(config: TrainStageConfig) -> StepResult:
@@ -77,13 +77,22 @@ def train_stage(config: TrainStageConfig) -> StepResult:
 
     # Parents count by their weights, wherever they lie and by whatever name they were found.
     identity = dataclasses.replace(config, parents=[], tag_encoder=None)
-    return run_step("train_stage", identity, config.out, work, inputs)
+    return _tidied(run_step("train_stage", identity, config.out, work, inputs), config.loop)
+
+
+def _tidied(result: StepResult, loop: LoopConfig) -> StepResult:
+    """Removes what only an unfinished training needs; not before the manifest is there, so that no crash loses it."""
+    if not loop.keep_after:
+        for name in ("checkpoints", "merged"):
+            storage.delete_folder(storage.join(result.path, name))
+    return result
 
 
 def _merged(first: str, second: str, folder: StepFolder) -> str:
     """The folder of stage 1's and stage 2's LION merged into one; on this machine, because models load from there."""
-    root = tempfile.gettempdir() if storage.is_remote(folder.path) else folder.path
-    target = os.path.join(root, f"merged-{folder.hash[:12]}")
+    target = folder.child("merged")
+    if storage.is_remote(target):
+        target = os.path.join(tempfile.gettempdir(), f"merged-{folder.hash[:12]}")
     if not os.path.isdir(target):
         from pipelines.training.stage import merge_parents
 

@@ -158,10 +158,10 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_else(
     assert (tmp_path / "step-00000001" / "weights.safetensors").stat().st_size < every
 
 
-def test_bf16_keeps_fp32_masters_and_resumes(world: World, lion: str, tag_encoder: str, tmp_path: Path) -> None:
+def test_bf16_keeps_fp32_masters_and_resumes(world: World, tag_encoder: str, tmp_path: Path) -> None:
     whole, seen = Seen(), Seen(stop_after=4)
-    loop = dataclasses.replace(stage_task(world, lion, tag_encoder).settings.loop, precision="bf16")
-    task = stage_task(world, lion, tag_encoder, loop=loop)
+    loop = dataclasses.replace(encoder_task(world, tag_encoder).settings.loop, precision="bf16")
+    task = encoder_task(world, tag_encoder, loop=loop)
     run(task, tmp_path / "whole", whole)
     with pytest.raises(KeyboardInterrupt):
         run(task, tmp_path / "broken", seen)
