@@ -11,7 +11,7 @@ from pipelines import storage, tables
 from pipelines.errors import DataRefused, UserError
 from pipelines.instructions.builder import IMAGE_NOT_TAGGED, Row, TaggedImages, build_rows
 from pipelines.instructions.config import InstructionsConfig, InstructionSet, check
-from pipelines.precompute.shards import write_parquet
+from pipelines.shards import write_parquet
 from pipelines.sources.records import BadRecord
 from pipelines.steps import StepFolder, StepResult, run_step
 
