@@ -17,18 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.serving.signature import Kind, requirements, signature_and_example
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger("lion.registry")
-Kind = Literal["tag_encoder", "lion"]
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SERVING = os.path.join(os.path.dirname(os.path.abspath(__file__)), "serving")
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
-# What a server of the model must have. The versions are those of the process that registers.
-_SERVED_WITH = ("torch", "transformers", "safetensors", "mlflow")
 _MAX_PARAMETER = 6000  # MLflow's own limit of a parameter's length
 _STEP = "lion.step_hash"
 
@@ -195,7 +193,7 @@ class Registry:
         """Logs the folder as a pyfunc model of its run and returns the model's URI."""
         import mlflow
 
-        signature, example = _signature(kind)
+        signature, example = signature_and_example(kind)
         quiet = _environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
         with self._fluent(), quiet, warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
             warnings.simplefilter("ignore", UserWarning)  # MLflow's advice on type hints; there is a signature
@@ -206,7 +204,7 @@ class Registry:
                 code_paths=[os.path.join(_ROOT, "models")],
                 signature=signature,
                 input_example=example,
-                pip_requirements=_requirements(),
+                pip_requirements=requirements(),
                 metadata={"kind": kind},
             )
             if metrics:
@@ -333,28 +331,6 @@ def _local_folder(path: str) -> str:
     raise UserError(
         f"{path} is not a model's folder (it has no config.json); give a folder that save_pretrained wrote."
     )
-
-
-def _signature(kind: Kind) -> tuple[Any, list[dict[str, Any]]]:
-    """What a served model takes and gives, with an example."""
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import Array, ColSpec, DataType, Object, Property, Schema
-
-    tag = Object([Property("tag", DataType.string), Property("score", DataType.double)])
-    tags = ColSpec(Array(tag), "tags", required=kind == "tag_encoder")
-    example_tags = [{"tag": "dog", "score": 0.98}, {"tag": "ball", "score": 0.96}]
-    if kind == "tag_encoder":
-        return ModelSignature(Schema([tags]), Schema([ColSpec(Array(DataType.double))])), [{"tags": example_tags}]
-    text = [ColSpec(DataType.string, name) for name in ("image", "instruction", "level")]
-    one_pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
-    example = [{"image": one_pixel, "instruction": "What is it?", "level": "image", "tags": example_tags}]
-    return ModelSignature(Schema([*text, tags]), Schema([ColSpec(DataType.string)])), example
-
-
-def _requirements() -> list[str]:
-    import importlib.metadata
-
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _SERVED_WITH]
 
 
 def _cache() -> str:
