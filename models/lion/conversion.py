@@ -15,8 +15,9 @@ from transformers import AutoTokenizer, T5Config
 
 from models.lion.checkpoint_files import folder_tensors, read_state_dict
 from models.lion.configuration import LEVELS, LionConfig
+from models.lion.generation import generation_defaults
 from models.lion.groups import FOUNDATIONS, parameter_group
-from models.lion.modeling import LionForConditionalGeneration, generation_defaults
+from models.lion.modeling import LionForConditionalGeneration
 from models.lion.naming import ignored_reason, to_ours, to_released
 from models.lion.processing import SOFT_TOKEN, LionProcessor
 

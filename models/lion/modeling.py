@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
-    GenerationConfig,
     GenerationMixin,
     InstructBlipQFormerModel,
     InstructBlipVisionModel,
@@ -19,7 +18,9 @@ from transformers.models.t5.modeling_t5 import T5Block
 
 from models.lion.adapters import AdaptedT5, StandardStart
 from models.lion.aggregator import AggregatorProjection, VisionAggregator, intermediate_features
-from models.lion.configuration import LEVELS, LionConfig
+from models.lion.checks import check_levels, check_pixels, check_soft_tokens
+from models.lion.configuration import LionConfig
+from models.lion.generation import generation_defaults
 from models.lion.groups import FOUNDATIONS, parameter_group
 from models.tag_encoder import TagEncoder
 
@@ -182,7 +183,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
             ValueError: If the size is another, or a value is NaN or infinite.
         """
         config = self.config
-        self._check_pixels(pixel_values)
+        check_pixels(pixel_values, config.image_size)
         deepest = config.vision_config.num_hidden_layers - 1
         wanted = [deepest] * config.uses_qformer + list(config.aggregator_levels) * config.uses_aggregator
         with torch.set_grad_enabled(
@@ -241,12 +242,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
             projected = self.prompt_projector(_cast(tags, self.prompt_projector)).to(embeddings.dtype)
             vectors.append(projected.view(len(input_ids), prompt.tokens, -1))
         places = input_ids == self.config.soft_prompt_token_id
-        wrong = (places.sum(dim=1) != prompt.soft_tokens).nonzero().flatten().tolist()
-        if wrong:
-            raise ValueError(
-                f"Prompts {wrong} of the batch do not hold <extra_id_0> (id {self.config.soft_prompt_token_id}) "
-                f"{prompt.soft_tokens} times, once for each soft prompt vector; build them with LionProcessor."
-            )
+        check_soft_tokens(places, prompt.soft_tokens)
         return embeddings.masked_scatter(places[..., None], torch.cat(vectors, dim=1))
 
     def encode(
@@ -264,7 +260,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         """
         if inputs.get("pixel_values") is None:
             raise ValueError("LION describes an image: pixel_values is missing.")
-        levels = self._check_levels(levels, len(input_ids))
+        check_levels(levels, len(input_ids), routed=len(self.config.adapters) > 1)
         tags = {name: inputs.get(name) for name in ("tag_input_ids", "tag_attention_mask", "tag_token_weights")}
         visual = self.visual_tokens(
             inputs["pixel_values"], inputs.get("qformer_input_ids"), inputs.get("qformer_attention_mask")
@@ -312,9 +308,17 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         if encoder_outputs is None:
             if input_ids is None:
                 raise ValueError("input_ids is missing: give the prompt, or encoder_outputs.")
-            given = locals()
-            inputs = {name: given[name] for name in _ENCODER_INPUTS}
-            encoder_outputs, attention_mask = self.encode(levels=levels, **inputs)
+            encoder_outputs, attention_mask = self.encode(
+                pixel_values=pixel_values,
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                levels=levels,
+                qformer_input_ids=qformer_input_ids,
+                qformer_attention_mask=qformer_attention_mask,
+                tag_input_ids=tag_input_ids,
+                tag_attention_mask=tag_attention_mask,
+                tag_token_weights=tag_token_weights,
+            )
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.language_model._shift_right(labels)
             decoder_attention_mask = (labels != -100).long()
@@ -356,44 +360,6 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
             kwargs["encoder_outputs"], kwargs["attention_mask"] = self.encode(levels=kwargs.get("levels"), **given)
         with self.language_model.folded_adapters():
             return super().generate(**kwargs)  # type: ignore[misc]
-
-    def _check_levels(self, levels: Tensor | None, batch: int) -> Tensor | None:
-        if levels is None:
-            if len(self.config.adapters) > 1:
-                raise ValueError("levels is missing: the router needs each sample's level, 0 region or 1 image.")
-            return None
-        if levels.shape != (batch,) or levels.is_floating_point():
-            raise ValueError(f"levels is {levels.dtype} {tuple(levels.shape)}; give int64 of shape ({batch},).")
-        if levels.device.type == "cpu" and not ((levels >= 0) & (levels < len(LEVELS))).all():
-            raise ValueError(f"levels is {levels.tolist()}; a level is 0 (region) or 1 (image).")
-        return levels
-
-    def _check_pixels(self, pixel_values: Tensor) -> None:
-        size = self.config.image_size
-        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
-            raise ValueError(
-                f"pixel_values is {tuple(pixel_values.shape)}; this LION reads (batch, 3, {size}, {size}). "
-                "LionProcessor resizes images to that."
-            )
-        if pixel_values.device.type != "meta":
-            bad = (~torch.isfinite(pixel_values).flatten(1).all(dim=1)).nonzero().flatten().tolist()
-            if bad:
-                raise ValueError(f"pixel_values of samples {bad} hold NaN or infinity; mend or leave out these images.")
-
-
-def generation_defaults(config: LionConfig) -> GenerationConfig:
-    """LION's published way to generate: beam 5, repetition penalty 1.5, up to 256 tokens."""
-    return GenerationConfig(
-        num_beams=5,
-        do_sample=False,
-        max_new_tokens=256,
-        min_length=1,
-        repetition_penalty=1.5,
-        length_penalty=1.0,
-        pad_token_id=config.pad_token_id,
-        eos_token_id=config.eos_token_id,
-        decoder_start_token_id=config.decoder_start_token_id,
-    )
 
 
 def _projector(tag_width: int, text_width: int, tokens: int, kind: str) -> nn.Module:
