@@ -161,9 +161,7 @@ class RamForImageTagging(PreTrainedModel):
         chunks = self._label_queries().split(tag_chunk)
         return torch.cat([self.fc(self.tagging_head(queries, image_embeds)).squeeze(-1) for queries in chunks], dim=1)
 
-    def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, tag_chunk: int | None = None, **kwargs: Any
-    ) -> RamOutput:
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, tag_chunk: int | None = None) -> RamOutput:
         """Logits of every tag.
 
         Args:
