@@ -30,6 +30,7 @@ Notation = Literal["lion", "markdown", "kosmos2"]
 
 DECIMALS = 3
 KOSMOS2_GRID = 32
+_SNAP = 0.51 * 10**-DECIMALS * KOSMOS2_GRID  # cells: a little more than rounding to three decimals can move a corner
 _OVERSHOOT = 0.5  # how far beyond the image a number on the 0-1 scale may lie and still be meant as one
 
 # Every repetition is bounded, so that matching stays linear in the text's length whatever a model writes.
@@ -75,12 +76,37 @@ def format_box(box: Sequence[float]) -> str:
 
 
 def format_coordinates(box: Sequence[float]) -> str:
-    """`x1,y1,x2,y2` with three decimals: the inside of every notation that we write."""
+    """`x1,y1,x2,y2` with three decimals: the inside of every notation that writes numbers."""
+    return ",".join(f"{value:.{DECIMALS}f}" for value in clip(_checked(box)))
+
+
+def format_patches(box: Sequence[float]) -> str:
+    """The location tokens of Kosmos-2 (arXiv 2306.14824): the cells that hold the top left and the bottom right corner.
+
+    Rounding: reading the tokens gives the centres of these cells, so that a side moves by half a cell (1/64) at most;
+    where both cells share a row or a column it gives whole cells, and a side moves by a cell (1/32) at most. A corner
+    within the rounding of three decimals from the border of a cell counts as on it, so that tokens turned into LION's
+    notation and back stay the same.
+
+    Args:
+        box: x1, y1, x2, y2, normalised; cut to the image first.
+
+    Raises:
+        ValueError: not four finite numbers, or swapped corners.
+    """
+    x1, y1, x2, y2 = clip(_checked(box))
+    left, top = (min(math.floor(value * KOSMOS2_GRID + _SNAP), KOSMOS2_GRID - 1) for value in (x1, y1))
+    right, bottom = (math.ceil(value * KOSMOS2_GRID - 1 - _SNAP) for value in (x2, y2))
+    right, bottom = max(right, left), max(bottom, top)
+    return f"<patch_index_{top * KOSMOS2_GRID + left:04d}><patch_index_{bottom * KOSMOS2_GRID + right:04d}>"
+
+
+def _checked(box: Sequence[float]) -> Sequence[float]:
     if len(box) != 4 or not all(math.isfinite(value) for value in box):
         raise ValueError(f"A box is four finite numbers x1, y1, x2, y2, but this is {list(box)}.")
     if box[2] < box[0] or box[3] < box[1]:
         raise ValueError(f"The corners of {list(box)} are swapped; a box is x1, y1, x2, y2 with x1 <= x2 and y1 <= y2.")
-    return ",".join(f"{value:.{DECIMALS}f}" for value in clip(box))
+    return box
 
 
 def clip(box: Sequence[float]) -> Box:

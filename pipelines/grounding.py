@@ -1,20 +1,20 @@
 r"""Grounded text: phrases tied to boxes, in LION's notation and as Markdown links, each turned into the other.
 
-* Markdown link (Kosmos-2, arXiv 2306.14824): `[a black cat](0.440,0.060,0.650,0.367) on a sofa`. Reading also takes
-  `[phrase]([x1,y1,x2,y2])` and Kosmos-2's location tokens between the round brackets.
+* Markdown link (Kosmos-2, arXiv 2306.14824): `[a black cat](0.440,0.060,0.650,0.367) on a sofa`, or with Kosmos-2's
+  location tokens between the round brackets. Reading takes both, and `[phrase]([x1,y1,x2,y2])`.
 * LION (arXiv 2311.11860): `a black cat [0.440,0.060,0.650,0.367]`. A phrase is all the text since the box before it;
   where it begins later, it is marked as `<p>phrase</p> [box]`, as Kosmos-2 and MiniGPT-v2 mark phrases. So nothing is
   lost on the way to Markdown and back, and plain LION text is read too.
 
 A backslash stands before a bracket, a `<` or a backslash of the text itself (`\[`); other backslashes are only text.
-Boxes keep three decimals.
+Numbers keep three decimals; what location tokens keep is said in `pipelines.boxes.format_patches`.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipelines.boxes import Box, ParsedBox, find_boxes, format_box, format_coordinates
+from pipelines.boxes import Box, Notation, ParsedBox, find_boxes, format_box, format_coordinates, format_patches
 
 _SPECIAL = re.compile(r"([\\\[\]<])")
 _ESCAPED = re.compile(r"\\([\\\[\]<])")
@@ -29,15 +29,28 @@ class Span:
     box: Box | None = None
 
 
-def to_markdown(spans: Sequence[Span]) -> str:
-    """Spans as text with Markdown links.
+def write(spans: Sequence[Span], notation: Notation) -> str:
+    """Spans in a notation: `lion`, `markdown` (links with numbers) or `kosmos2` (links with location tokens).
 
     Raises:
         ValueError: a box is not four finite numbers in order.
     """
+    return to_lion(spans) if notation == "lion" else to_markdown(spans, tokens=notation == "kosmos2")
+
+
+def to_markdown(spans: Sequence[Span], tokens: bool = False) -> str:
+    """Spans as text with Markdown links.
+
+    Args:
+        spans: the text.
+        tokens: Kosmos-2's location tokens instead of numbers.
+
+    Raises:
+        ValueError: a box is not four finite numbers in order.
+    """
+    inside = format_patches if tokens else format_coordinates
     return "".join(
-        _escape(span.text) if span.box is None else f"[{_escape(span.text)}]({format_coordinates(span.box)})"
-        for span in spans
+        _escape(span.text) if span.box is None else f"[{_escape(span.text)}]({inside(span.box)})" for span in spans
     )
 
 
@@ -102,9 +115,9 @@ def markdown_to_lion(text: str) -> str:
     return to_lion(from_markdown(text))
 
 
-def lion_to_markdown(text: str) -> str:
-    """A text in LION's notation with Markdown links."""
-    return to_markdown(from_lion(text))
+def lion_to_markdown(text: str, tokens: bool = False) -> str:
+    """A text in LION's notation with Markdown links, of numbers or of Kosmos-2's location tokens."""
+    return to_markdown(from_lion(text), tokens)
 
 
 def merged(spans: Sequence[Span]) -> list[Span]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ray.data import DataContext, Dataset
 
 T = TypeVar("T")
+Proof = dict[str, Any]
+"""What a shard's last stage says of it: its number, its counts, its `files`."""
 _BAD_RECORDS_A_FILE = 10_000
 
 
@@ -129,7 +131,7 @@ class ShardSet:
         """The index, or None where the source has not been cut to the end."""
         return ShardIndex(**storage.read_json(self.index_file)) if storage.exists(self.index_file) else None
 
-    def proofs(self, done: Iterable[int]) -> list[dict[str, Any]]:
+    def proofs(self, done: Iterable[int]) -> list[Proof]:
         """The proofs of shards, in the order given."""
         with ThreadPoolExecutor(16) as pool:
             return list(pool.map(lambda shard: storage.read_json(self.done_file(shard)), done))
@@ -216,7 +218,7 @@ def from_items(items: Sequence[Mapping[str, Any]]) -> "Dataset":
     return ray.data.from_items([dict(item) for item in items], override_num_blocks=len(items))
 
 
-def run(make_dataset: Callable[[], "Dataset"]) -> Generator[dict[str, Any], None, None]:
+def run(make_dataset: Callable[[], "Dataset"]) -> Generator[Proof, None, None]:
     """Runs a dataset whose last stage gives a column `proof` (JSON), and yields the proofs as they come, in any order.
 
     Closing the iterator ends the pipeline; what was committed stays. The caller's own Ray Data is not changed.

@@ -1,152 +1,240 @@
-"""Instructions as a step: set by set, each finished set kept when the step is stopped."""
+"""Instructions as a step: cut the question files, index the images, build what is missing, draw the card, publish."""
 
 import dataclasses
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipelines import storage, tables
+from pipelines import shards, storage, tables
 from pipelines.errors import DataRefused, UserError
-from pipelines.instructions.builder import IMAGE_NOT_TAGGED, Row, TaggedImages, build_rows
+from pipelines.instructions.builder import EVALUATION_IMAGE, IMAGE_NOT_TAGGED, Wording
 from pipelines.instructions.config import InstructionsConfig, InstructionSet, check
-from pipelines.shards import write_parquet
-from pipelines.sources.records import BadRecord
+from pipelines.runtime import ray_session, require_resources
+from pipelines.shards import Proof, ShardIndex
 from pipelines.steps import StepFolder, StepResult, run_step
 
 log = logging.getLogger("lion.instructions")
+CARD = "card.html"
 _PROGRESS_SECONDS = 5.0
+_NOT_BAD = (IMAGE_NOT_TAGGED, EVALUATION_IMAGE)
 
 
 def instructions(config: InstructionsConfig) -> StepResult:
-    """Builds the table, or continues with the sets that are missing, or finds it done.
+    """Builds the table, or continues with the shards that are missing, or finds it done.
 
-    Leaves `instructions/*.parquet` (tables.INSTRUCTIONS), `quarantine/*.parquet` (tables.QUARANTINE) and the manifest.
+    Leaves `instructions/*.parquet` (tables.INSTRUCTIONS), `quarantine/*.parquet` (tables.QUARANTINE), `card.html` and
+    the manifest.
 
     Raises:
         UserError: a wrong configuration or path, or a set without a single usable row.
         DataRefused: more of the annotations are bad than `max_bad_fraction`.
     """
     check(config)
+    config = _absolute(config)
     inputs = {"tagged": config.tagged}
+    if config.tokenizer:
+        inputs["tokenizer"] = config.tokenizer
     for entry in config.sets:
         inputs.update({f"{entry.name}.{name}": path for name, path in entry.paths().items()})
     # Files count by their content: the inputs' digests stand for the paths in the step's identity.
-    sets = [dataclasses.replace(entry, annotations=None, questions=None, instances=None) for entry in config.sets]
-    identity = dataclasses.replace(config, sets=sets)
-    return run_step("instructions", identity, config.out, lambda folder: _build(config, folder), inputs)
+    identity = dataclasses.replace(config, sets=[entry.without_places() for entry in config.sets])
+
+    def work(folder: StepFolder) -> Mapping[str, Any]:
+        with ray_session(config.ray):
+            require_resources({"CPU": 1}, "A build of instructions")
+            return _Build(config, folder.path).work()
+
+    return run_step("instructions", identity, config.out, work, inputs, version=2)
 
 
-def _build(config: InstructionsConfig, folder: StepFolder) -> Mapping[str, Any]:
-    images: TaggedImages | None = None
-    proofs = []
-    for entry in config.sets:
-        proof = _finished(folder, entry)
-        if proof is None:
-            images = TaggedImages(config.tagged) if images is None else images
-            proof = _SetWriter(config, entry, folder).write(images)
-        proofs.append(proof)
-    counts, reasons = Counter[str](), Counter[str]()
-    for proof in proofs:
-        counts.update({"rows": proof["rows"]})
-        reasons.update(proof["reasons"])
-    missing = reasons[IMAGE_NOT_TAGGED]
-    bad = reasons.total() - missing
-    share = bad / max(1, bad + counts["rows"])
-    if share > config.max_bad_fraction:
-        listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common() if reason != IMAGE_NOT_TAGGED)
-        raise DataRefused(
-            f"{share:.2%} of the annotations are bad ({listed}), more than max_bad_fraction "
-            f"{config.max_bad_fraction:.2%}; see {folder.child('quarantine')}, or accept more."
-        )
-    return {
-        "rows": counts["rows"],
-        "summary": {
-            "quarantined": bad,
-            "images_not_tagged": missing,
-            "sets": {proof["name"]: proof["rows"] for proof in proofs},
-        },
-        "reasons": dict(sorted(reasons.items())),
-        "sets": [{key: value for key, value in proof.items() if key != "files"} for proof in proofs],
-        "schema": {field.name: str(field.type) for field in tables.INSTRUCTIONS},
-        "files": [file for proof in proofs for file in proof["files"]],
-    }
+def _absolute(config: InstructionsConfig) -> InstructionsConfig:
+    """The configuration with paths that mean the same in every worker, those of second files filled in."""
+    sets = [entry.absolute() for entry in config.sets]
+    tokenizer = storage.absolute(config.tokenizer) if config.tokenizer else ""
+    return dataclasses.replace(config, tagged=storage.absolute(config.tagged), tokenizer=tokenizer, sets=sets)
 
 
-def _proof_path(folder: StepFolder, entry: InstructionSet) -> str:
-    return folder.child("progress", f"{entry.name}.json")
+class _Build:
+    """One execution of the step inside a Ray session."""
 
+    def __init__(self, config: InstructionsConfig, folder: str) -> None:
+        self.config, self.folder = config, folder
 
-def _finished(folder: StepFolder, entry: InstructionSet) -> dict[str, Any] | None:
-    """What a set left, where it was written to its end; its files were written before that."""
-    path = _proof_path(folder, entry)
-    return storage.read_json(path) if storage.exists(path) else None
+    def work(self) -> dict[str, Any]:
+        """Does what is missing and returns the manifest's entries."""
+        from pipelines.instructions.card import write_card
 
-
-class _SetWriter:
-    """Writes one set as Parquet parts, in the memory of one part."""
-
-    def __init__(self, config: InstructionsConfig, entry: InstructionSet, folder: StepFolder) -> None:
-        self._config, self._entry, self._folder = config, entry, folder
-        self._rows: list[Row] = []
-        self._bad: list[dict[str, Any]] = []
-        self._files: list[dict[str, Any]] = []
-        self._parts = Counter[str]()
-        self._tasks = Counter[str]()
-        self._reasons = Counter[str]()
-
-    def write(self, images: TaggedImages) -> dict[str, Any]:
-        """Writes all parts, then the proof that the set is done.
-
-        Raises:
-            UserError: not a single row could be used.
-        """
-        left_out = Counter[str]()
-        shown = time.monotonic()
-        for found in build_rows(self._entry, images, self._config.seed, left_out):
-            self._add(found)
-            if time.monotonic() - shown > _PROGRESS_SECONDS:
-                shown = time.monotonic()
-                log.info("%s: %d rows, %d set aside", self._entry.name, self._tasks.total(), self._reasons.total())
-        self._flush("instructions", self._rows)
-        self._flush("quarantine", self._bad)
-        if not self._tasks:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in self._reasons.most_common())
-            split = f" in split {self._entry.split!r}" if self._entry.split else ""
-            raise UserError(
-                f"Set {self._entry.name!r} gave no row{split} ({reasons or 'its files hold none'}); "
-                f"check its files and split, and that `tagged` holds its images."
-            )
-        proof = {
-            "name": self._entry.name,
-            "mode": self._entry.mode,
-            "rows": self._tasks.total(),
-            "tasks": dict(self._tasks),
-            "reasons": dict(sorted(self._reasons.items())),
-            "left_out": dict(left_out),
-            "files": self._files,
+        indices = self._cut()
+        images = self._index()
+        proofs = self._rows(indices)
+        summaries = [self._summary(entry, indices[entry.name], proofs[entry.name]) for entry in self._built()]
+        _require_rows(self._built(), summaries)
+        counts = _totals(summaries)
+        _refuse_bad(counts, self.config.max_bad_fraction, self.folder)
+        (card,) = shards.in_tasks(write_card, [(self.folder, self.config, summaries, images)])
+        return {
+            "rows": counts["rows"],
+            "summary": {
+                "quarantined": counts["bad"],
+                "images_not_tagged": counts["reasons"][IMAGE_NOT_TAGGED],
+                "evaluation_rows_kept_out": counts["reasons"][EVALUATION_IMAGE],
+                "sets": {summary["name"]: summary["rows"] for summary in summaries},
+                "card": storage.join(self.folder, CARD),
+            },
+            "reasons": dict(sorted(counts["reasons"].items())),
+            "sets": summaries,
+            "images": images,
+            **card,
+            "schema": {field.name: str(field.type) for field in tables.INSTRUCTIONS},
+            "files": [
+                *(file for entry in self._built() for proof in proofs[entry.name] for file in proof["files"]),
+                *(file for entry in self._built() for file in indices[entry.name].files),
+            ],
         }
-        storage.write_json(_proof_path(self._folder, self._entry), proof)
-        log.info("%s: %d rows, %d set aside", self._entry.name, self._tasks.total(), self._reasons.total())
-        return proof
 
-    def _add(self, found: Row | BadRecord) -> None:
-        if isinstance(found, BadRecord):
-            self._reasons[found.reason] += 1
-            self._bad.append(dataclasses.asdict(found))
-            if len(self._bad) == self._config.part_rows:
-                self._flush("quarantine", self._bad)
-            return
-        self._tasks[found["task"]] += 1
-        self._rows.append(found)
-        if len(self._rows) == self._config.part_rows:
-            self._flush("instructions", self._rows)
+    def _built(self) -> list[InstructionSet]:
+        """The sets that give rows."""
+        return [entry for entry in self.config.sets if entry.mode != "keep_out"]
 
-    def _flush(self, kind: str, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            schema = tables.INSTRUCTIONS if kind == "instructions" else tables.QUARANTINE
-            name = f"{kind}/{self._entry.name}-{self._parts[kind]:05d}.parquet"
-            self._files.append(write_parquet(self._folder.path, name, tables.to_table(rows, schema)))
-            self._parts[kind] += 1
-            rows.clear()
+    def _cut(self) -> dict[str, ShardIndex]:
+        """Cuts every set in a Ray task, so that the driver's memory is not in it."""
+        from pipelines.instructions.questions import cut_set, was_cut
+
+        found = {entry.name: was_cut(entry, self.folder) for entry in self.config.sets}
+        missing = [entry for entry in self.config.sets if found[entry.name] is None]
+        cut = shards.in_tasks(cut_set, [(entry, self.folder, self.config.shard_rows) for entry in missing])
+        found |= {entry.name: index for entry, index in zip(missing, cut, strict=True)}
+        return {name: index for name, index in found.items() if index is not None}
+
+    def _index(self) -> dict[str, int]:
+        """Makes the index of images and the table of evaluation images; says what there is."""
+        from pipelines.instructions import images, leakage
+
+        files = images.tagged_files(self.config.tagged)
+        (known,) = shards.in_tasks(leakage.count_evaluation_images, [(self.folder, self.config.sets)])
+        training = any(entry.mode == "train" for entry in self.config.sets)
+        if training and not known:
+            log.warning(
+                "No evaluation split is named, so that none is kept out of training; add sets of mode keep_out."
+            )
+        stage = images.IndexImages(self.folder, files, bool(known) and training, self.config.tokenizer)
+        pieces = images.shard_set(self.folder)
+        missing = [{"shard": shard} for shard in sorted(set(range(len(files))) - pieces.done())]
+        if missing:
+            _drain(missing, stage.__call__, lambda proof: f"{proof['rows']} images indexed", len(files))
+            (_,) = shards.in_tasks(images.join_index, [(self.folder, len(files))])
+        elif not storage.exists(storage.join(self.folder, images.INDEX)):
+            (_,) = shards.in_tasks(images.join_index, [(self.folder, len(files))])
+        (digests,) = shards.in_tasks(leakage.join_evaluation, [(self.folder, self.config.sets)])
+        proofs = pieces.proofs(range(len(files)))
+        return {
+            "tagged": sum(proof["rows"] for proof in proofs),
+            "unreadable": sum(proof["unreadable"] for proof in proofs),
+            "evaluation": known,
+            "evaluation_digests": digests,
+        }
+
+    def _rows(self, indices: Mapping[str, ShardIndex]) -> dict[str, list[Proof]]:
+        """The proofs of every set's shards in order, the missing ones computed."""
+        from pipelines.instructions.questions import shard_set
+        from pipelines.instructions.stages import BuildShard
+
+        missing = []
+        for number, entry in enumerate(self.config.sets):
+            todo = set(range(indices[entry.name].shards)) - shard_set(self.folder, entry).done()
+            missing += [{"set": number, "shard": shard} for shard in sorted(todo)]
+        total = sum(index.shards for index in indices.values())
+        log.info("%d of %d shards to build", len(missing), total)
+        if missing:
+            wording = Wording(self.config.seed, self.config.notation)
+            stage = BuildShard(
+                self.folder, self.config.sets, wording, self.config.evaluation_images, self.config.tokenizer
+            )
+            _drain(missing, stage.__call__, lambda proof: f"{proof['rows']} rows", len(missing))
+        return {
+            entry.name: [_without_card(proof) for proof in
+                         shard_set(self.folder, entry).proofs(range(indices[entry.name].shards))]
+            for entry in self._built()
+        }  # fmt: skip
+
+    def _summary(self, entry: InstructionSet, index: ShardIndex, proofs: Sequence[Proof]) -> dict[str, Any]:
+        tasks, reasons, left_out, leaked = (Counter[str]() for _ in range(4))
+        reasons.update(index.bad_records)
+        for proof in proofs:
+            tasks.update(proof["tasks"])
+            reasons.update(proof["reasons"])
+            left_out.update(proof["left_out"])
+            leaked.update(proof["evaluation_images"])
+        return {
+            "name": entry.name,
+            "kind": entry.kind,
+            "mode": entry.mode,
+            "split": entry.split,
+            "rows_in": index.rows + sum(index.bad_records.values()),
+            "rows": tasks.total(),
+            "tasks": dict(sorted(tasks.items())),
+            "reasons": dict(sorted(reasons.items())),
+            "left_out": dict(sorted(left_out.items())),
+            "evaluation_images": dict(sorted(leaked.items())),
+        }
+
+
+def _without_card(proof: Proof) -> Proof:
+    return {key: value for key, value in proof.items() if key not in ("statistics", "examples", "leaked_images")}
+
+
+def _drain(
+    missing: Sequence[Mapping[str, Any]], stage: Callable[..., Any], told: Callable[[Proof], str], total: int
+) -> None:
+    """Runs a stage over shards, with a line on stderr every few seconds; what it makes stays on disk."""
+    started = shown = time.monotonic()
+    found = shards.run(
+        lambda: shards.from_items(missing).map_batches(stage, batch_format="pyarrow", batch_size=None, num_cpus=1)
+    )
+    for number, proof in enumerate(found, start=1):
+        if time.monotonic() - shown > _PROGRESS_SECONDS:
+            shown = time.monotonic()
+            left = (shown - started) / number * (len(missing) - number)
+            log.info(
+                "%d/%d shards of %d, the last with %s, %.0f s left", number, len(missing), total, told(proof), left
+            )
+
+
+def _require_rows(sets: Sequence[InstructionSet], summaries: Sequence[Mapping[str, Any]]) -> None:
+    """
+    Raises:
+        UserError: a set gave not a single row.
+    """
+    for entry, summary in zip(sets, summaries, strict=True):
+        if not summary["rows"]:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(summary["reasons"]).most_common())
+            split = f" in split {entry.split!r}" if entry.split else ""
+            raise UserError(
+                f"Set {entry.name!r} gave no row{split} ({reasons or 'its files hold none'}); check its files and "
+                f"split, that `tagged` holds its images, and that they are none that another set evaluates on."
+            )
+
+
+def _totals(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    reasons = Counter[str]()
+    for summary in summaries:
+        reasons.update(summary["reasons"])
+    bad = sum(count for reason, count in reasons.items() if reason not in _NOT_BAD)
+    return {"rows": sum(summary["rows"] for summary in summaries), "bad": bad, "reasons": reasons}
+
+
+def _refuse_bad(counts: Mapping[str, Any], max_bad_fraction: float, folder: str) -> None:
+    """
+    Raises:
+        DataRefused: too much is bad.
+    """
+    share = counts["bad"] / max(1, counts["bad"] + counts["rows"])
+    if share > max_bad_fraction:
+        found = [(reason, count) for reason, count in counts["reasons"].most_common() if reason not in _NOT_BAD]
+        listed = ", ".join(f"{reason} {count}" for reason, count in found)
+        raise DataRefused(
+            f"{share:.2%} of the annotations are bad ({listed}), more than max_bad_fraction {max_bad_fraction:.2%}; "
+            f"see {storage.join(folder, 'quarantine')}, or accept more. What was built is kept."
+        )

@@ -1,8 +1,9 @@
 """How tasks are put into words: our own phrasings, those of training and those of evaluation apart.
 
-`{text}` is the question or the expression, `{choices}` the options, `{box}` the region in LION's notation. Every prompt
-whose answer has a form says which. Evaluation has one phrasing a task, which training never shows, so that its results
-compare; a benchmark's own wording goes in a set's `prompt`.
+`{text}` is the question or the expression, `{choices}` the options, `{box}` the region. Every prompt whose answer has a
+form says which; `[x1,y1,x2,y2]` in a wording becomes the form of the notation that a build is made in. Evaluation has
+one phrasing a task, which training never shows, so that its results compare; a benchmark's own wording goes in a set's
+`prompt`.
 """
 
 from collections.abc import Mapping
@@ -10,9 +11,17 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
+from pipelines.boxes import Notation
+
 Mode = Literal["train", "evaluate"]
 
 REC_ANSWER = "Answer: {box}"
+_BOX_FORM = "[x1,y1,x2,y2]"
+_FORMS: Mapping[Notation, str] = {
+    "lion": _BOX_FORM,
+    "markdown": "[phrase](x1,y1,x2,y2)",
+    "kosmos2": "[phrase](<patch_index_first><patch_index_last>)",
+}
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,26 @@ TASKS: Mapping[str, Phrasings] = {
         ),
         "Describe the region {box} in a short phrase that fits nothing else.",
     ),
+    "grounded_caption": Phrasings(
+        "region",
+        (),
+        (
+            "Describe the image in one sentence, with the box [x1,y1,x2,y2] of each thing behind its name.",
+            "Write a caption that gives each thing together with its box [x1,y1,x2,y2].",
+            "What is where in the picture? Answer with a sentence that puts boxes [x1,y1,x2,y2] behind the things.",
+        ),
+        "Describe the picture in one sentence that names each thing with its box [x1,y1,x2,y2].",
+    ),
+    "statement": Phrasings(
+        "image",
+        ("{text}",),
+        (
+            "{text} Is this true or false of the image?",
+            "Look at the image and answer true or false. {text}",
+            "Statement about the picture: {text} True or false:",
+        ),
+        "Look at the picture and say true or false. {text}",
+    ),
     "pope": Phrasings(
         "image",
         ("{text}",),
@@ -92,7 +121,14 @@ TASKS: Mapping[str, Phrasings] = {
 }
 
 
-def instruction(task: str, mode: Mode, values: Mapping[str, str], key: str, prompt: str | None = None) -> str:
+def instruction(
+    task: str,
+    mode: Mode,
+    values: Mapping[str, str],
+    key: str,
+    prompt: str | None = None,
+    notation: Notation = "lion",
+) -> str:
     """A question in words.
 
     Args:
@@ -101,11 +137,13 @@ def instruction(task: str, mode: Mode, values: Mapping[str, str], key: str, prom
         values: what stands for the placeholders, by their names without braces.
         key: decides which phrasing of training it is; the same key gives the same one.
         prompt: a wording to use instead.
+        notation: of the boxes that are asked for.
     """
     phrasings = TASKS[task]
     if prompt is None:
         number = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
         prompt = phrasings.evaluate if mode == "evaluate" else phrasings.train[number % len(phrasings.train)]
+        prompt = prompt.replace(_BOX_FORM, _FORMS[notation])
     pieces = prompt
     # The text comes last: whatever stands in it, braces too, is the question's own.
     for name in ("choices", "box", "text"):

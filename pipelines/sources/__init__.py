@@ -76,6 +76,7 @@ class QuestionSource:
         read: its reader.
         tasks: what its rows can be turned into, the usual task first.
         uses: the fields of `QuestionFiles` that mean something to it, beside `annotations`.
+        folder: the image source that gives the files of a folder the ids that its questions refer to.
         beside: where a second file lies by default: its field, and its place by that of the annotations (None: not
             needed).
     """
@@ -83,6 +84,7 @@ class QuestionSource:
     read: Callable[[QuestionFiles], Iterator[QuestionRecord | BadRecord]]
     tasks: tuple[str, ...]
     uses: tuple[str, ...] = ()
+    folder: str = "folder"
     beside: tuple[str, Callable[[str], str | None]] | None = None
 
     def complete(self, files: QuestionFiles) -> QuestionFiles:
@@ -127,7 +129,9 @@ IMAGE_SOURCES: Mapping[str, ImageReader] = {
 QUESTION_SOURCES: Mapping[str, QuestionSource] = {
     "coco_captions": QuestionSource(_as_captioning(coco_captions.read_images), ("caption",)),
     "textcaps": QuestionSource(_as_captioning(textcaps.read_images), ("caption",)),
-    "flickr30k": QuestionSource(_as_captioning(flickr30k.read_images), ("caption",), uses=("split",)),
+    "flickr30k": QuestionSource(
+        _as_captioning(flickr30k.read_images), ("caption",), uses=("split",), folder="flickr30k_folder"
+    ),
     "vqa": QuestionSource(
         lambda files: vqa.read_questions(files.annotations, files.questions or files.required()),
         ("vqa",),
@@ -137,16 +141,23 @@ QUESTION_SOURCES: Mapping[str, QuestionSource] = {
         lambda files: aokvqa.read_questions(files.required(), files.split), ("vqa", "vqa_choice"), uses=("split",)
     ),
     "gqa": QuestionSource(
-        lambda files: gqa.read_questions(files.required(), files.image_data), ("vqa",), uses=("image_data",)
+        lambda files: gqa.read_questions(files.required(), files.image_data),
+        ("vqa",),
+        uses=("image_data",),
+        folder="gqa_folder",
     ),
     "ocrvqa": QuestionSource(
-        lambda files: ocrvqa.read_questions(files.required(), files.split), ("vqa",), uses=("split",)
+        lambda files: ocrvqa.read_questions(files.required(), files.split),
+        ("vqa",),
+        uses=("split",),
+        folder="ocrvqa_folder",
     ),
     "vsr": QuestionSource(lambda files: vsr.read_questions(files.required()), ("statement",)),
     "iconqa": QuestionSource(
         lambda files: iconqa.read_questions(files.required(), files.split, files.required("pid_splits")),
         ("vqa_choice", "vqa"),
         uses=("split", "pid_splits"),
+        folder="iconqa_folder",
         beside=("pid_splits", _pid_splits_beside),
     ),
     "visdial": QuestionSource(lambda files: visdial.read_questions(files.required()), ("vqa",)),
@@ -160,15 +171,20 @@ QUESTION_SOURCES: Mapping[str, QuestionSource] = {
         lambda files: visual_genome.read_questions(files.required(), files.required("image_data")),
         ("rec", "reg"),
         uses=("image_data",),
+        folder="gqa_folder",
         beside=("image_data", visual_genome.image_data_beside),
     ),
     "flickr30k_entities": QuestionSource(
         lambda files: flickr30k_entities.read_captions(files.required(), files.split),
         ("grounded_caption", "caption"),
         uses=("split",),
+        folder="flickr30k_folder",
     ),
     "flickr30k_phrases": QuestionSource(
-        lambda files: flickr30k_entities.read_phrases(files.required(), files.split), ("rec", "reg"), uses=("split",)
+        lambda files: flickr30k_entities.read_phrases(files.required(), files.split),
+        ("rec", "reg"),
+        uses=("split",),
+        folder="flickr30k_folder",
     ),
     "pope": QuestionSource(lambda files: pope.read_questions(files.required()), ("pope",)),
 }

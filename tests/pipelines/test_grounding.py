@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.boxes import Notation
 from pipelines.grounding import (
     Span,
     from_lion,
@@ -13,6 +14,7 @@ from pipelines.grounding import (
     merged,
     to_lion,
     to_markdown,
+    write,
 )
 
 BOX = (0.44, 0.06, 0.65, 0.367)
@@ -78,6 +80,29 @@ def test_kosmos2_tokens_inside_a_link() -> None:
     found = from_markdown("[a cat](<patch_index_0044><patch_index_0863>) sleeps")
     assert [span.text for span in found] == ["a cat", " sleeps"]
     assert found[0].box == pytest.approx((0.390625, 0.046875, 0.984375, 0.828125))
+
+
+@quick
+@given(spans)
+def test_location_tokens_become_numbers_and_tokens_again(written: list[Span]) -> None:
+    tokens = to_markdown(written, tokens=True)
+    found = from_markdown(tokens)
+    assert [span.text for span in found] == [span.text for span in written]
+    assert lion_to_markdown(markdown_to_lion(tokens), tokens=True) == tokens
+    for before, after in zip(written, found, strict=True):
+        assert after.box == (before.box and pytest.approx(before.box, abs=1 / 32 + 0.0006))
+
+
+@pytest.mark.parametrize(
+    "notation, text",
+    [
+        ("lion", "a cat [0.440,0.060,0.650,0.367]"),
+        ("markdown", "[a cat](0.440,0.060,0.650,0.367)"),
+        ("kosmos2", "[a cat](<patch_index_0046><patch_index_0372>)"),
+    ],
+)
+def test_notations_by_name(notation: Notation, text: str) -> None:
+    assert write([Span("a cat", BOX)], notation) == text
 
 
 def test_brackets_that_are_text_stay_text() -> None:

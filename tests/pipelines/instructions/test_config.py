@@ -23,7 +23,11 @@ def test_a_good_one_passes() -> None:
     [
         (config(), "sets is empty"),
         (config(GOOD, tagged=""), "tagged is empty"),
-        (config(GOOD, part_rows=0), "part_rows"),
+        (config(GOOD, shard_rows=0), "shard_rows"),
+        (config({**GOOD, "mode": "keep_out"}), "sets is empty"),
+        (config(GOOD, tokenizer="nowhere"), "no tokenizer.json"),
+        (config({**GOOD, "images": "."}), "images is for mode keep_out only"),
+        (config(GOOD, {**GOOD, "name": "k", "mode": "keep_out", "images": "nowhere"}), "image folder nowhere"),
         (config(GOOD, max_bad_fraction=2.0), "max_bad_fraction"),
         (config(GOOD, GOOD), "Two sets are named 'vqa'"),
         (config({**GOOD, "name": "a/b"}), "letters"),
@@ -44,3 +48,7 @@ def test_all_files_count_as_inputs() -> None:
     entry = InstructionSet(name="r", kind="refcoco", annotations="/data/refs(unc).p")
     assert entry.paths() == {"annotations": "/data/refs(unc).p", "instances": "/data/instances.json"}
     assert InstructionSet(name="r", kind="refcoco", annotations="r.jsonl").paths() == {"annotations": "r.jsonl"}
+    regions = InstructionSet(name="v", kind="visual_genome", annotations="/vg/region_descriptions.json")
+    assert regions.paths()["image_data"] == "/vg/image_data.json"
+    problems = InstructionSet(name="i", kind="iconqa", annotations="/iconqa/problems.json")
+    assert problems.paths()["pid_splits"] == "/iconqa/pid_splits.json"

@@ -1,6 +1,8 @@
 """Instructions as a step: complete, skipped when done, continued where stopped, refused when too much is bad."""
 
+import dataclasses
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -11,10 +13,12 @@ import pytest
 
 from pipelines.errors import DataRefused, UserError
 from pipelines.instructions import InstructionsConfig, InstructionSet, instructions
-from pipelines.instructions.builder import IMAGE_NOT_TAGGED
+from pipelines.instructions.builder import EVALUATION_IMAGE, IMAGE_NOT_TAGGED
 from pipelines.sources import QuestionFiles, read_questions
 from pipelines.steps import read_manifest
 from pipelines.tables import INSTRUCTIONS, QUARANTINE
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def sets(world: Path, split: str = "train", **changes: Any) -> list[InstructionSet]:
@@ -43,7 +47,7 @@ def read(path: str, kind: str = "instructions") -> list[dict[str, Any]]:
 
 
 def test_every_question_becomes_a_row_once(world: Path, tagged: Path, tmp_path: Path) -> None:
-    config = InstructionsConfig(tagged=str(tagged), sets=sets(world), out=str(tmp_path), part_rows=100)
+    config = InstructionsConfig(tagged=str(tagged), sets=sets(world), out=str(tmp_path), shard_rows=20)
     result = instructions(config)
     rows = read(result.path)
     refs = list(read_questions("refcoco", QuestionFiles(str(world / "refcoco/refs(sample).p"), split="train")))
@@ -54,7 +58,7 @@ def test_every_question_becomes_a_row_once(world: Path, tagged: Path, tmp_path: 
         "pope": 48 * 6,
     }
     assert len({row["sample_id"] for row in rows}) == len(rows) == result.summary["rows"]
-    assert len(list((Path(result.path) / "instructions").iterdir())) > 8, "parts of 100 rows"
+    assert len(list((Path(result.path) / "instructions").iterdir())) > 8, "shards of 20 questions"
     assert {row["level"] for row in rows if row["task"] in ("rec", "reg")} == {"region"}
     assert read(result.path, "quarantine") == []
 
@@ -62,43 +66,79 @@ def test_every_question_becomes_a_row_once(world: Path, tagged: Path, tmp_path: 
     assert (again.skipped, again.summary) == (True, result.summary)
 
 
-def test_questions_about_other_images_are_set_aside_and_counted_apart(
+def test_what_comes_in_goes_out_or_is_set_aside(world: Path, tagged: Path, tmp_path: Path) -> None:
+    refs = str(world / "refcoco/refs(sample).p")
+    every_split = InstructionSet(name="all", kind="refcoco", annotations=refs)
+    result = instructions(InstructionsConfig(tagged=str(tagged), sets=[*sets(world), every_split], out=str(tmp_path)))
+    counts = {split: len(list(read_questions("refcoco", QuestionFiles(refs, split=split)))) for split in
+              ("train", "val", "test")}  # fmt: skip
+    bad = read(result.path, "quarantine")
+    assert Counter(row["reason"] for row in bad) == {IMAGE_NOT_TAGGED: counts["test"], EVALUATION_IMAGE: counts["val"]}
+    assert result.summary["images_not_tagged"] == counts["test"]
+    assert result.summary["evaluation_rows_kept_out"] == counts["val"]
+    assert result.summary["quarantined"] == 0
+    (found,) = [entry for entry in read_manifest(result.path)["sets"] if entry["name"] == "all"]
+    assert found["rows_in"] == found["rows"] + sum(found["reasons"].values()) == sum(counts.values())
+
+
+def test_a_stopped_build_goes_on_and_ends_the_same(world: Path, tagged: Path, tmp_path: Path) -> None:
+    config = InstructionsConfig(tagged=str(tagged), sets=sets(world), out=str(tmp_path), shard_rows=20)
+    path = Path(instructions(config).path)
+    whole = read_manifest(str(path))
+    (path / "manifest.json").unlink()
+    (path / "done/refcoco-00000001.json").unlink()  # as if killed between a result and its proof
+    (path / "instructions/pope-00000002.parquet").unlink()  # as if somebody lost a file
+    (path / "source/captions.json").unlink()  # as if killed while the source was cut
+    untouched = (path / "instructions/refcoco-00000000.parquet").stat().st_mtime_ns
+    again = instructions(config)
+    assert not again.skipped
+    assert read_manifest(again.path)["digest"] == whole["digest"]
+    assert (path / "instructions/refcoco-00000000.parquet").stat().st_mtime_ns == untouched
+
+
+def test_evaluation_images_are_kept_out_of_training_by_id_and_by_content(
     world: Path, tagged: Path, tmp_path: Path
 ) -> None:
-    every_split = InstructionSet(name="all", kind="refcoco", annotations=str(world / "refcoco/refs(sample).p"))
-    result = instructions(InstructionsConfig(tagged=str(tagged), sets=[*sets(world), every_split], out=str(tmp_path)))
-    bad = read(result.path, "quarantine")
-    of_test = list(read_questions("refcoco", QuestionFiles(str(world / "refcoco/refs(sample).p"), split="test")))
-    assert {row["reason"] for row in bad} == {IMAGE_NOT_TAGGED}
-    assert len(bad) == len(of_test) == result.summary["images_not_tagged"]
-    assert result.summary["quarantined"] == 0
+    """Two of the training images are in an evaluation set: one under its id, one as a copy in another folder."""
+    captions = json.loads((world / "captions_train.json").read_text())
+    by_id, copied = captions["images"][:2]
+    copies = tmp_path / "other"
+    copies.mkdir()
+    shutil.copy(world / "images" / copied["file_name"], copies / "000000000001.png")
+    questions = [
+        {"question_id": number, "image": f"x_{image:012d}.png", "text": "Is it?", "label": "yes"}
+        for number, image in enumerate((by_id["id"], 1))
+    ]
+    (tmp_path / "pope.json").write_text("".join(json.dumps(row) + "\n" for row in questions))
+    kept_out = InstructionSet(
+        name="bench", kind="pope", annotations=str(tmp_path / "pope.json"), mode="keep_out", images=str(copies)
+    )
+    config = InstructionsConfig(tagged=str(tagged), sets=[sets(world)[0], kept_out], out=str(tmp_path / "out"))
+    manifest = read_manifest(instructions(config).path)
+    assert manifest["sets"][0]["evaluation_images"] == {"content": 1, "id": 1}
+    assert manifest["evaluation_images_in_training"] == 2
+    assert manifest["images"]["evaluation_digests"] == 2
+    assert manifest["rows"] == 5 * 46
+    allowed = dataclasses.replace(config, evaluation_images="allow")
+    manifest = read_manifest(instructions(allowed).path)
+    assert (manifest["rows"], manifest["evaluation_images_in_training"]) == (5 * 48, 2)
 
 
-def test_a_stopped_build_goes_on_and_ends_the_same(
-    world: Path, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_card_shows_what_is_there_and_needs_no_network(
+    world: Path, tagged: Path, shared: Path, tmp_path: Path
 ) -> None:
-    config = InstructionsConfig(tagged=str(tagged), sets=sets(world), out=str(tmp_path / "a"), part_rows=100)
-    whole = read_manifest(instructions(config).path)
-
-    stopped = InstructionsConfig(tagged=str(tagged), sets=sets(world), out=str(tmp_path / "b"), part_rows=100)
-    built: list[str] = []
-    from pipelines.instructions import step
-
-    real = step.build_rows
-
-    def stopping(entry: InstructionSet, *arguments: Any) -> Any:
-        built.append(entry.name)
-        for number, row in enumerate(real(entry, *arguments)):
-            if entry.name == "refcoco" and number == 150 and built.count("refcoco") == 1:
-                raise KeyboardInterrupt
-            yield row
-
-    monkeypatch.setattr(step, "build_rows", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        instructions(stopped)
-    result = instructions(stopped)
-    assert built == ["captions", "refcoco", "refcoco", "pope"]
-    assert read_manifest(result.path)["digest"] == whole["digest"]
+    tokenizer = str(shared / "tokenizers/flan-t5")
+    config = InstructionsConfig(tagged=str(tagged), sets=sets(world), out=str(tmp_path), tokenizer=tokenizer)
+    result = instructions(config)
+    page = Path(result.summary["card"]).read_text()
+    assert page.count("data:image/jpeg;base64,") == 20
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
+    for name in ("captions", "refcoco", "pope", "Lengths in tokens", "Boxes"):
+        assert name in page
+    lengths = read_manifest(result.path)["tokens"]
+    assert set(lengths) == {"caption", "rec", "reg", "pope"}
+    assert 10 < lengths["rec"]["answer"]["mean"] < 40
+    assert lengths["pope"]["answer"]["max"] <= 2
 
 
 def test_the_same_files_elsewhere_are_the_same_step(world: Path, tagged: Path, tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ def test_every_phrasing_has_its_placeholders_and_no_other(task: str) -> None:
     assert phrasings.level in LEVELS
 
 
-@pytest.mark.parametrize("task", ["rec"])
+@pytest.mark.parametrize("task", ["rec", "grounded_caption"])
 def test_prompts_say_which_form_the_answer_takes(task: str) -> None:
     assert all("[x1,y1,x2,y2]" in wording for wording in (*TASKS[task].train, TASKS[task].evaluate))
-    assert all("yes or no" in wording.lower() for wording in (*TASKS["pope"].train, TASKS["pope"].evaluate))
+    for other, form in (("pope", "yes or no"), ("statement", "true or false")):
+        assert all(form in wording.lower() for wording in (*TASKS[other].train, TASKS[other].evaluate))
 
 
 def test_the_phrasing_depends_on_the_key_alone_and_uses_all() -> None:

@@ -92,18 +92,18 @@ def test_unknown_kind_names_the_known_ones() -> None:
         question_source("refcoco+")
 
 
-@pytest.mark.parametrize("kind", sorted(set(IMAGE_SOURCES) - {"folder"}))
+@pytest.mark.parametrize("kind", sorted(kind for kind in IMAGE_SOURCES if not kind.endswith("folder")))
 def test_missing_image_annotations_are_the_users_mistake(kind: str, tmp_path: Path) -> None:
     missing = str(tmp_path / "nothing.json")
     with pytest.raises(UserError, match=r"nothing\.json does not exist"):
         list(read_images(kind, missing, str(tmp_path)))
-    with pytest.raises(UserError, match="annotation"):
+    with pytest.raises(UserError, match="set annotations"):
         list(read_images(kind, None, str(tmp_path)))
 
 
 @pytest.mark.parametrize("kind", sorted(QUESTION_SOURCES))
 def test_missing_question_files_are_the_users_mistake(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nothing\.json does not exist"):
+    with pytest.raises(UserError, match=r"(nothing|pid_splits|image_data)\.json (does not exist|is no folder)"):
         list(read_questions(kind, QuestionFiles(str(tmp_path / "nothing.json"))))
     with pytest.raises(UserError, match="annotation"):
         list(read_questions(kind, QuestionFiles()))

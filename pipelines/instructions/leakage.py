@@ -1,0 +1,101 @@
+"""Images of evaluation splits, known by id and by content, so that training rows about them can be kept out.
+
+An id counts across collections where a file says that two pictures are one (`QuestionRecord.same_as`): RefCOCO's val
+images lie in COCO's train, and half of Visual Genome's pictures are COCO's. A copy under another name is found by the
+SHA-256 of its bytes; a picture that was encoded again is not.
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import storage
+from pipelines.images import BadImage, read_image_bytes
+from pipelines.instructions.config import InstructionSet
+from pipelines.instructions.images import ImageIndex, Picture
+from pipelines.instructions.questions import EVALUATION, evaluation_name
+from pipelines.shards import write_parquet
+from pipelines.sources import question_source, read_images
+from pipelines.sources.records import ImageRecord, QuestionRecord
+
+FILE = "source/evaluation.parquet"
+_TABLE = pa.schema([*EVALUATION, pa.field("digest", pa.binary())])
+
+How = Literal["id", "same_picture", "content"]
+
+
+def count_evaluation_images(folder: str, sets: Sequence[InstructionSet]) -> int:
+    """Images of evaluation splits, over all sets."""
+    return len(
+        {image_id for entry in sets for image_id in _read(folder, evaluation_name(entry))["image_id"].to_pylist()}
+    )
+
+
+def join_evaluation(folder: str, sets: Sequence[InstructionSet]) -> int:
+    """Writes all sets' evaluation images with their digests as one table; returns how many digests there are."""
+    of_image: dict[str, str] = {}
+    for entry in sets:
+        for row in _read(folder, evaluation_name(entry)).to_pylist():
+            of_image.setdefault(row["image_id"], row["set"])
+    ids = sorted(of_image)
+    index = ImageIndex(folder)
+    digests = {image_id: _digest_of(picture) for image_id, picture in zip(ids, index.find(ids), strict=True)}
+    for entry in sets:
+        if entry.images is not None:
+            digests |= _digests_in(entry, {image_id for image_id in ids if digests[image_id] is None})
+    rows = {"image_id": ids, "set": [of_image[name] for name in ids], "digest": [digests[name] for name in ids]}
+    write_parquet(folder, FILE, pa.table(rows, schema=_TABLE))
+    return sum(value is not None for value in digests.values())
+
+
+def _digest_of(picture: Picture | None) -> bytes | None:
+    return None if picture is None else picture.digest
+
+
+def _digests_in(entry: InstructionSet, wanted: set[str]) -> dict[str, bytes]:
+    """The digests of the wanted images that lie in a set's own folder."""
+    found: dict[str, bytes] = {}
+    for image in read_images(question_source(entry.kind).folder, None, entry.images or ""):
+        if isinstance(image, ImageRecord) and image.image_id in wanted:
+            try:
+                found[image.image_id] = hashlib.sha256(read_image_bytes(image.uri)).digest()
+            except BadImage:
+                continue  # it is known by its id still
+    return found
+
+
+def _read(folder: str, name: str) -> pa.Table:
+    return pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(folder, name))))
+
+
+class EvaluationImages:
+    """The table in memory: evaluation splits are small beside what is trained on.
+
+    Args:
+        folder: the instructions step's folder.
+    """
+
+    def __init__(self, folder: str) -> None:
+        rows = _read(folder, FILE).to_pylist()
+        self._of_id: dict[str, str] = {row["image_id"]: row["set"] for row in rows}
+        self._of_digest: dict[bytes, str] = {row["digest"]: row["set"] for row in rows if row["digest"] is not None}
+
+    def find(self, record: QuestionRecord, picture: Picture) -> tuple[How, str] | None:
+        """How a record's image is known to be one of an evaluation split, and of which set; None where it is not."""
+        if record.image_id in self._of_id:
+            return "id", self._of_id[record.image_id]
+        if record.same_as is not None and record.same_as in self._of_id:
+            return "same_picture", self._of_id[record.same_as]
+        if picture.digest is not None and picture.digest in self._of_digest:
+            return "content", self._of_digest[picture.digest]
+        return None
+
+
+@functools.lru_cache(maxsize=1)
+def open_evaluation(folder: str) -> EvaluationImages:
+    """The evaluation images of a step's folder, read once a process."""
+    return EvaluationImages(folder)

@@ -1,0 +1,114 @@
+"""What happens to a shard of questions: read, joined with its images, built, written, proven done."""
+
+import dataclasses
+import json
+from collections import Counter
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipelines import storage, tables
+from pipelines.instructions.builder import EVALUATION_IMAGE, IMAGE_NOT_TAGGED, STAGE, Row, Wording, build_rows
+from pipelines.instructions.config import InstructionSet
+from pipelines.instructions.images import Picture, open_index
+from pipelines.instructions.leakage import open_evaluation
+from pipelines.instructions.questions import QUESTIONS, read_records, shard_set
+from pipelines.instructions.statistics import examples, row_statistics
+from pipelines.shards import write_parquet
+from pipelines.sources.records import BadRecord, QuestionRecord
+
+
+@dataclasses.dataclass
+class _Built:
+    """What a shard gave."""
+
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    pictures: list[Picture] = dataclasses.field(default_factory=list)
+    bad: list[BadRecord] = dataclasses.field(default_factory=list)
+    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
+    leaked: Counter[str] = dataclasses.field(default_factory=Counter)
+    leaked_images: set[str] = dataclasses.field(default_factory=set)
+
+
+class BuildShard:
+    """The number of a shard and of its set → files under its name, and one row that says what was done.
+
+    Args:
+        folder: the step's folder.
+        sets: all sets.
+        wording: how questions are put.
+        evaluation_images: whether training rows about images of evaluation splits are kept out.
+        tokenizer: folder of a tokenizer, or empty.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        sets: list[InstructionSet],
+        wording: Wording,
+        evaluation_images: Literal["keep_out", "allow"],
+        tokenizer: str,
+    ) -> None:
+        self._folder, self._sets, self._wording = folder, sets, wording
+        self._keep_out, self._tokenizer = evaluation_images == "keep_out", tokenizer
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        ((number, shard),) = zip(batch["set"].to_pylist(), batch["shard"].to_pylist(), strict=True)
+        entry = self._sets[number]
+        built = self._build(entry, shard)
+        shards = shard_set(self._folder, entry)
+        table = tables.to_table(built.rows, tables.INSTRUCTIONS)
+        files = [write_parquet(self._folder, shards.result_name(shard), table)]
+        if built.bad:
+            bad = tables.to_table([vars(record) for record in built.bad], tables.QUARANTINE)
+            files.append(write_parquet(self._folder, shards.quarantine_name(shard), bad))
+        proof: dict[str, Any] = {
+            "set": number,
+            "shard": shard,
+            "rows": len(built.rows),
+            "tasks": dict(Counter(row["task"] for row in built.rows)),
+            "reasons": dict(Counter(record.reason for record in built.bad)),
+            "left_out": dict(built.left_out),
+            "evaluation_images": dict(built.leaked),
+            "files": files,
+        }
+        # What is for the card only stays on disk, so that the driver's memory does not grow with it.
+        for_card = {
+            "statistics": row_statistics(
+                built.rows, [picture.tag_tokens for picture in built.pictures], self._tokenizer
+            ),
+            "examples": examples(built.rows, [picture.uri for picture in built.pictures]),
+            "leaked_images": sorted(built.leaked_images),
+        }
+        storage.write_json(shards.done_file(shard), {**proof, **for_card})
+        return pa.table({"proof": [json.dumps(proof)]})
+
+    def _build(self, entry: InstructionSet, shard: int) -> _Built:
+        found = list(read_records(shard_set(self._folder, entry).read(shard, QUESTIONS)))
+        pictures = open_index(self._folder).find([record.image_id for record, _ in found])
+        built = _Built()
+        for (record, expressions), picture in zip(found, pictures, strict=True):
+            if picture is None:
+                detail = f"{entry.name}: sample {record.sample_id}"
+                built.bad.append(BadRecord(record.image_id, None, STAGE, IMAGE_NOT_TAGGED, detail))
+            elif not self._leaks(entry, record, picture, built):
+                for row in build_rows(entry, record, picture, self._wording, built.left_out, expressions):
+                    if isinstance(row, BadRecord):
+                        built.bad.append(row)
+                    else:
+                        built.rows.append(row)
+                        built.pictures.append(picture)
+        return built
+
+    def _leaks(self, entry: InstructionSet, record: QuestionRecord, picture: Picture, built: _Built) -> bool:
+        """Whether a record is kept out of training because its image is one of an evaluation split."""
+        known = open_evaluation(self._folder).find(record, picture) if entry.mode == "train" else None
+        if known is None:
+            return False
+        how, name = known
+        built.leaked[how] += 1
+        built.leaked_images.add(record.image_id)
+        if self._keep_out:
+            detail = f"{entry.name}: sample {record.sample_id}: known by {how}, from {name}"
+            built.bad.append(BadRecord(record.image_id, picture.uri, STAGE, EVALUATION_IMAGE, detail))
+        return self._keep_out

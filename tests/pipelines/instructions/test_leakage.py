@@ -1,0 +1,38 @@
+"""Evaluation images are known by id, by what another collection says of them, and by content."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.instructions.images import Picture
+from pipelines.instructions.leakage import FILE, EvaluationImages
+from pipelines.instructions.questions import EVALUATION
+from pipelines.shards import write_parquet
+from pipelines.sources.records import QuestionRecord
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> EvaluationImages:
+    import pyarrow as pa
+
+    schema = pa.schema([*EVALUATION, pa.field("digest", pa.binary())])
+    rows = {"image_id": ["309", "310"], "set": ["refcoco", "pope"], "digest": [b"a", None]}
+    write_parquet(str(tmp_path), FILE, pa.table(rows, schema=schema))
+    return EvaluationImages(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("image_id", "same_as", "digest", "known"),
+    [
+        ("309", None, None, ("id", "refcoco")),
+        ("vg/5", "310", b"b", ("same_picture", "pope")),
+        ("vg/6", "311", b"a", ("content", "refcoco")),
+        ("vg/309", None, None, None),
+        ("311", None, b"b", None),
+    ],
+)
+def test_how_an_image_is_known(
+    evaluation: EvaluationImages, image_id: str, same_as: str | None, digest: bytes | None, known: object
+) -> None:
+    record = QuestionRecord("1", image_id, "rec", "region", "man", (), same_as=same_as)
+    assert evaluation.find(record, Picture("/x.jpg", 4, 3, digest)) == known
