@@ -4,6 +4,7 @@
 stdout is one JSON object. Exit codes: 0 done, 2 the user's mistake, 3 refused by the data, 1 anything else.
 """
 
+import copy
 import difflib
 import inspect
 import logging
@@ -85,7 +86,8 @@ def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any])
     """
     parser = make_parser(verb, config_type)
     parser.raises = True
-    return _build(parser, config_type, parser.parse_object(dict(values)))
+    # Parsing changes nested values in place, and a pipeline parses the same ones twice.
+    return _build(parser, config_type, parser.parse_object(copy.deepcopy(dict(values))))
 
 
 def _build(parser: ArgumentParser, config_type: type[Config], namespace: Any) -> Config:

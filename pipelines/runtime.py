@@ -74,7 +74,10 @@ def _start(config: RayConfig) -> None:
     config = _kept or config
     address = config.address or os.environ.get("RAY_ADDRESS")
     # Workers must find the project's packages wherever they are started; on a cluster `ray job submit` ships them.
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))}}
+    environment = {
+        "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))},
+        "worker_process_setup_hook": "pipelines.runtime.quiet_worker",
+    }
     try:
         if address and address != "local":
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
@@ -90,6 +93,12 @@ def _start(config: RayConfig) -> None:
         raise UserError(
             f"No Ray cluster answers at {address!r} ({error}); start one or leave the address out."
         ) from error
+
+
+def quiet_worker() -> None:
+    """Runs in each worker of a local Ray: without a dashboard, Train's cleaner would complain every second."""
+    for name in ("placement_group_cleaner", "controller"):
+        logging.getLogger(f"ray.train.v2._internal.execution.controller.{name}").setLevel(logging.ERROR)
 
 
 def require_resources(plan: Mapping[str, float], purpose: str) -> None:

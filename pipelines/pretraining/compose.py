@@ -1,0 +1,48 @@
+"""`tiny_lion` as a step: an untrained LION on the tiny backbones, which the first stages start from."""
+
+import dataclasses
+from typing import Any, Literal
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.steps import StepFolder, StepResult, run_step
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyLionConfig:
+    """Puts a LION together from the tiny backbones: its ViT and T5 know the sample world, all between them is new."""
+
+    backbones: str | None = None
+    """`backbones/` of a pretrain_tiny step; empty: the ones that are kept in the repository."""
+    visual_input: Literal["all", "qformer", "aggregator"] = "all"
+    """What reaches the language model: qformer is what stage 1 starts from, aggregator stage 2."""
+    seed: int = 0
+    """Seed of the untrained weights."""
+    out: str = "runs"
+    """The folder or URI under which the result's folder lies."""
+
+
+def tiny_lion(config: TinyLionConfig) -> StepResult:
+    """Runs the step: leaves `model/`, a `from_pretrained` folder.
+
+    Raises:
+        UserError: a backbone is missing.
+    """
+    from pipelines.pretraining.kept import WEIGHTS, kept_backbones
+
+    folder = storage.absolute(config.backbones or str(WEIGHTS))
+    try:
+        backbones = kept_backbones(folder)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+    def work(result: StepFolder) -> dict[str, Any]:
+        from pipelines.pretraining.lion import make_lion
+
+        target = result.child("model")
+        made = (backbones.vision, backbones.language, backbones.tag_encoder)
+        make_lion(*made, target, config.seed, visual_input=config.visual_input)
+        digest = storage.sha256(storage.join(target, "model.safetensors"))
+        return {"rows": None, "files": [{"path": "model/model.safetensors", "rows": None, "sha256": digest}]}
+
+    return run_step("tiny_lion", config, config.out, work, {"backbones": folder})
