@@ -79,7 +79,7 @@ class _Build:
             "summary": {
                 "quarantined": counts["bad"],
                 "images_not_tagged": counts["reasons"][IMAGE_NOT_TAGGED],
-                "evaluation_rows_kept_out": counts["reasons"][EVALUATION_IMAGE],
+                "evaluation_records_kept_out": counts["reasons"][EVALUATION_IMAGE],
                 "sets": {summary["name"]: summary["rows"] for summary in summaries},
                 "card": storage.join(self.folder, CARD),
             },

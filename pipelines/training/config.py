@@ -235,6 +235,12 @@ class TrainStageConfig:
     """Parameter groups to train instead of the stage's; see `models.lion.groups`."""
     mix: dict[str, float] = dataclasses.field(default_factory=dict)
     """Ratios of a batch by level or task instead of the stage's, such as image: 1 and region: 1."""
+    weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Weights of data sets within their level or task, by name: one of weight 2 is drawn twice as often as its size
+    says, one of 0 never. Empty: by size. How many epochs each set gets is printed before training."""
+    augment: bool = False
+    """Flips and crops pictures of region level with their boxes and words such as left, wherever that keeps the answer
+    true."""
     projector_scale: float = 5.0
     """Multiple of the learning rate for the dynamic prompt's projector."""
     top_k: int = 40
@@ -260,6 +266,10 @@ class TrainStageConfig:
     ray: RayConfig = runtime_group(RayConfig)
     out: str = runtime_field("runs")
     """The folder or URI under which the result's folder lies."""
+
+    def __post_init__(self) -> None:
+        if wrong := {name: value for name, value in self.weights.items() if value < 0}:
+            raise UserError(f"weights has {wrong}; a weight is 0 or more.")
 
     @property
     def parent_list(self) -> list[str]:

@@ -1,6 +1,7 @@
 """The training steps: configuration in, result folder out."""
 
 import dataclasses
+import logging
 import os
 import tempfile
 import uuid
@@ -11,6 +12,8 @@ from pipelines.registry import Registry
 from pipelines.steps import StepFolder, StepResult, fingerprint, run_step
 from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.finish import Training, train_and_register
+
+log = logging.getLogger("lion.training")
 
 
 def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
@@ -63,6 +66,7 @@ def train_stage(config: TrainStageConfig) -> StepResult:
     def work(folder: StepFolder) -> dict[str, object]:
         from pipelines.training.stage import StageTask
 
+        _log_mixture(config)
         digests = {name: fingerprint(path) for name, path in inputs.items()}
         start = found["parent1"].folder
         if len(parents) == 2:
@@ -78,6 +82,17 @@ def train_stage(config: TrainStageConfig) -> StepResult:
     # Parents count by their weights, wherever they lie and by whatever name they were found.
     identity = dataclasses.replace(config, parents=[], tag_encoder=None)
     return _tidied(run_step("train_stage", identity, config.out, work, inputs), config.loop)
+
+
+def _log_mixture(config: TrainStageConfig) -> None:
+    """Says how often each data set will be seen; what cannot be mixed is refused before anything starts."""
+    from pipelines.tables import INSTRUCTIONS
+    from pipelines.training.data import open_table
+    from pipelines.training.mixing import COLUMNS, effective_epochs, make_mixture
+
+    table = open_table(storage.absolute(config.data), INSTRUCTIONS, COLUMNS)
+    for share in effective_epochs(make_mixture(table, config.data, config), table, config):
+        log.info("%s", share)
 
 
 def _tidied(result: StepResult, loop: LoopConfig) -> StepResult:

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 import torch
 from PIL import Image
@@ -25,10 +24,12 @@ from models.lion.merge import merge_stages
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
 from pipelines.errors import UserError
 from pipelines.images import BadImage, load_image
+from pipelines.instructions.augmentation import augment
 from pipelines.tables import INSTRUCTIONS, TAGGED
 from pipelines.training.config import TrainStageConfig
 from pipelines.training.data import Batch, generator, open_table, row_numbers
-from pipelines.training.order import Draw, held_out
+from pipelines.training.mixing import make_mixture
+from pipelines.training.order import Draw
 from pipelines.training.task import Output
 
 log = logging.getLogger("lion.training")
@@ -74,28 +75,11 @@ class StageData:
         if (unanswered := pc.sum(pc.less(pc.fill_null(pc.list_value_length(self._samples["answers"]), 0), 1))
                 .as_py()):  # fmt: skip
             raise UserError(f"{unanswered} samples of {samples} have no answer to train on; leave such sets out.")
-        self._parts = self._split(samples, held_out(keys.to_pylist(), settings.validation_fraction, settings.loop.seed))
-        self.pools = tuple(len(part) for part in self._parts[:-1])
-        self.ratios = tuple(settings.ratios.values())
-        self.validation = [Draw(len(self.pools), index, 0) for index in range(len(self._parts[-1]))]
-
-    def _split(self, source: str, out: np.ndarray) -> list[np.ndarray]:
-        """Row numbers of each training pool, and of the validation samples of all pools last."""
-        levels = self._samples.column("level").to_numpy(zero_copy_only=False)
-        tasks = self._samples.column("task").to_numpy(zero_copy_only=False)
-        parts, kept = [], []
-        for name in self._settings.ratios:
-            belongs = levels == name if name in LEVELS else tasks == name
-            if not belongs.any():
-                found = sorted({*map(str, set(levels)), *map(str, set(tasks))})
-                raise UserError(f"{source} has no {name!r} samples to train on; its levels and tasks are {found}.")
-            parts.append(np.flatnonzero(belongs & ~out))
-            kept.append(np.flatnonzero(belongs & out))
-            if not len(parts[-1]):
-                raise UserError(f"All {name!r} samples are held out; lower validation_fraction or add images.")
-        validation = np.unique(np.concatenate(kept))
-        chosen = np.random.default_rng(self._settings.loop.seed).permutation(len(validation))
-        return [*parts, validation[chosen[: self._settings.validation_samples]]]
+        mixture = make_mixture(self._samples, samples, settings)
+        self._parts = [*(pool.rows for pool in mixture.pools), mixture.validation]
+        self.pools = tuple(len(pool.rows) for pool in mixture.pools)
+        self.ratios = tuple(pool.ratio for pool in mixture.pools)
+        self.validation = [Draw(len(self.pools), index, 0) for index in range(len(mixture.validation))]
 
     def load(self, draw: Draw) -> Sample:
         """A sample with its picture; of several answers each epoch draws one."""
@@ -113,9 +97,10 @@ class StageData:
                 "same command again, or precompute again, which sets it aside."
             ) from error
         tags = [(tag["tag"], tag["score"]) for tag in image["tags"] or ()]
-        return Sample(
-            sample["sample_id"], sample["task"], sample["level"], sample["instruction"], answer, tags, picture
-        )
+        task, level, instruction = sample["task"], sample["level"], sample["instruction"]
+        if self._settings.augment and level == "region" and draw.pool < len(self.pools):
+            picture, instruction, answer = augment(picture, instruction, answer, task, chance)
+        return Sample(sample["sample_id"], task, level, instruction, answer, tags, picture)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """The model's inputs. The weight is the number of answer tokens: the loss is their mean."""

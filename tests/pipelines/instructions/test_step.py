@@ -75,7 +75,7 @@ def test_what_comes_in_goes_out_or_is_set_aside(world: Path, tagged: Path, tmp_p
     bad = read(result.path, "quarantine")
     assert Counter(row["reason"] for row in bad) == {IMAGE_NOT_TAGGED: counts["test"], EVALUATION_IMAGE: counts["val"]}
     assert result.summary["images_not_tagged"] == counts["test"]
-    assert result.summary["evaluation_rows_kept_out"] == counts["val"]
+    assert result.summary["evaluation_records_kept_out"] == counts["val"]
     assert result.summary["quarantined"] == 0
     (found,) = [entry for entry in read_manifest(result.path)["sets"] if entry["name"] == "all"]
     assert found["rows_in"] == found["rows"] + sum(found["reasons"].values()) == sum(counts.values())
