@@ -5,11 +5,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from PIL import Image, ImageChops
 
+from pipelines.boxes import iou, parse_box
 from pipelines.errors import UserError
 from pipelines.training.config import LoopConfig, TrainStageConfig
 from pipelines.training.mixing import effective_epochs, make_mixture
 from pipelines.training.order import SampleOrder
+from tests.pipelines.training.conftest import World
 
 SIZES = {("coco", "caption", "image"): 400, ("vqa", "vqa", "image"): 100, ("refcoco", "rec", "region"): 50}
 
@@ -84,3 +87,25 @@ def test_mistakes(changes: dict[str, Any], message: str) -> None:
         make_mixture(table(), "d", config(**changes))
     with pytest.raises(UserError, match="0 or more"):
         config(weights={"coco": -1.0})
+
+
+def test_augmented_samples_keep_their_boxes_and_validation_is_left_alone(world: World, lion: str) -> None:
+    from models.lion import LionProcessor
+    from pipelines.training.order import Draw
+    from pipelines.training.stage import StageData
+
+    settings = config(stage=2, augment=True, validation_fraction=0.2)
+    data = StageData(world.instructions, world.tagged, LionProcessor.from_pretrained(lion), settings)
+    seen = set()
+    for index in range(data.pools[0]):
+        for epoch in range(3):
+            sample = data.load(Draw(0, index, epoch))
+            parsed = parse_box(sample.answer)
+            assert parsed is not None
+            seen.add((sample.sample_id, sample.image.size, parsed.box))
+            drawn_at = ImageChops.difference(sample.image, Image.new("RGB", sample.image.size, "white")).getbbox()
+            assert drawn_at is not None
+            scaled = [value / side for value, side in zip(drawn_at, sample.image.size * 2, strict=True)]
+            assert iou(parsed.box, scaled) > 0.85
+    assert len(seen) > 2 * data.pools[0], "every epoch draws anew"
+    assert all(data.load(draw).image.size == (48, 48) for draw in data.validation)
