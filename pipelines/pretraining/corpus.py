@@ -13,14 +13,17 @@ from pipelines.sample_world.language import with_article
 from pipelines.sample_world.questions import absent_names
 from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
 
-Kind = Literal["short", "long", "region"]
+Kind = Literal["short", "long", "region", "scene"]
 # Questions of one kind have answers of like length, so that a batch of them is little padding.
 KINDS: dict[Kind, tuple[str, ...]] = {
     "short": ("vqa", "vqa_choice", "pope"),
     "long": ("caption", "rec"),
     "region": ("reg",),
+    "scene": ("scene",),
 }
-SHARES: dict[Kind, float] = {"short": 0.45, "long": 0.4, "region": 0.15}
+SHARES: dict[Kind, float] = {"short": 0.4, "long": 0.25, "region": 0.1, "scene": 0.25}
+# LION's own tasks ask for one thing; to name everything with its place takes many look-ups in one answer.
+_SCENE_PROMPTS = ("List every object with its box.", "Name all objects from left to right, each with its box.")
 _VQA_PER_SCENE, _REC_PER_SCENE, _CHOICE_SHARE = 2, 3, 0.4
 _BARE_SHARE = 0.15  # of questions that come without any wording around them
 _SIZES = ("small", "large")
@@ -39,7 +42,8 @@ class Question:
 def questions(entry: Entry, rng: random.Random) -> list[Question]:
     """Some questions of every task about one scene, in the phrasings of training."""
     asked = [("caption", {}, rng.choice(entry.captions)), *_vqa(entry, rng), *_pope(entry, rng), *_regions(entry, rng)]
-    return [Question(entry, task, _worded(task, values, rng), answer) for task, values, answer in asked]
+    worded = [Question(entry, task, _worded(task, values, rng), answer) for task, values, answer in asked]
+    return [*worded, Question(entry, "scene", rng.choice(_SCENE_PROMPTS), listing(entry.scene))]
 
 
 def questions_of(kind: Kind, entries: Iterator[Entry], count: int, rng: random.Random) -> list[Question]:
@@ -112,6 +116,12 @@ def scene_in_words(scene: Scene, rng: random.Random) -> str:
     items = rng.sample(scene.objects, len(scene.objects))
     listed = "; ".join(f"{item.size} {item.name} {format_box(normalised_box(item, scene))}" for item in items)
     return f"{scene.background} background; {listed}. "
+
+
+def listing(scene: Scene) -> str:
+    """Every object with its box, from left to right."""
+    items = sorted(scene.objects, key=lambda item: item.center)
+    return "; ".join(f"{item.size} {item.name} {format_box(normalised_box(item, scene))}" for item in items)
 
 
 def vocabulary_texts(entries: Iterable[Entry], rng: random.Random) -> Iterator[str]:

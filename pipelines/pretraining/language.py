@@ -34,8 +34,10 @@ from pipelines.training.task import Output
 SOFT_TOKEN = "<extra_id_0>"
 _BOX_PIECES = ("[0.", ",0.")
 _SLOTS = (6, 8, 12, 16)
+# How much longer a question of each kind is than a short one, with its answer: a bundle has that many fewer.
+_LENGTH: dict[Kind, int] = {"short": 1, "long": 2, "region": 2, "scene": 4}
 _MOST_NOISE = 0.5  # of the phrases' root mean square
-_VOCABULARY_SCENES = 300
+_VOCABULARY_SCENES = 1500
 
 
 def tokenizer(settings: LanguageSettings, seed: int) -> PreTrainedTokenizerFast:
@@ -97,7 +99,7 @@ def t5_config(settings: LanguageSettings, vocabulary: int) -> T5Config:
         eos_token_id=1,
         relative_attention_max_distance=64,
     )
-    config.decoder_start_token_id = 0  # type: ignore[attr-defined]
+    config.decoder_start_token_id = 0
     config.dense_act_fn = "gelu"
     config.scale_decoder_outputs = False
     return config
@@ -153,7 +155,7 @@ class SceneTexts:
         held_out = draw.pool == 1
         kind: Kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
         form = rng.choices(FORMS, self._settings.form_shares)[0]
-        count = self._settings.bundle // ((1 if kind == "short" else 2) * (2 if form == "words" else 1))
+        count = max(1, self._settings.bundle // (_LENGTH[kind] * (2 if form == "words" else 1)))
         asked = questions_of(kind, self._entries(rng, held_out), count, rng)
         return self.tensors(asked, form, rng, noisy=not held_out)
 

@@ -37,6 +37,7 @@ def make_lion(vision: str, language: str, tag_encoder: str, target: str, seed: i
         **{
             "vision_config": vit.config.to_dict(),
             "text_config": reader.t5.config.to_dict(),
+            "aggregator_levels": _levels(vit.config.num_hidden_layers),
             "qformer_config": {"vocab_size": len(question_tokens)},
             "soft_prompt_token_id": tokens.convert_tokens_to_ids(SOFT_TOKEN),
             **fields,
@@ -51,6 +52,11 @@ def make_lion(vision: str, language: str, tag_encoder: str, target: str, seed: i
     processor = LionProcessor.for_config(config, tokens, question_tokens)
     processor.save_pretrained(target)
     return os.path.abspath(target)
+
+
+def _levels(depth: int) -> list[int]:
+    """The last three blocks; LION fuses the last, and two at half and three quarters of a ViT ten times as deep."""
+    return list(range(depth - 1, depth - 4, -1))
 
 
 def copy_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:

@@ -54,7 +54,7 @@ def measure_language(folder: str, per_task: int = 64, seed: int = 0, preset: Pre
     asked: dict[str, list[Question]] = {task: [] for task in _TASKS}
     for entry in held_out_entries(seed, 4 * per_task, preset):
         for question in questions(entry, rng):
-            if len(asked[question.task]) < per_task:
+            if question.task in asked and len(asked[question.task]) < per_task:
                 asked[question.task].append(question)
     found: dict[str, float] = {}
     forms: tuple[Form, ...] = ("list", "grid")
@@ -134,22 +134,29 @@ def tag_held_out(folder: str, scenes: int = 512, seed: int = 0, preset: PresetNa
 
 def measure_tagger(tagging: Tagging, threshold: float = 0.5) -> dict[str, float]:
     """mAP over the tags that occur, precision and recall at a threshold, and expected calibration error (10 bins)."""
-    from torchmetrics.functional.classification import binary_calibration_error, multilabel_average_precision
+    from sklearn.metrics import average_precision_score
 
     occurs = tagging.present.sum(0) > 0
     said, present = tagging.confidences > threshold, tagging.present > 0
     right = float((said & present).sum())
-    precision = multilabel_average_precision(
-        tagging.confidences[:, occurs], present[:, occurs].long(), int(occurs.sum()), average="macro"
-    )
-    flat, truth = tagging.confidences.flatten(), tagging.present.flatten().long()
+    precision = average_precision_score(present[:, occurs].numpy(), tagging.confidences[:, occurs].numpy())
+    counts, sure, there = _reliability(tagging)
     return {
         "mean_average_precision": float(precision),
         "precision": right / max(float(said.sum()), 1),
         "recall": right / float(present.sum()),
         "tags_per_image": float(said.sum(1).double().mean()),
-        "calibration_error": float(binary_calibration_error(flat, truth, n_bins=_BINS)),
+        "calibration_error": float((sure - there).abs().sum() / counts.sum()),
     }
+
+
+def _reliability(tagging: Tagging) -> tuple[Tensor, Tensor, Tensor]:
+    """By bin of confidence: how many tags, the sum of their confidences, and how many of them are there."""
+    scores, truth = tagging.confidences.flatten(), tagging.present.flatten()
+    bins = (scores * _BINS).long().clamp_max(_BINS - 1)
+    counts = torch.bincount(bins, minlength=_BINS)
+    sure = torch.bincount(bins, weights=scores.double(), minlength=_BINS)
+    return counts, sure, torch.bincount(bins, weights=truth.double(), minlength=_BINS)
 
 
 def best_thresholds(tagging: Tagging, candidates: Sequence[float] = _CANDIDATES) -> list[float]:
@@ -171,11 +178,7 @@ def draw_reliability(tagging: Tagging, path: str) -> None:
 
     figure = Figure(figsize=(4.6, 5.2), layout="constrained")
     top, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    scores, truth = tagging.confidences.flatten(), tagging.present.flatten()
-    bins = (scores * _BINS).long().clamp_max(_BINS - 1)
-    counts = torch.bincount(bins, minlength=_BINS)
-    sure = torch.bincount(bins, weights=scores.double(), minlength=_BINS)
-    there = torch.bincount(bins, weights=truth.double(), minlength=_BINS)
+    counts, sure, there = _reliability(tagging)
     used = counts > 0
     top.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfectly calibrated")
     top.plot((sure / counts)[used], (there / counts)[used], marker="o", label="tagger")
