@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -215,8 +215,3 @@ def _source(uri: str) -> Any:
 
 def _hash(image_id: str) -> int:
     return int.from_bytes(blake2b(image_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-def unreadable(proofs: Sequence[Mapping[str, Any]]) -> int:
-    """Images whose bytes could not be read any more."""
-    return sum(int(proof["unreadable"]) for proof in proofs)

@@ -110,8 +110,7 @@ def row_statistics(rows: Sequence[Mapping[str, Any]], tag_tokens: Sequence[int |
         tag_tokens: tokens of the usual tags of each row's image.
         tokenizer: its folder, or empty.
     """
-    said = ((row["box"] and [row["box"]]) or [found.box for found in _in_answers(row)] for row in rows)
-    counts: Counts = {"boxes": box_statistics(box for boxes in said for box in boxes)}
+    counts: Counts = {"boxes": box_statistics(box for row in rows for box in _boxes(row))}
     if not tokenizer:
         return counts
     tokens = Tokens(tokenizer)
@@ -127,8 +126,13 @@ def row_statistics(rows: Sequence[Mapping[str, Any]], tag_tokens: Sequence[int |
     return counts
 
 
-def _in_answers(row: Mapping[str, Any]) -> list[Any]:
-    return [found for answer in row["answers"][:1] for found in find_boxes(answer)] if row["level"] == "region" else []
+def _boxes(row: Mapping[str, Any]) -> list[Any]:
+    """The row's own box, or those that a grounded caption says."""
+    if row["box"]:
+        return [row["box"]]
+    return (
+        [found.box for answer in row["answers"][:1] for found in find_boxes(answer)] if row["level"] == "region" else []
+    )
 
 
 def examples(rows: Sequence[Mapping[str, Any]], uris: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from pipelines import shards, storage, tables
 from pipelines.errors import DataRefused, UserError
 from pipelines.instructions.builder import EVALUATION_IMAGE, IMAGE_NOT_TAGGED, Wording
@@ -123,7 +125,7 @@ class _Build:
         pieces = images.shard_set(self.folder)
         missing = [{"shard": shard} for shard in sorted(set(range(len(files))) - pieces.done())]
         if missing:
-            _drain(missing, stage.__call__, lambda proof: f"{proof['rows']} images indexed", len(files))
+            _drain(missing, stage.__call__, "images indexed")
             (_,) = shards.in_tasks(images.join_index, [(self.folder, len(files))])
         elif not storage.exists(storage.join(self.folder, images.INDEX)):
             (_,) = shards.in_tasks(images.join_index, [(self.folder, len(files))])
@@ -152,7 +154,7 @@ class _Build:
             stage = BuildShard(
                 self.folder, self.config.sets, wording, self.config.evaluation_images, self.config.tokenizer
             )
-            _drain(missing, stage.__call__, lambda proof: f"{proof['rows']} rows", len(missing))
+            _drain(missing, stage.__call__, "rows")
         return {
             entry.name: [_without_card(proof) for proof in
                          shard_set(self.folder, entry).proofs(range(indices[entry.name].shards))]
@@ -185,21 +187,19 @@ def _without_card(proof: Proof) -> Proof:
     return {key: value for key, value in proof.items() if key not in ("statistics", "examples", "leaked_images")}
 
 
-def _drain(
-    missing: Sequence[Mapping[str, Any]], stage: Callable[..., Any], told: Callable[[Proof], str], total: int
-) -> None:
+def _drain(missing: Sequence[Mapping[str, Any]], stage: Callable[[pa.Table], pa.Table], unit: str) -> None:
     """Runs a stage over shards, with a line on stderr every few seconds; what it makes stays on disk."""
     started = shown = time.monotonic()
+    rows = 0
     found = shards.run(
         lambda: shards.from_items(missing).map_batches(stage, batch_format="pyarrow", batch_size=None, num_cpus=1)
     )
     for number, proof in enumerate(found, start=1):
-        if time.monotonic() - shown > _PROGRESS_SECONDS:
+        rows += proof["rows"]
+        if time.monotonic() - shown > _PROGRESS_SECONDS or number == len(missing):
             shown = time.monotonic()
             left = (shown - started) / number * (len(missing) - number)
-            log.info(
-                "%d/%d shards of %d, the last with %s, %.0f s left", number, len(missing), total, told(proof), left
-            )
+            log.info("%d/%d shards, %d %s, %.0f s left", number, len(missing), rows, unit, left)
 
 
 def _require_rows(sets: Sequence[InstructionSet], summaries: Sequence[Mapping[str, Any]]) -> None:

@@ -54,9 +54,10 @@ def test_a_regions_expressions_are_given_once_for_its_description(world: Path, t
         assert sorted(expressions or ()) == sorted(record.text for record, _ in found if record.region_id == region)
 
 
-def test_evaluation_images_of_a_sets_other_splits_are_listed(world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["train", None])
+def test_evaluation_images_in_a_training_sets_file_are_listed(world: Path, tmp_path: Path, split: str | None) -> None:
     path = str(world / "refcoco/refs(sample).p")
-    entry = InstructionSet(name="s", kind="refcoco", annotations=path, split="train")
+    entry = InstructionSet(name="s", kind="refcoco", annotations=path, split=split)
     cut(entry, tmp_path)
     assert {image_id[0] for image_id in evaluated(entry, tmp_path)} == {"2", "3"}, "val and test begin with 2 and 3"
 

@@ -176,3 +176,13 @@ def test_a_set_without_rows_is_the_users_mistake(world: Path, tagged: Path, tmp_
         instructions(InstructionsConfig(tagged=str(tagged), sets=[wrong_split], out=str(tmp_path)))
     with pytest.raises(UserError, match=r"image_not_tagged 6"):
         instructions(InstructionsConfig(tagged=str(tagged), sets=sets(world, "test")[:1], out=str(tmp_path)))
+
+
+def test_a_file_of_another_kind_among_the_tagged_is_the_users_mistake(
+    world: Path, tagged: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tagged"
+    shutil.copytree(tagged, folder)
+    shutil.copy(world / "tags_detector.parquet", folder / "zz.parquet")
+    with pytest.raises(UserError, match=r"zz\.parquet lacks .*'uri'"):
+        instructions(InstructionsConfig(tagged=str(folder), sets=sets(world), out=str(tmp_path / "out")))
