@@ -2,7 +2,6 @@
 
 import base64
 from io import BytesIO
-from typing import Any
 
 import torch
 from mlflow.models import set_model
@@ -21,7 +20,8 @@ class ServedLion(PythonModel):
         self.model = LionForConditionalGeneration.from_pretrained(folder).eval()
         self.processor = LionProcessor.from_pretrained(folder)
 
-    def predict(self, context: PythonModelContext, model_input: Any, params: Any = None) -> Any:
+    # Without type hints: MLflow takes them for a schema of its own, and warns of every one that it does not know.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         """One answer per row of the data frame."""
         listed = list(model_input["tags"]) if "tags" in model_input else [None] * len(model_input)
         inputs = self.processor(

@@ -2,13 +2,15 @@
 
 import concurrent.futures
 import contextlib
+import copy
 import os
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +24,26 @@ from pipelines.steps import fingerprint
 from pipelines.training.context import Context
 from pipelines.training.order import Draw, SampleOrder, split
 
+Processor = TypeVar("Processor")
 # Folders of a step's result that hold Parquet of another kind.
 _BESIDE = {"quarantine", "source"}
+
+
+class PerThread(Generic[Processor]):
+    """A processor of its own for each thread that collates.
+
+    A fast tokenizer keeps its padding and truncation as state that each call sets; two threads with one of them could
+    pad by each other's rule.
+    """
+
+    def __init__(self, processor: Processor) -> None:
+        self._original, self._local = processor, threading.local()
+
+    def get(self) -> Processor:
+        """This thread's copy."""
+        if not hasattr(self._local, "processor"):
+            self._local.processor = copy.deepcopy(self._original)
+        return self._local.processor
 
 
 @dataclass(frozen=True)

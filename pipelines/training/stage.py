@@ -27,7 +27,7 @@ from pipelines.images import BadImage, load_image
 from pipelines.instructions.augmentation import augment
 from pipelines.tables import INSTRUCTIONS, TAGGED
 from pipelines.training.config import TrainStageConfig
-from pipelines.training.data import Batch, generator, open_table, row_numbers
+from pipelines.training.data import Batch, PerThread, generator, open_table, row_numbers
 from pipelines.training.mixing import make_mixture
 from pipelines.training.order import Draw
 from pipelines.training.task import Output
@@ -68,7 +68,7 @@ class StageData:
     def __init__(self, samples: str, images: str, processor: LionProcessor, settings: TrainStageConfig) -> None:
         self._samples = open_table(samples, INSTRUCTIONS, SAMPLE_COLUMNS)
         self._images = open_table(images, TAGGED, IMAGE_COLUMNS)
-        self._processor, self._settings = processor, settings
+        self._processor, self._settings = PerThread(processor), settings
         keys = self._samples.column("image_id")
         self._image_rows = row_numbers(keys, self._images, "image_id", f"samples of {samples} are of images that "
                                        f"{images} does not have")  # fmt: skip
@@ -105,7 +105,7 @@ class StageData:
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """The model's inputs. The weight is the number of answer tokens: the loss is their mean."""
         try:
-            tensors = self._processor(
+            tensors = self._processor.get()(
                 images=[sample.image for sample in samples],
                 text=[sample.instruction for sample in samples],
                 tags=[sample.tags for sample in samples],

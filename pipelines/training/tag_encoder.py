@@ -17,7 +17,7 @@ from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
 from pipelines.errors import UserError
 from pipelines.tables import TAGGED
 from pipelines.training.config import TrainTagEncoderConfig
-from pipelines.training.data import Batch, generator, open_table
+from pipelines.training.data import Batch, PerThread, generator, open_table
 from pipelines.training.order import Draw, held_out
 from pipelines.training.task import Output
 
@@ -55,7 +55,7 @@ class TagEncoderData:
 
     def __init__(self, table: str, processor: TagEncoderProcessor, settings: TrainTagEncoderConfig) -> None:
         self._rows = open_table(table, TAGGED, COLUMNS)
-        self._processor, self._settings = processor, settings
+        self._processor, self._settings = PerThread(processor), settings
         captions = self._rows.column("caption")
         usable = np.flatnonzero(captions.is_valid().to_numpy())
         if len(usable) < 4:
@@ -100,15 +100,16 @@ class TagEncoderData:
 
     def collate(self, samples: Sequence[Triplet]) -> Batch:
         """Tokens of anchors, then positives, then negatives, in one batch of texts, so that one forward serves all."""
-        anchors = self._processor([sample.tags for sample in samples])
+        processor = self._processor.get()
+        anchors = processor([sample.tags for sample in samples])
         positives = [caption for sample in samples for caption in sample.positives]
-        captions = self._processor.captions([*positives, *(sample.negative for sample in samples)])
+        captions = processor.captions([*positives, *(sample.negative for sample in samples)])
         width = max(anchors.input_ids.shape[1], captions.input_ids.shape[1])
         tensors = {
             name: torch.cat([_pad(first, width), _pad(second, width)])
             for (name, first), second in zip(anchors.as_dict().items(), captions.as_dict().values(), strict=True)
         }
-        pad = self._processor.tokenizer.pad_token_id
+        pad = processor.tokenizer.pad_token_id
         tensors["input_ids"] = tensors["input_ids"].masked_fill(tensors["attention_mask"] == 0, pad)
         # Which image each positive belongs to: the mean over them is taken after encoding.
         tensors["owner"] = torch.tensor([place for place, sample in enumerate(samples) for _ in sample.positives])
