@@ -1,6 +1,5 @@
 """The tag encoder behind `mlflow.pyfunc.load_model`: images' tags in, vectors out."""
 
-
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
