@@ -221,25 +221,13 @@ def from_items(items: Sequence[Mapping[str, Any]]) -> "Dataset":
 def run(make_dataset: Callable[[], "Dataset"]) -> Generator[Proof, None, None]:
     """Runs a dataset whose last stage gives a column `proof` (JSON), and yields the proofs as they come, in any order.
 
-    Closing the iterator ends the pipeline; what was committed stays. The caller's own Ray Data is not changed, and the
-    user's mistakes come back as themselves.
+    Closing the iterator ends the pipeline; what was committed stays. The caller's own Ray Data is not changed.
     """
     from ray.data import DataContext
-    from ray.exceptions import RayTaskError
 
     with DataContext.current(_context(DataContext.get_current())):
-        try:
-            for batch in make_dataset().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield from map(json.loads, pa.table(batch)["proof"].to_pylist())
-        except RayTaskError as error:
-            raise _mistake(error) or error from None
-
-
-def _mistake(error: BaseException | None) -> UserError | None:
-    """The user's mistake among the causes of an error from a worker."""
-    while error is not None and not isinstance(error, UserError):
-        error = getattr(error, "cause", None) or error.__cause__
-    return error
+        for batch in make_dataset().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from map(json.loads, pa.table(batch)["proof"].to_pylist())
 
 
 def _context(current: "DataContext") -> "DataContext":
@@ -259,4 +247,6 @@ def in_tasks(function: Callable[..., T], calls: Sequence[Sequence[Any]]) -> list
     try:
         return ray.get([remote.remote(*arguments) for arguments in calls])
     except RayTaskError as error:
-        raise _mistake(error) or error from None
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from typing import Any
 
@@ -71,11 +72,18 @@ def tagged_files(tagged: str) -> list[str]:
     files = [name for name in files if not {"quarantine", "source"} & set(name.removeprefix(root).split("/"))]
     if not files or not storage.exists(files[0]):
         raise UserError(f"{tagged} holds no Parquet files; give the `path` of a precompute step.")
-    filesystem, path = storage.resolve(files[0])
-    missing = set(_COLUMNS) - set(pq.read_schema(path, filesystem=filesystem).names)
-    if missing:
-        raise UserError(f"{files[0]} lacks {sorted(missing)}; it is not a tagged table.")
+    with ThreadPoolExecutor(16) as pool:
+        lacking = pool.map(_lacking, files)
+        for name, missing in zip(files, lacking, strict=True):
+            if missing:
+                raise UserError(f"{name} lacks {missing}; it is not a tagged table.")
     return files
+
+
+def _lacking(file: str) -> list[str]:
+    """The columns that a Parquet file should have and has not."""
+    filesystem, path = storage.resolve(file)
+    return sorted(set(_COLUMNS) - set(pq.read_schema(path, filesystem=filesystem).names))
 
 
 class IndexImages:
@@ -95,8 +103,6 @@ class IndexImages:
         (shard,) = batch["shard"].to_pylist()
         filesystem, path = storage.resolve(self._files[shard])
         with pq.ParquetFile(path, filesystem=filesystem) as file:
-            if missing := set(_COLUMNS) - set(file.schema_arrow.names):
-                raise UserError(f"{self._files[shard]} lacks {sorted(missing)}; it is not a tagged table.")
             table = file.read([*_COLUMNS, *({"tags"} & set(file.schema_arrow.names))])
         tags = table["tags"].to_pylist() if "tags" in table.column_names else [None] * table.num_rows
         digests = [_digest(uri) for uri in table["uri"].to_pylist()] if self._digests else [None] * table.num_rows

@@ -1,0 +1,69 @@
+"""P1 for instructions: killed at a random point and run again, every row is there once, in the same bytes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.steps import read_manifest
+from tests.jobs.test_instructions import tagged_table
+
+PATIENCE = 240.0
+
+
+class Driver:
+    """A `jobs.instructions` process of its own group, with a Ray of its own."""
+
+    def __init__(self, root: Path, world: Path, tagged: str, out: Path, log: Path) -> None:
+        sets = [
+            {"name": "captions", "kind": "coco_captions", "annotations": str(world / "captions_train.json")},
+            {"name": "refs", "kind": "refcoco", "annotations": str(world / "refcoco/refs(sample).p"), "split": "train",
+             "tasks": ["rec", "reg"]},
+        ]  # fmt: skip
+        config = log.with_suffix(".json")
+        config.write_text(json.dumps({"tagged": tagged, "sets": sets, "shard_rows": 8}))
+        self.out, self.log = out, log
+        command = [sys.executable, "-m", "jobs.instructions", "--config", str(config), "--out", str(out),
+                   "--ray.address", "local", "--ray.local_cpus", "4"]  # fmt: skip
+        with open(log, "wb") as stream:
+            self.process = subprocess.Popen(command, cwd=root, stdout=stream, stderr=stream, start_new_session=True)
+
+    def finish(self) -> Path:
+        """Waits for the end and gives the result's folder."""
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()[-3000:]
+        return Path(json.loads(self.log.read_text().strip().splitlines()[-1])["path"])
+
+    def done(self) -> set[Path]:
+        """The proofs of questions' shards by now."""
+        return {path for path in self.out.glob("instructions-*/done/*.json") if not path.name.startswith("images@")}
+
+    def kill_after(self, count: int) -> None:
+        """Ends the whole group at once when so many shards are done; Ray's processes follow their driver."""
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None and len(self.done()) < count:
+            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+            time.sleep(0.01)
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.mark.slow
+def test_a_driver_killed_at_a_random_point(root: Path, world: Path, tmp_path: Path) -> None:
+    seed = int(os.environ.get("LION_FAULT_SEED", random.SystemRandom().randrange(10_000)))
+    print(f"LION_FAULT_SEED={seed}")
+    tagged = tagged_table(world, tmp_path / "tagged.parquet")
+    whole = Driver(root, world, tagged, tmp_path / "whole", tmp_path / "whole-log").finish()
+    killed = Driver(root, world, tagged, tmp_path / "killed", tmp_path / "killed-log")
+    killed.kill_after(random.Random(seed).randint(1, 20))
+    before = {path: path.stat().st_mtime_ns for path in killed.done()}
+    again = Driver(root, world, tagged, tmp_path / "killed", tmp_path / "again-log")
+    found = again.finish()
+    assert read_manifest(str(found))["digest"] == read_manifest(str(whole))["digest"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "what was done is not done again"
+    assert not list(found.rglob("*.partial"))
