@@ -84,10 +84,11 @@ class Progress(Callback):
         self._last = now
         done = step.step + 1
         left = (now - self._begun) / (done - self._first) * (self._steps - done)
+        rates = "/".join(f"{rate:.1e}" for rate in sorted(set(step.rates.values())))
         log.info(
             "%s: step %d/%d, epoch %.2f, loss %.4f, lr %s, %.1f samples/s, waiting for data %.0f %%, %s left",
-            self._name, done, self._steps, step.epoch, step.loss, "/".join(sorted({f"{r:.1e}" for r in
-            step.rates.values()})), step.samples / step.seconds, 100 * step.waited / step.seconds, _duration(left),
+            self._name, done, self._steps, step.epoch, step.loss, rates, step.samples / step.seconds,
+            100 * step.waited / step.seconds, _duration(left),
         )  # fmt: skip
 
     def record(self, record: Record) -> None:
