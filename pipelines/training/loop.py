@@ -113,14 +113,16 @@ class Training:
         loader = Loader(
             data, order, self.context, plan.micro_batches, plan.samples, self.loop.loader_threads, self.loop.prefetch
         )
-        for share in loader.steps(start, plan.steps):
-            self._step(engine, share, plan, order)
-            done = share.step + 1
-            if done in plan.validations:
-                self._validate(engine, data, done, plan, order)
-            if done in plan.validations or done % self.loop.checkpoint_every == 0:
-                state = self._save(engine, done, plan)
-        self.checkpoints.wait()
+        try:
+            for share in loader.steps(start, plan.steps):
+                self._step(engine, share, plan, order)
+                done = share.step + 1
+                if done in plan.validations:
+                    self._validate(engine, data, done, plan, order)
+                if done in plan.validations or done % self.loop.checkpoint_every == 0:
+                    state = self._save(engine, done, plan)
+        finally:
+            self.checkpoints.wait()  # a step that fails must not cost the checkpoint before it
         self.context.barrier()  # nobody leaves before the last checkpoint is there
         assert state is not None  # the last step is among the validations
         return state
