@@ -7,17 +7,14 @@ from collections.abc import Iterator
 
 from pipelines.errors import UserError
 from pipelines.sources.coco_instances import image_entries
-from pipelines.sources.grouping import RowsByKey
+from pipelines.sources.grouping import RowsByKey, add_captions
 from pipelines.sources.records import (
     NO_CAPTION,
     UNKNOWN_IMAGE,
     BadAnnotation,
     BadRecord,
     ImageRecord,
-    id_field,
-    text_field,
 )
-from pipelines.sources.streams import array_elements
 
 
 def read_images(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
@@ -36,13 +33,7 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
     if annotations is None:
         raise UserError("coco_captions needs an annotation file; set annotations.")
     captions = RowsByKey()
-    for number, entry in enumerate(array_elements(annotations, "annotations")):
-        where, image_id = f"annotations[{number}]", None
-        try:
-            image_id = id_field(entry, "image_id", where)
-            captions.add(image_id, text_field(entry, "caption", where))
-        except BadAnnotation as error:
-            yield error.record(image_id)
+    yield from add_captions(captions, annotations, "annotations", "caption")
     known: set[str] = set()
     for found in image_entries(annotations, images, split, "coco_captions", known):
         if isinstance(found, BadRecord):

@@ -7,6 +7,9 @@ from hashlib import blake2b
 import numpy as np
 import pyarrow as pa
 
+from pipelines.sources.records import BadAnnotation, BadRecord, id_field, text_field
+from pipelines.sources.streams import array_elements
+
 _CHUNK = 65_536
 
 
@@ -69,3 +72,21 @@ class RowsByKey:
 
 def _hash(key: str) -> int:
     return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def add_captions(captions: RowsByKey, annotations: str, place: str, key: str) -> Iterator[BadRecord]:
+    """Groups the captions of a file by image; yields what cannot be read of it.
+
+    Args:
+        captions: filled by image id.
+        annotations: the JSON file.
+        place: the array of its entries, each with an `image_id`.
+        key: what an entry calls its caption.
+    """
+    for number, entry in enumerate(array_elements(annotations, place)):
+        where, image_id = f"{place}[{number}]", None
+        try:
+            image_id = id_field(entry, "image_id", where)
+            captions.add(image_id, text_field(entry, key, where))
+        except BadAnnotation as error:
+            yield error.record(image_id)

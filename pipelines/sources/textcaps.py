@@ -7,16 +7,14 @@ folder of the JPEG files of the split.
 from collections.abc import Iterator
 
 from pipelines.errors import UserError
-from pipelines.sources.grouping import RowsByKey
+from pipelines.sources.grouping import RowsByKey, add_captions
 from pipelines.sources.records import (
     NO_CAPTION,
     BadAnnotation,
     BadRecord,
     ImageRecord,
-    id_field,
     image_uri,
     size_field,
-    text_field,
 )
 from pipelines.sources.streams import array_elements
 
@@ -30,13 +28,7 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
     if annotations is None:
         raise UserError("textcaps needs an annotation file; set annotations.")
     captions = RowsByKey()
-    for number, entry in enumerate(array_elements(annotations, "data")):
-        where, image_id = f"data[{number}]", None
-        try:
-            image_id = id_field(entry, "image_id", where)
-            captions.add(image_id, text_field(entry, "caption_str", where))
-        except BadAnnotation as error:
-            yield error.record(image_id)
+    yield from add_captions(captions, annotations, "data", "caption_str")
     seen: set[str] = set()
     for number, entry in enumerate(array_elements(annotations, "data")):
         where = f"data[{number}]"
