@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.steps import read_manifest
+from tests.faults.processes import kill_with_followers
 from tests.jobs.test_instructions import tagged_table
 
 PATIENCE = 240.0
@@ -44,13 +44,12 @@ class Driver:
         return {path for path in self.out.glob("instructions-*/done/*.json") if not path.name.startswith("images@")}
 
     def kill_after(self, count: int) -> None:
-        """Ends the whole group at once when so many shards are done; Ray's processes follow their driver."""
+        """Ends the driver when so many shards are done."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and len(self.done()) < count:
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]
             time.sleep(0.01)
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        kill_with_followers(self.process)
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import psutil
 import pytest
 
 from pipelines.precompute import PrecomputeConfig, shards
+from tests.faults.processes import kill_with_followers
 from tests.pipelines.precompute.worlds import digests_of, folder_config, rows_of
 
 IMAGES = 60
@@ -59,11 +59,6 @@ class Driver:
         while self.process.poll() is None and not holds():
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]
             time.sleep(0.02)
-
-    def kill(self) -> None:
-        """Ends the whole group at once; Ray's processes follow their driver."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
     def workers(self, *titles: str) -> list[psutil.Process]:
         """Ray's worker processes below this driver that run something of such a title right now."""
@@ -117,14 +112,14 @@ def test_a_driver_killed_while_it_reads_the_source_and_at_a_random_shard(
     chance = random.Random(seed)
     first = Driver(root, config, tmp_path, tmp_path / "log-0")
     first.wait_until(lambda: list(tmp_path.glob("precompute-*/source/part-*.parquet")))
-    first.kill()
+    kill_with_followers(first.process)
     assert not list(tmp_path.glob("precompute-*/manifest.json"))
 
     second = Driver(root, config, tmp_path, tmp_path / "log-1")
     count = chance.randrange(1, SHARDS // 2)  # far enough from the end, however late the kill comes
     second.wait_until(lambda: len(second.done()) >= count)
     time.sleep(chance.random() * 0.2)
-    second.kill()
+    kill_with_followers(second.process)
     (folder,) = map(str, tmp_path.glob("precompute-*"))
     assert not Path(folder, "manifest.json").exists()
     written = {shard: Path(shards.shard_set(folder).result_file(shard)).stat().st_mtime_ns for shard in second.done()}
