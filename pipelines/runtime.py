@@ -93,12 +93,22 @@ def _start(config: RayConfig) -> None:
         raise UserError(
             f"No Ray cluster answers at {address!r} ({error}); start one or leave the address out."
         ) from error
+    except Exception as error:  # Ray raises no narrower class when its own processes come up too slowly
+        if "timed out during startup" not in str(error):
+            raise
+        raise UserError(
+            f"Ray did not start in time ({error}): the machine is overloaded or short of memory; try again when it is "
+            f"less busy."
+        ) from error
 
 
 def quiet_worker() -> None:
-    """Runs in each worker of a local Ray: without a dashboard, Train's cleaner would complain every second."""
-    for name in ("placement_group_cleaner", "controller"):
-        logging.getLogger(f"ray.train.v2._internal.execution.controller.{name}").setLevel(logging.ERROR)
+    """Runs in each worker of a local Ray: without a dashboard, Train's cleaner would complain every second; and each
+    report would be printed whole, beside the line that the training prints itself."""
+    for name in ("controller.placement_group_cleaner", "controller.controller"):
+        logging.getLogger(f"ray.train.v2._internal.execution.{name}").setLevel(logging.ERROR)
+    package = os.path.dirname(sys.modules["ray"].__file__ or "")  # this one of Train's loggers bears its file's path
+    logging.getLogger(os.path.join(package, "train/v2/_internal/execution/context.py")).setLevel(logging.WARNING)
 
 
 def require_resources(plan: Mapping[str, float], purpose: str) -> None:
