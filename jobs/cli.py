@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from pipelines.errors import DataRefused, UserError
+from pipelines.errors import DataRefused, Stopped, UserError
 from pipelines.steps import StepResult
 
 Config = TypeVar("Config")
@@ -120,7 +120,7 @@ def main(
 def _run(verb: str, run: Callable[[Any], StepResult], config: Any, stdout: Any) -> int:
     try:
         result = run(config)
-    except (UserError, DataRefused) as error:
+    except (UserError, DataRefused, Stopped) as error:
         sys.stderr.write(f"{verb}: {error}\n")
         return error.exit_code
     if result.skipped:

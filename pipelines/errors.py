@@ -11,3 +11,10 @@ class DataRefused(Exception):
     """The data is worse than `max_bad_fraction` allows; what was computed is kept. Exit code 3."""
 
     exit_code = 3
+
+
+class Stopped(Exception):
+    """Asked from outside to end (SIGTERM, a stopped job). What was done is saved; running it again goes on. Exit code
+    1."""
+
+    exit_code = 1

@@ -157,6 +157,17 @@ class Registry:
         """Ends a run."""
         self.client.set_terminated(run_id, status)
 
+    def abandon_run(self, run_id: str, status: Literal["FAILED", "KILLED"]) -> None:
+        """Ends the run of a training that ended badly; an MLflow that does not answer is a warning then."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1", MLFLOW_HTTP_REQUEST_TIMEOUT="10"):
+                self.close_run(run_id, status)
+        except (MlflowException, OSError) as error:
+            log.warning("MLflow at %s was not told that run %s is %s (%s)", self.uri, run_id, status,
+                        _first_line(error))  # fmt: skip
+
     def register(
         self,
         name: str,

@@ -46,6 +46,8 @@ def check_soft_tokens(places: Tensor, soft_tokens: int) -> None:
     Raises:
         ValueError: Naming the prompts.
     """
+    if places.device.type == "meta":
+        return
     wrong = (places.sum(dim=1) != soft_tokens).nonzero().flatten().tolist()
     if wrong:
         raise ValueError(

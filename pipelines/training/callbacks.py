@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ class Step:
         epoch: passes over the data, with fractions.
         loss: mean over the global batch.
         rates: learning rate by parameter group.
-        gradient_norm: before clipping; None where DeepSpeed computes none.
+        gradient_norm: before clipping; None where DeepSpeed computes none, infinite where fp16 left the step out.
+        loss_scale: what fp16 multiplies the loss by for the step after; None in other precisions.
         samples: samples of the global batch.
         tokens: tokens of the global batch.
         seconds: how long it took, waiting included.
@@ -43,6 +44,7 @@ class Step:
     seconds: float
     waited: float
     ids: list[str]
+    loss_scale: float | None = None
 
 
 class Callback:
@@ -126,17 +128,20 @@ class Trace(Callback):
 class LogToMlflow(Callback):
     """Sends records to an MLflow run, from a thread of its own: a slow or absent MLflow never stops a training.
 
+    What it could not send is in the training's own history, from which `catch_up` sends it before the registration.
+
     Args:
         uri: MLflow's address.
         run_id: the run.
         patience: seconds that the end of the training waits for what is not sent yet.
     """
 
-    def __init__(self, uri: str, run_id: str, patience: float = 60.0) -> None:
+    def __init__(self, uri: str, run_id: str, patience: float = 10.0) -> None:
         self._uri, self._run_id, self._patience = uri, run_id, patience
         self._records: queue.Queue[Record | None] = queue.Queue()
         self._thread = threading.Thread(target=self._send_all, name="mlflow", daemon=True)
         self._closing = threading.Event()
+        self._unsent = 0
 
     def start(self, step: int, steps: int, context: Context) -> None:
         """Starts the thread."""
@@ -144,15 +149,21 @@ class LogToMlflow(Callback):
 
     def record(self, record: Record) -> None:
         """Puts the record in the queue."""
+        self._unsent += 1
         self._records.put(record)
 
     def close(self) -> None:
-        """Sends what is left, for as long as patience lasts."""
+        """Sends what is left, for as long as patience lasts, and says where there is some left then."""
         if not self._thread.is_alive():
             return
-        self._closing.set()
         self._records.put(None)
         self._thread.join(self._patience)
+        self._closing.set()
+        if self._thread.is_alive():
+            log.warning(
+                "MLflow at %s lacks %d records of metrics; they are in the training's history and are sent when its "
+                "model is registered", self._uri, self._unsent,
+            )  # fmt: skip
 
     def _send_all(self) -> None:
         from mlflow import MlflowClient
@@ -160,22 +171,37 @@ class LogToMlflow(Callback):
 
         client, pause = MlflowClient(tracking_uri=self._uri), 1.0
         record = self._records.get()
-        while record is not None:
+        while record is not None and not self._closing.is_set():
             try:
                 client.log_batch(self._run_id, metrics=mlflow_metrics(record))
             except (MlflowException, OSError) as error:
                 log.warning("MLflow at %s took no metrics (%s); trying again in %.0f s", self._uri,
                             str(error).split("\n", 1)[0][:200], pause)  # fmt: skip
-                if self._closing.wait(pause) and pause > self._patience / 4:
-                    log.warning("MLflow did not come back; metrics are in the training's own history.")
-                    return
+                self._closing.wait(pause)
                 pause = min(pause * 2, 60.0)
                 continue
             pause = 1.0
+            self._unsent -= 1
             record = self._records.get()
 
 
-def mlflow_metrics(record: Record) -> list[Any]:
+def catch_up(client: Any, run_id: str, history: Sequence[Mapping[str, Any]]) -> int:
+    """Sends an MLflow run the records that it lacks, each once, and returns how many they were.
+
+    Args:
+        client: an `mlflow.MlflowClient`.
+        run_id: the run.
+        history: all records of the training.
+    """
+    kinds = {record["kind"] for record in history}
+    known = {(kind, point.step) for kind in kinds for point in client.get_metric_history(run_id, f"{kind}/loss")}
+    missing = [record for record in history if (record["kind"], record["step"]) not in known]
+    for record in missing:
+        client.log_batch(run_id, metrics=mlflow_metrics(record))
+    return len(missing)
+
+
+def mlflow_metrics(record: Mapping[str, Any]) -> list[Any]:
     """A record as MLflow's metrics, named `train/loss`, `validation/loss` and so on."""
     from mlflow.entities import Metric
 

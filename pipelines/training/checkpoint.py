@@ -41,6 +41,8 @@ class State:
         base: digest of each input that frozen weights come from, by name.
         best_loss: the lowest validation loss so far.
         best_step: when it was reached.
+        updates: AdamW's steps, fewer than `step` where fp16 left some out; None: as many.
+        loss_scale: fp16's loss scale and what it follows from.
         history: the records of metrics so far.
         format: version of this layout.
     """
@@ -52,6 +54,8 @@ class State:
     base: Mapping[str, str]
     best_loss: float | None = None
     best_step: int | None = None
+    updates: int | None = None
+    loss_scale: Mapping[str, float] | None = None
     history: Sequence[Mapping[str, Any]] = field(default_factory=list)
     format: int = FORMAT
 
@@ -141,8 +145,14 @@ class Checkpoints:
         return _load(storage.join(self.path(step), "optimizer.safetensors"))
 
 
-def apply_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+def apply_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str, round_off: bool = False) -> None:
     """Puts a checkpoint's fp32 weights into a model that trains exactly these; the frozen ones keep their precision.
+
+    Args:
+        model: built as at the start of the training.
+        weights: in fp32, by name.
+        source: where they come from, for messages.
+        round_off: in the precision that the model has, instead of in fp32.
 
     Raises:
         UserError: a trained weight is missing, one too many is there, or a shape differs.
@@ -157,7 +167,7 @@ def apply_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) 
                 f"{source} does not fit the model: {name} is {tuple(weights[name].shape)} there, "
                 f"{tuple(parameter.shape)} here."
             )
-        parameter.data = weights[name]
+        parameter.data = weights[name].to(parameter.dtype) if round_off else weights[name]
 
 
 def _load(uri: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig
 from pipelines.steps import runtime_field, runtime_group
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 
@@ -73,7 +73,8 @@ class LoopConfig:
     seed: int = 0
     """Seed of the order of samples, of what is drawn for a sample, and of dropout."""
     precision: Precision = "fp32"
-    """fp32, or bf16 with fp32 master weights and optimiser state."""
+    """fp32; or bf16 or fp16, with fp32 master weights and optimiser state. fp16 needs GPUs; its loss is scaled so that
+    small gradients do not vanish, and a step whose gradients overflow is left out."""
     validate_every: int | None = None
     """Steps between validations; empty: after each epoch. The last step is always followed by one."""
     choose: Literal["last", "best"] = "last"
@@ -81,8 +82,8 @@ class LoopConfig:
     micro_batch_size: int | None = runtime_field(None)
     """Samples that a worker computes at once; gradients accumulate over the rest. Empty: its whole share."""
     zero_stage: Literal[0, 1, 2, 3] = runtime_field(0)
-    """What DeepSpeed ZeRO shards: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters. In bf16, 0
-    is taken as 1."""
+    """What DeepSpeed ZeRO shards: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters. In bf16 and
+    fp16, 0 is taken as 1."""
     offload: bool = runtime_field(False)
     """Keeps the optimiser state in CPU memory (ZeRO 1-3)."""
     checkpoint_every: int = runtime_field(200)
@@ -133,6 +134,9 @@ class LaunchConfig:
     """CPU threads of a worker; empty: this machine's cores shared by the workers, 8 at most."""
     gpus_per_worker: float | None = None
     """GPUs of a worker; empty: 1 where there are GPUs, else 0."""
+    gpu_memory: float | None = None
+    """GiB of each GPU that the training has to fit into, for a refusal before anything starts; empty: each worker
+    looks at its own GPU."""
     max_failures: int = 3
     """How often Ray restarts the workers, from the last checkpoint, before it gives up."""
 
@@ -233,6 +237,9 @@ class TrainStageConfig:
     """The trained tag encoder of a dynamic prompt: a folder or models:/NAME@ALIAS; empty: the parent's own."""
     groups: list[str] = dataclasses.field(default_factory=list)
     """Parameter groups to train instead of the stage's; see `models.lion.groups`."""
+    fp32_groups: list[str] = dataclasses.field(default_factory=list)
+    """Parameter groups, trained or frozen, that compute in fp32 where loop.precision is lower, such as router and
+    ln_vision; the model keeps that when it is loaded again. Not with ZeRO 3."""
     mix: dict[str, float] = dataclasses.field(default_factory=dict)
     """Ratios of a batch by level or task instead of the stage's, such as image: 1 and region: 1."""
     weights: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -270,6 +277,11 @@ class TrainStageConfig:
     def __post_init__(self) -> None:
         if wrong := {name: value for name, value in self.weights.items() if value < 0}:
             raise UserError(f"weights has {wrong}; a weight is 0 or more.")
+        if self.fp32_groups and (self.loop.precision == "fp32" or self.loop.zero_stage == 3):
+            raise UserError(
+                f"fp32_groups is {self.fp32_groups}, which needs loop.precision bf16 or fp16 and loop.zero_stage below "
+                f"3; they are {self.loop.precision} and {self.loop.zero_stage}."
+            )
 
     @property
     def parent_list(self) -> list[str]:

@@ -29,6 +29,11 @@ class Context:
         """Whether this worker writes what only one may write."""
         return self.rank == 0
 
+    @property
+    def device_memory(self) -> int:
+        """Bytes of this worker's GPU."""
+        return int(torch.cuda.get_device_properties(self.device).total_memory)
+
     def sum(self, *values: float | torch.Tensor) -> list[float]:
         """Each value summed over the workers."""
         total = torch.stack([torch.as_tensor(value, dtype=torch.float64).to(self.device) for value in values])

@@ -6,6 +6,7 @@ neither the number of workers nor the ZeRO stage; a training resumes under other
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,16 +16,21 @@ from torch import Tensor, nn
 
 from pipelines.training.config import LoopConfig, OptimizerConfig
 from pipelines.training.context import Context
+from pipelines.training.memory import BUCKET
+from pipelines.training.precision import effective_stage, require_precision
 
 log = logging.getLogger("lion.training")
 MOMENTS = ("exp_avg", "exp_avg_sq")
+# What DeepSpeed's dynamic loss scale follows from, besides its constants.
+_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 class Engine:
     """A model with its optimiser, sharded as the configuration says.
 
     Args:
-        model: on CPU; the parameters that require gradients are trained.
+        model: on CPU; the parameters that require gradients are trained. In half precision one that comes in several
+            precisions keeps them; another is cast.
         group_of: the parameter group of a name.
         known_groups: the groups that a setting may name.
         loop: precision, ZeRO stage and offload.
@@ -46,6 +52,7 @@ class Engine:
         context: Context,
         micro_batches: int,
     ) -> None:
+        require_precision(loop, context.device)
         deepspeed = import_deepspeed()
         self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         groups = parameter_groups(model, group_of, known_groups, optimizer)
@@ -57,12 +64,14 @@ class Engine:
         )
         # DeepSpeed logs a page about itself at INFO, several times over.
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        self.module, _, _, _ = deepspeed.initialize(
-            model=model.to(context.device),
-            optimizer=adamw,
-            config=deepspeed_config(loop, optimizer, micro_batches),
-            dist_init_required=False,
-        )
+        elements = sum(parameter.numel() for group in groups for parameter in group["params"])
+        with _kept_precision(model):
+            self.module, _, _, _ = deepspeed.initialize(
+                model=model.to(context.device),
+                optimizer=adamw,
+                config=deepspeed_config(loop, optimizer, micro_batches, elements),
+                dist_init_required=False,
+            )
         self.context = context
         self._zero3 = loop.zero_stage == 3
         self._norm: Any = None
@@ -94,11 +103,36 @@ class Engine:
         self.module.step()
         if last and self._wrapped() is not None:
             self._norm = self.module.get_global_grad_norm()
+            if getattr(self._wrapped(), "overflow", False):
+                self._norm = math.inf  # ZeRO 3 would leave the norm of the step before
 
     @property
     def gradient_norm(self) -> float | None:
         """The global norm of the last step's gradient before clipping, where DeepSpeed computed one."""
         return None if self._norm is None else float(self._norm)
+
+    @property
+    def updates(self) -> int:
+        """AdamW's steps so far."""
+        return int(self._adamw().state[self._master_tensors()[0]]["step"])
+
+    @property
+    def loss_scale(self) -> dict[str, float] | None:
+        """fp16's loss scale and what it follows from; None in other precisions."""
+        scaler = self._scaler()
+        return None if scaler is None else {name: getattr(scaler, name) for name in _SCALER}
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last gradient was no number, and not for want of a smaller loss scale."""
+        if self._norm is None or math.isfinite(self._norm):
+            return False
+        scaler = self._scaler()
+        return scaler is None or (scaler.cur_scale <= scaler.min_scale and scaler.cur_hysteresis <= 1)
+
+    def _scaler(self) -> Any | None:
+        scaler = getattr(self._wrapped(), "loss_scaler", None)
+        return scaler if getattr(scaler, "dynamic", False) else None
 
     def _param_groups(self) -> list[dict[str, Any]]:
         return self.module.optimizer.param_groups
@@ -161,17 +195,28 @@ class Engine:
                 assembled[name] = value.detach().to("cpu", torch.float32, copy=True).reshape(_shape(parameter))
         return assembled
 
-    def restore(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], step: int) -> None:
+    def restore(
+        self,
+        weights: Mapping[str, Tensor],
+        moments: Mapping[str, Tensor],
+        updates: int,
+        loss_scale: Mapping[str, float] | None = None,
+    ) -> None:
         """Puts back what `weights` and `moments` gave. The model must have been built with these weights.
 
         Args:
             weights: by name. They reach the fp32 masters here; the module has them from when it was built.
             moments: by `NAME.exp_avg` and `NAME.exp_avg_sq`.
-            step: AdamW's steps so far.
+            updates: AdamW's steps so far.
+            loss_scale: what the property of that name gave; a training of another precision has none.
         """
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
-        self._set_step(step)
+        self._set_step(updates)
+        scaler = self._scaler()
+        if scaler is not None and loss_scale is not None:
+            for name in _SCALER:
+                setattr(scaler, name, loss_scale[name])
         for name, parameter in self.trainable.items():
             device = self.context.device
             values = {moment: moments[f"{name}.{moment}"].to(device) for moment in MOMENTS}
@@ -228,11 +273,16 @@ def parameter_groups(
     ]
 
 
-def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration. The loop scales the loss, so that the micro-batch size is only a label here."""
-    # In bf16 stage 0 is run as stage 1, whose fp32 masters can be read by name; for one worker the two are the same.
-    stage = max(loop.zero_stage, 1) if loop.precision == "bf16" else loop.zero_stage
-    zero: dict[str, Any] = {"stage": stage}
+def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches: int, elements: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration. The loop scales the loss, so that the micro-batch size is only a label here.
+
+    Args:
+        loop: precision, ZeRO stage, offload.
+        optimizer: the clipping norm.
+        micro_batches: of a step.
+        elements: that are trained; DeepSpeed would set memory aside for 500 million.
+    """
+    zero: dict[str, Any] = {"stage": effective_stage(loop), "reduce_bucket_size": min(BUCKET, elements)}
     if loop.offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
@@ -242,9 +292,26 @@ def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,  # the offloaded optimiser is torch's, too: DeepSpeed's own is compiled
         "bf16": {"enabled": loop.precision == "bf16"},
+        "fp16": {"enabled": loop.precision == "fp16", "loss_scale": 0, "initial_scale_power": 16},
         "steps_per_print": 10**12,
         "wall_clock_breakdown": False,
     }
+
+
+@contextlib.contextmanager
+def _kept_precision(model: nn.Module) -> Iterator[None]:
+    """Keeps DeepSpeed from casting a model that has several precisions; it has no setting for that."""
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    if len({parameter.dtype for parameter in model.parameters()}) == 1:
+        yield
+        return
+    cast = DeepSpeedEngine._cast_module_mixed_precision
+    DeepSpeedEngine._cast_module_mixed_precision = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._cast_module_mixed_precision = cast
 
 
 def import_deepspeed() -> Any:

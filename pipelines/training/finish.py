@@ -6,10 +6,10 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pipelines import storage
-from pipelines.errors import UserError
+from pipelines.errors import Stopped, UserError
 from pipelines.registry import Kind, Registry
 from pipelines.steps import StepFolder, canonical, git_commit
 from pipelines.training.config import LoopConfig
@@ -42,6 +42,7 @@ class Training:
 def train_and_register(training: Training, folder: StepFolder) -> dict[str, Any]:
     """Trains, saves, draws and registers; returns the manifest's entries. A step that crashed goes on where it was."""
     from pipelines.training.checkpoint import Checkpoints
+    from pipelines.training.memory import estimate
 
     config = training.config
     loop: LoopConfig = config.loop
@@ -50,15 +51,17 @@ def train_and_register(training: Training, folder: StepFolder) -> dict[str, Any]
     run_id = training.registry.open_run(
         training.name, folder.hash, canonical(config), {**training.lineage, "git_commit": str(git_commit())}
     )
+    memory = estimate(training.task, loop, config.launch)
     job = Job(
         training.task, loop, config.optimizer, folder.path, folder.hash, training.name,
-        mlflow=(training.registry.uri, run_id),
+        mlflow=(training.registry.uri, run_id), memory=memory,
     )  # fmt: skip
     checkpoints = Checkpoints(job.checkpoints, loop.keep_checkpoints)
     try:
         launch(job, config.launch, config.ray)
-    except BaseException:
-        training.registry.close_run(run_id, "FAILED")
+    except BaseException as error:
+        status: Literal["KILLED", "FAILED"] = "KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED"
+        training.registry.abandon_run(run_id, status)
         raise
     state = checkpoints.latest()
     assert state is not None  # a training that ends well has written its last checkpoint
@@ -67,7 +70,7 @@ def train_and_register(training: Training, folder: StepFolder) -> dict[str, Any]
     save_model(training.task, checkpoints, chosen, folder)
     write_history(history, folder)
     metrics = result_metrics(history, chosen)
-    version = publish(training, folder, run_id, metrics)
+    version = publish(training, folder, run_id, history, metrics)
     return {
         "rows": state.samples,
         "files": describe_files(folder),
@@ -111,9 +114,17 @@ def result_metrics(history: Sequence[Mapping[str, Any]], step: int) -> dict[str,
     return {}
 
 
-def publish(training: Training, folder: StepFolder, run_id: str, metrics: Mapping[str, float]) -> int:
-    """Registers the model with its curves and ends the run."""
+def publish(
+    training: Training,
+    folder: StepFolder,
+    run_id: str,
+    history: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, float],
+) -> int:
+    """Sends the run what it lacks, registers the model with its curves, and ends the run."""
     from mlflow.exceptions import MlflowException
+
+    from pipelines.training.callbacks import catch_up
 
     registry = training.registry
     with tempfile.TemporaryDirectory() as local:
@@ -122,6 +133,7 @@ def publish(training: Training, folder: StepFolder, run_id: str, metrics: Mappin
             storage.download_folder(source, local)
             source = local
         try:
+            catch_up(registry.client, run_id, history)
             version = registry.register(
                 training.name, source, run_id, training.kind, metrics, {**training.lineage, "step": folder.path}
             )

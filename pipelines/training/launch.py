@@ -1,19 +1,27 @@
 """Starts the loop's workers: in this process, by torchrun's launcher, or by Ray Train."""
 
+import contextlib
 import dataclasses
 import logging
 import os
+import signal
+import threading
 import uuid
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from pipelines import storage
-from pipelines.errors import DataRefused, UserError
+from pipelines.errors import DataRefused, Stopped, UserError
 from pipelines.runtime import RayConfig, ray_session, require_resources
 from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig
 
+if TYPE_CHECKING:
+    from pipelines.training.memory import MemoryEstimate
+
 log = logging.getLogger("lion.training")
 _FAILURE = "failure.json"
-_ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "DataRefused": DataRefused}
+_PATIENCE = 300  # seconds that torchrun's workers have between SIGTERM and SIGKILL, to save
+_ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "DataRefused": DataRefused, "Stopped": Stopped}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Job:
         name: what progress lines call it.
         threads: PyTorch's threads of a worker; None leaves them.
         mlflow: MLflow's address and the run; None logs nowhere.
+        memory: what it is reckoned to take on a GPU; None: nobody asked.
         attempt: made anew by every launch, so that a restarted worker knows a failure of this launch from an old one.
     """
 
@@ -40,6 +49,7 @@ class Job:
     name: str
     threads: int | None = None
     mlflow: tuple[str, str] | None = None
+    memory: "MemoryEstimate | None" = None
     attempt: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -47,12 +57,18 @@ class Job:
         """Where the checkpoints lie."""
         return storage.join(self.folder, "checkpoints")
 
+    @property
+    def stop_mark(self) -> str:
+        """What the driver leaves to ask the workers of this launch to end."""
+        return storage.join(self.folder, f"stop-{self.attempt}")
+
 
 def launch(job: Job, config: LaunchConfig, ray: RayConfig) -> None:
     """Runs the training to its end; from its last checkpoint where it was interrupted.
 
     Raises:
         UserError: the plan cannot be scheduled, the workers failed too often, or the training says what to change.
+        Stopped: SIGTERM reached the driver or a worker, and the training has saved.
     """
     if job.loop.trace and storage.is_remote(job.folder):
         raise UserError(f"loop.trace appends to local files, which {job.folder} is not; leave it out.")
@@ -67,6 +83,7 @@ def work(job: Job, on_ray: bool = False) -> None:
     """A worker's whole life. What it has to say to the user is written down, so that no restart repeats it."""
     from pipelines.training import callbacks as told
     from pipelines.training.context import current, threads
+    from pipelines.training.interrupts import Interrupts
     from pipelines.training.loop import train
 
     if _failure(job) is not None:
@@ -85,13 +102,21 @@ def work(job: Job, on_ray: bool = False) -> None:
             callbacks.append(told.LogToMlflow(*job.mlflow))
     if on_ray:
         callbacks.append(told.ReportToRay())
+    interrupts = Interrupts(
+        job.stop_mark if on_ray and context.is_main else None, _ray_preemption if on_ray else None
+    )  # fmt: skip
     try:
-        with threads(job.threads):
-            train(job.task, job.loop, job.optimizer, context, job.checkpoints, job.identity, callbacks)
-    except (UserError, DataRefused) as error:
-        kind = "DataRefused" if isinstance(error, DataRefused) else "UserError"
+        if context.device.type == "cuda" and job.memory is not None:
+            job.memory.require(context.device_memory)
+        with threads(job.threads), interrupts.listening():
+            train(job.task, job.loop, job.optimizer, context, job.checkpoints, job.identity, callbacks, interrupts)
+    except (UserError, DataRefused, Stopped) as error:
+        kind = next(name for name, known in _ERRORS.items() if isinstance(error, known))
         failure = {"attempt": job.attempt, "kind": kind, "message": str(error)}
-        storage.write_json(storage.join(job.folder, _FAILURE), failure)
+        try:
+            storage.write_json(storage.join(job.folder, _FAILURE), failure)
+        except OSError as full:
+            log.error("%s cannot be written (%s); each restart will meet the mistake again", _FAILURE, full)
         raise
     finally:
         for callback in callbacks:
@@ -125,6 +150,7 @@ def _locally(job: Job, config: LaunchConfig) -> None:
     if config.workers == 1:
         work(job)
         return
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig as ElasticConfig
     from torch.distributed.launcher.api import elastic_launch
@@ -132,13 +158,30 @@ def _locally(job: Job, config: LaunchConfig) -> None:
     settings = ElasticConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=config.workers, max_restarts=config.max_failures,
         rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", run_id=job.attempt, local_addr="127.0.0.1",
+        shutdown_timeout=_PATIENCE,
     )  # fmt: skip
     try:
-        elastic_launch(settings, work)(job)
+        with _own_signals():
+            elastic_launch(settings, work)(job)
+    except SignalException as error:
+        raise (_failure(job) or Stopped(f"Stopped by {error}; run the same command again to go on.")) from error
     except ChildFailedError as error:
         raise (_failure(job) or UserError(f"The workers failed too often; their last words: {error}")) from error
     if failure := _failure(job):
         raise failure
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Puts back the signal handlers that torch's launcher replaces and leaves replaced."""
+    names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {name: signal.getsignal(name) for name in names}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for name, handler in before.items():
+                signal.signal(name, handler)
 
 
 def _on_ray(job: Job, config: LaunchConfig) -> None:
@@ -146,6 +189,8 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+
+    from pipelines.training.interrupts import on_sigterm
 
     cpus = config.cpus_per_worker or _share(config.workers)
     gpus = config.gpus_per_worker
@@ -173,12 +218,23 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
         ),
     )
     try:
-        trainer.fit()
+        # Ray's own handler would end the driver, and with it the workers, at once. The workers hear of no signal.
+        with on_sigterm(lambda: storage.write_atomic(job.stop_mark, b"")):
+            trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise (_failure(job) or _gave_up(job, config, error)) from error
+        raise (_failure(job) or _unwritten(error) or _gave_up(job, config, error)) from error
+    finally:
+        storage.delete_file(job.stop_mark)
+    storage.delete_folder(storage.join(job.folder, "ray"))
     if failure := _failure(job):
         raise failure
-    storage.delete_folder(storage.join(job.folder, "ray"))
+
+
+def _unwritten(error: Exception) -> Exception | None:
+    """What a worker had to say to the user and could not write down: the disk is full."""
+    failures = getattr(error, "worker_failures", {}).values()
+    said = [getattr(failure, "_base_exc", failure) for failure in failures]
+    return next((one for one in said if isinstance(one, UserError | DataRefused)), None)
 
 
 def _gave_up(job: Job, config: LaunchConfig, error: Exception) -> Exception:
@@ -189,4 +245,12 @@ def _gave_up(job: Job, config: LaunchConfig, error: Exception) -> Exception:
 
 
 def _ray_worker(config: dict[str, Any]) -> None:
-    work(config["job"], on_ray=True)
+    with contextlib.suppress(Stopped):  # to Ray an exception is a failure, and it would start the workers again
+        work(config["job"], on_ray=True)
+
+
+def _ray_preemption() -> Any:
+    """What Ray Train knows of nodes that are drained; the run goes on, and Ray restarts it when they are gone."""
+    import ray.train
+
+    return ray.train.get_preemption_info()

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from pipelines.errors import UserError
+from pipelines.errors import Stopped, UserError
 from pipelines.training.callbacks import Callback, Record, Step
 from pipelines.training.checkpoint import Checkpoints, State, apply_weights
 from pipelines.training.config import LoopConfig, OptimizerConfig
 from pipelines.training.context import Context
 from pipelines.training.data import Batch, Loader, StepBatches, TrainingData, validation_batches
 from pipelines.training.engine import Engine
+from pipelines.training.interrupts import Interrupts
 from pipelines.training.order import SampleOrder
 from pipelines.training.task import Task
 
@@ -23,7 +24,7 @@ log = logging.getLogger("lion.training")
 
 
 class Diverged(UserError):
-    """The loss is not a number any more. The checkpoints before it stay."""
+    """The loss or the gradient is not a number any more. The checkpoints before it stay."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Training:
         checkpoints: where it goes on from, and saves to.
         identity: the training step's hash.
         callbacks: what is told about it.
+        interrupts: what may ask it to save or to end.
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class Training:
         checkpoints: Checkpoints,
         identity: str,
         callbacks: Iterable[Callback] = (),
+        interrupts: Interrupts | None = None,
     ) -> None:
         self.task, self.loop, self.optimizer, self.context = task, loop, optimizer, context
         self.checkpoints, self.identity, self.callbacks = checkpoints, identity, list(callbacks)
+        self.interrupts = interrupts or Interrupts()
         self.history: list[Record] = []
         self.best: tuple[float, int] | None = None
         self._interval: list[Step] = []  # steps since the last record
@@ -97,35 +101,53 @@ class Training:
 
         Raises:
             UserError: the data is empty, a sample cannot be read, the loss is not finite, or nothing can be saved.
+            Stopped: it was asked to end; it has saved first.
         """
         state = self._begun()
         data = self.task.data()
         order = SampleOrder(data.pools, data.ratios, self.loop.batch_size, self.loop.seed)
         plan = make_plan(self.loop, order, self.context.world)
-        if state is not None and state.step >= plan.steps:
+        if state is not None and state.step >= plan.steps and (self._validated(state.step) or not data.validation):
             return state
         engine = self._engine(plan, state)
         start = 0 if state is None else state.step
         for callback in self.callbacks:
             callback.start(start, plan.steps, self.context)
-        if start == 0:
-            self._validate(engine, data, 0, plan, order)
+        if start in {0, *plan.validations} and not self._validated(start):
+            if not self._validate(engine, data, start, plan, order):
+                raise self._stopped(start, plan)
+            state = self._save(engine, start, plan) if start else None
         loader = Loader(
             data, order, self.context, plan.micro_batches, plan.samples, self.loop.loader_threads, self.loop.prefetch
         )
         try:
             for share in loader.steps(start, plan.steps):
-                self._step(engine, share, plan, order)
+                stop, save = self._step(engine, share, plan, order)
                 done = share.step + 1
-                if done in plan.validations:
-                    self._validate(engine, data, done, plan, order)
-                if done in plan.validations or done % self.loop.checkpoint_every == 0:
+                if done in plan.validations and not stop:
+                    # Interrupted, it leaves no record, and the resumed training does it first.
+                    stop = not self._validate(engine, data, done, plan, order)
+                if stop or save or done in plan.validations or done % self.loop.checkpoint_every == 0:
                     state = self._save(engine, done, plan)
+                if stop:
+                    raise self._stopped(done, plan)
         finally:
             self.checkpoints.wait()  # a step that fails must not cost the checkpoint before it
         self.context.barrier()  # nobody leaves before the last checkpoint is there
         assert state is not None  # the last step is among the validations
         return state
+
+    def _validated(self, step: int) -> bool:
+        return any(record["kind"] == "validation" and record["step"] == step for record in self.history)
+
+    def _stopped(self, done: int, plan: Plan) -> Stopped:
+        """What is said at the end that was asked for, once everybody is here and the checkpoint is written."""
+        self.checkpoints.wait()
+        self.context.barrier()
+        place = f"after step {done} of {plan.steps}, which is saved in {self.checkpoints.folder}"
+        return Stopped(
+            f"Stopped from outside {place if done else 'before the first step'}; run the same command again to go on."
+        )
 
     def _begun(self) -> State | None:
         """The last checkpoint's state; history and best go on from it."""
@@ -146,7 +168,7 @@ class Training:
         if state is not None:
             weights = self.checkpoints.weights(state.step)
             # Into the module before it is sharded: setting only the masters leaves the first forward the old weights.
-            apply_weights(model, weights, self.checkpoints.path(state.step))
+            apply_weights(model, weights, self.checkpoints.path(state.step), round_off=True)
         try:
             engine = Engine(
                 model, self.task.group_of, self.task.groups, self.loop, self.optimizer, self.context, plan.micro_batches
@@ -154,11 +176,16 @@ class Training:
         except ValueError as error:
             raise UserError(str(error)) from error
         if state is not None and weights is not None:
-            engine.restore(weights, self.checkpoints.moments(state.step), state.step)
+            updates = state.step if state.updates is None else state.updates
+            engine.restore(weights, self.checkpoints.moments(state.step), updates, state.loss_scale)
         return engine
 
-    def _step(self, engine: Engine, share: StepBatches, plan: Plan, order: SampleOrder) -> None:
-        """One optimiser step: the gradient of the mean loss over the whole global batch."""
+    def _step(self, engine: Engine, share: StepBatches, plan: Plan, order: SampleOrder) -> tuple[bool, bool]:
+        """One optimiser step: the gradient of the mean loss over the whole global batch.
+
+        Returns:
+            Whether any worker was asked to end, and whether a machine is about to be taken.
+        """
         begun = time.perf_counter()
         step = share.step
         torch.manual_seed(_mix(self.loop.seed, step, self.context.rank))  # dropout: a function of seed and step
@@ -176,9 +203,14 @@ class Training:
             engine.backward(counted.float() * scale)
             last = number + 1 == plan.micro_batches
             if last:
-                mean = self.context.sum(loss)[0] / max(total, 1e-9)
-                self._require_finite(mean, step, rates, share.micro_batches)
+                asked, due = self.interrupts.stop, self.context.is_main and self.interrupts.due()
+                summed, stop, look = self.context.sum(loss, asked, due)
+                mean = summed / max(total, 1e-9)
+                self._require_finite("loss", mean, step, rates, share.micro_batches)
             engine.step(last)
+        if engine.diverged:
+            norm = math.nan if engine.gradient_norm is None else engine.gradient_norm
+            self._require_finite("gradient's norm", norm, step, rates, share.micro_batches)
         size = min(order.batch_size, plan.samples - step * order.batch_size)
         report = Step(
             step=step,
@@ -186,6 +218,7 @@ class Training:
             loss=mean,
             rates=rates,
             gradient_norm=engine.gradient_norm,
+            loss_scale=None if engine.loss_scale is None else engine.loss_scale["cur_scale"],
             samples=size,
             tokens=int(all_tokens),
             seconds=time.perf_counter() - begun + share.waited,
@@ -197,14 +230,17 @@ class Training:
         for callback in self.callbacks:
             callback.step(report)
         self._log(report, plan)
+        return stop > 0, look > 0 and self.interrupts.preempted()
 
-    def _require_finite(self, loss: float, step: int, rates: Mapping[str, float], batches: Sequence[Batch]) -> None:
-        if math.isfinite(loss):
+    def _require_finite(
+        self, what: str, value: float, step: int, rates: Mapping[str, float], batches: Sequence[Batch]
+    ) -> None:
+        if math.isfinite(value):
             return
         ids = [name for batch in batches for name in batch.ids][:8]
         rate = ", ".join(f"{group} {value:.2e}" for group, value in rates.items())
         raise Diverged(
-            f"The loss of step {step} is {loss} (learning rate {rate}; samples of this worker {ids}). Lower "
+            f"The {what} of step {step} is {value} (learning rate {rate}; samples of this worker {ids}). Lower "
             "optimizer.learning_rate, lengthen optimizer.warmup or lower optimizer.clip_norm; checkpoints of the steps "
             f"before are in {self.checkpoints.folder}."
         )
@@ -226,7 +262,9 @@ class Training:
             "tokens_per_second": sum(one.tokens for one in self._interval) / seconds,
             "data_wait": sum(one.waited for one in self._interval) / seconds,
         }
-        if step.gradient_norm is not None:
+        if step.loss_scale is not None:
+            record["loss_scale"] = step.loss_scale
+        if step.gradient_norm is not None and math.isfinite(step.gradient_norm):  # of an overflow there is none
             record["gradient_norm"] = step.gradient_norm
         if self.context.device.type == "cuda":
             record["gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
@@ -238,15 +276,17 @@ class Training:
         for callback in self.callbacks:
             callback.record(record)
 
-    def _validate(self, engine: Engine, data: TrainingData, done: int, plan: Plan, order: SampleOrder) -> None:
-        """The task's metrics over the validation samples, and the loss."""
+    def _validate(self, engine: Engine, data: TrainingData, done: int, plan: Plan, order: SampleOrder) -> bool:
+        """The task's metrics over the validation samples, and the loss; False where it was asked to end before."""
         if not data.validation:
-            return
+            return True
         sums: dict[str, torch.Tensor] = {}
         torch.manual_seed(self.loop.seed)
         with engine.evaluating():
             size = self.loop.micro_batch_size or math.ceil(self.loop.batch_size / self.context.world)
             for batch, empty in validation_batches(data, self.context, size):
+                if self.context.sum(self.interrupts.stop)[0]:
+                    return False
                 output = self.task.forward(engine.module, batch.to(self.context.device))
                 if empty:
                     continue
@@ -261,13 +301,14 @@ class Training:
         epoch = min(done * order.batch_size, plan.samples) / order.samples_per_epoch
         self._tell({"kind": "validation", "step": done, "epoch": round(epoch, 4), "loss": loss,
                     **self.task.metrics(total)})  # fmt: skip
+        return True
 
     def _save(self, engine: Engine, done: int, plan: Plan) -> State:
         """Collects the state from all workers; the main one writes it while the training goes on."""
         loss, step = self.best or (None, None)
         state = State(
             done, min(done * self.loop.batch_size, plan.samples), self.loop.seed, self.identity, dict(self.task.base),
-            loss, step, list(self.history),
+            loss, step, engine.updates, engine.loss_scale, list(self.history),
         )  # fmt: skip
         weights, moments = engine.weights(), engine.moments()
         if self.context.is_main:
@@ -283,7 +324,7 @@ def _mix(*numbers: int) -> int:
 
 
 def train(task: Any, loop: LoopConfig, optimizer: OptimizerConfig, context: Context, folder: str, identity: str,
-          callbacks: Iterable[Callback] = ()) -> State:  # fmt: skip
+          callbacks: Iterable[Callback] = (), interrupts: Interrupts | None = None) -> State:  # fmt: skip
     """Runs a training in this process as the worker that `context` says. See `Training`."""
     checkpoints = Checkpoints(folder, loop.keep_checkpoints)
-    return Training(task, loop, optimizer, context, checkpoints, identity, callbacks).run()
+    return Training(task, loop, optimizer, context, checkpoints, identity, callbacks, interrupts).run()

@@ -21,6 +21,8 @@ from models.lion import (
     set_trainable,
 )
 from models.lion.merge import merge_stages
+from models.lion.precision import set_precision
+from models.lion.processing import QFORMER_LENGTH
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
 from pipelines.errors import UserError
 from pipelines.images import BadImage, load_image
@@ -30,6 +32,7 @@ from pipelines.training.config import TrainStageConfig
 from pipelines.training.data import Batch, PerThread, generator, open_table, row_numbers
 from pipelines.training.mixing import make_mixture
 from pipelines.training.order import Draw
+from pipelines.training.precision import compute_dtype
 from pipelines.training.task import Output
 
 log = logging.getLogger("lion.training")
@@ -151,14 +154,44 @@ class StageTask:
 
     def build(self) -> LionForConditionalGeneration:
         """The start's LION with this training's prompt; the stage's groups require gradients."""
-        model = start_model(self.start, self.tag_encoder, self.settings)
+        return self._prepared(start_model(self.start, self.tag_encoder, self.settings))
+
+    def outline(self) -> LionForConditionalGeneration:
+        """`build`'s LION on the meta device."""
+        with torch.device("meta"):
+            model = LionForConditionalGeneration(start_config(self.start, self.tag_encoder, self.settings))
+        return self._prepared(set_precision(model, compute_dtype(self.settings.loop)))
+
+    def longest(self, model: Any, samples: int) -> Tensor:
+        """The loss of prompts, questions, answers and tags of their greatest lengths."""
+        config = model.config
+
+        def tokens(length: int) -> Tensor:
+            return torch.ones(samples, length, dtype=torch.int64, device="meta")
+
+        size = config.image_size
+        tensors = {
+            "pixel_values": torch.empty(samples, 3, size, size, device="meta"),
+            "levels": tokens(1)[:, 0],
+            "labels": tokens(self.settings.max_answer_length),
+        }
+        lengths = {"": self.settings.max_text_length, "qformer_": QFORMER_LENGTH}
+        if config.prompt.dynamic:
+            lengths["tag_"] = config.tag_encoder_config.bert.max_position_embeddings
+            tensors["tag_token_weights"] = tokens(lengths["tag_"]).float()
+        for name, length in lengths.items():
+            tensors |= {f"{name}input_ids": tokens(length), f"{name}attention_mask": tokens(length)}
+        return self.forward(model, Batch(tensors, 1.0, ())).loss
+
+    def _prepared(self, model: LionForConditionalGeneration) -> LionForConditionalGeneration:
+        """The stage's groups require gradients, in the precision of each."""
         try:
             set_trainable(model, self.settings.trained_groups)
         except ValueError as error:
             raise UserError(f"Stage {self.settings.stage}: {error}") from error
         if self.settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        return model
+        return model.train()
 
     def processor(self) -> LionProcessor:
         """The start's processor for this training's prompt and tags."""
@@ -233,7 +266,10 @@ def start_config(start: str, tag_encoder: str | None, settings: TrainStageConfig
                 fields["tag_encoder_config"] = TagEncoder.config_class.from_pretrained(tag_encoder).to_dict()
             elif not parent_encoder:
                 raise UserError(f"A dynamic prompt needs a trained tag encoder, and {start} has none: --tag_encoder.")
-        return LionConfig.from_dict({**fields, "prompt": prompt.to_dict()})
+        if unknown := set(settings.fp32_groups) - set(GROUPS):
+            raise UserError(f"fp32_groups names {sorted(unknown)}; choose of {', '.join(GROUPS)}.")
+        kept = sorted({*config.fp32_groups, *settings.fp32_groups})
+        return LionConfig.from_dict({**fields, "prompt": prompt.to_dict(), "fp32_groups": kept})
     except (ValueError, OSError) as error:
         raise UserError(f"The stage cannot start from {start}: {error}") from error
 
@@ -245,7 +281,7 @@ def start_model(start: str, tag_encoder: str | None, settings: TrainStageConfig)
         UserError: the start lacks weights other than the prompt's.
     """
     config = start_config(start, tag_encoder, settings)
-    dtype = torch.bfloat16 if settings.loop.precision == "bf16" else torch.float32
+    dtype = compute_dtype(settings.loop)
     try:
         loaded: Any = LionForConditionalGeneration.from_pretrained(
             start, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True

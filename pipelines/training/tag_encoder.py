@@ -19,6 +19,7 @@ from pipelines.tables import TAGGED
 from pipelines.training.config import TrainTagEncoderConfig
 from pipelines.training.data import Batch, PerThread, generator, open_table
 from pipelines.training.order import Draw, held_out
+from pipelines.training.precision import compute_dtype
 from pipelines.training.task import Output
 
 log = logging.getLogger("lion.training")
@@ -141,6 +142,19 @@ class TagEncoderTask:
     def build(self) -> TagEncoder:
         """The encoder to train."""
         return start_model(self.start, self.settings)
+
+    def outline(self) -> TagEncoder:
+        """The encoder on the meta device."""
+        with torch.device("meta"):
+            model = TagEncoder(start_config(self.start, self.settings))
+        return model.to(compute_dtype(self.settings.loop)).train()
+
+    def longest(self, model: Any, samples: int) -> Tensor:
+        """A loss of as many anchors, positives and negatives of the greatest length."""
+        length = min(self.settings.max_length, model.config.bert.max_position_embeddings)
+        tokens = torch.ones(3 * samples, length, dtype=torch.int64, device="meta")
+        vectors = model(tokens, tokens, tokens.float()).float()
+        return triplet_margin_loss(*vectors.chunk(3), self.settings.margin, self.settings.p).sum()
 
     def processor(self) -> TagEncoderProcessor:
         """Reads tags at this training's threshold."""
