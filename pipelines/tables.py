@@ -69,6 +69,18 @@ PREDICTIONS = pa.schema(
     ]
 )
 
+# A sample's share of its group's primary number; `outcomes` are what that number is computed from by summing, where it
+# is not the mean of `score` (POPE's F1: true and false positives, true and false negatives).
+SCORES = pa.schema(
+    [
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("outcomes", pa.list_(pa.float64())),
+    ]
+)
+
 LEVELS = ("image", "region")
 
 

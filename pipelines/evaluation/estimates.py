@@ -41,6 +41,7 @@ class Scores:
         counts: what happened to the samples (empty, unreadable, ...); nothing is left out silently.
         notes: how it was computed, where that is a choice (the tokeniser, what the interval covers).
         per_sample: (n,) the primary number's share of each sample, in input order, for paired tests.
+        outcomes: (n, k) what the primary number is a function of sums of, where it is not the mean of `per_sample`.
     """
 
     metric: str
@@ -49,6 +50,7 @@ class Scores:
     per_sample: Array = field(repr=False, compare=False)
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    outcomes: Array | None = field(default=None, repr=False, compare=False)
 
     @property
     def value(self) -> float:

@@ -4,8 +4,8 @@ import dataclasses
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,17 +32,18 @@ from pipelines.evaluation.predictions import (
     read_parquet,
     write_file,
 )
-from pipelines.evaluation.scoring import ScoringConfig, score_table, select_rows
+from pipelines.evaluation.scoring import Group, ScoringConfig, grouped, score_table, select_rows
+from pipelines.evaluation.tag_noise import TagNoise, noisy_column
+from pipelines.evaluation.tracking import log_numbers
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig, ray_session
 from pipelines.steps import StepFolder, StepResult, runtime_group
-from pipelines.tables import INSTRUCTIONS, PREDICTIONS, TAG, to_table
-
-if TYPE_CHECKING:
-    from pipelines.registry import ModelReference, Registry
+from pipelines.tables import INSTRUCTIONS, PREDICTIONS, SCORES, TAG, to_table
 
 log = logging.getLogger("lion.evaluate")
 METRICS = "metrics.json"
+SAMPLE_SCORES = "scores.parquet"
+_VERSION = 2  # of what a finished evaluation leaves: 2 has `scores.parquet`
 _RUN = "run.json"
 _SHARD = pa.schema([*INSTRUCTIONS, pa.field("uri", pa.string(), nullable=False), pa.field("tags", pa.list_(TAG))])
 
@@ -66,12 +67,15 @@ class EvaluateConfig:
     """Folder or URI under which the result's folder lies."""
     scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
     inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+    tag_noise: TagNoise = dataclasses.field(default_factory=TagNoise)
     registry: RegistryConfig = runtime_group(RegistryConfig)
     ray: RayConfig = runtime_group(RayConfig)
 
 
 def evaluate(config: EvaluateConfig) -> StepResult:
-    """Runs the step, or continues it, or finds it done. Leaves `metrics.json`, and with a model `predictions/`.
+    """Runs the step, or continues it, or finds it done.
+
+    Leaves `metrics.json`, `scores.parquet` (each sample's share, of `tables.SCORES`) and, with a model, `predictions/`.
 
     Raises:
         UserError: a wrong configuration, path or table, or a plan that cannot be scheduled.
@@ -84,13 +88,17 @@ def evaluate(config: EvaluateConfig) -> StepResult:
     }
     if config.predictions is not None:
         inputs = {"predictions": config.predictions} | ({"data": data} if data else {})
-        return steps.run_step("evaluate", identity, config.out, lambda folder: _score_given(config, folder), inputs)
+        return steps.run_step(
+            "evaluate", identity, config.out, lambda folder: _score_given(config, folder), inputs, _VERSION
+        )
     from pipelines.registry import Registry
 
     models = Registry(config.registry, config.out)
     found = models.lookup(model)
     inputs = {"model": found.folder, "data": data, "tagged": tagged}
     identity["inference"] = steps.canonical(config.inference)
+    if config.tag_noise.strength:  # none of it is no noise, whatever its other settings
+        identity["tag_noise"] = steps.canonical(config.tag_noise)
     identity["model_version"] = str(found) if found.name else None
     # A folder has no version but its content; its path would differ from machine to machine.
     version = str(found) if found.name else f"sha256:{steps.fingerprint(found.folder)}"
@@ -98,10 +106,10 @@ def evaluate(config: EvaluateConfig) -> StepResult:
     def work(folder: StepFolder) -> Mapping[str, Any]:
         entries = _ask_and_score(config, folder, found.folder, version)
         if found.name:
-            _log_on_version(models, found, config.benchmark, entries["summary"]["metrics"])
+            log_numbers(models, found, _numbers(config, entries["summary"]["metrics"]))
         return entries
 
-    return steps.run_step("evaluate", identity, config.out, work, inputs)
+    return steps.run_step("evaluate", identity, config.out, work, inputs, _VERSION)
 
 
 def _definition(name: str) -> dict[str, Any]:
@@ -121,6 +129,8 @@ def _check(config: EvaluateConfig) -> tuple[str, str, str]:
         registry().find(config.benchmark)
     if (config.predictions is None) == (config.model is None):
         raise UserError("Give either --predictions (metrics only) or --model (with --data and --tagged).")
+    if config.model is None and config.tag_noise.strength:
+        raise UserError("tag_noise changes what a model is asked; it has no effect on --predictions: leave it out.")
     if config.model is not None and not (config.data and config.tagged):
         raise UserError("A model needs --data (the instructions folder) and --tagged (where images and tags are).")
     inference = config.inference
@@ -151,8 +161,8 @@ def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, versi
     shards = -(-instructions.num_rows // config.inference.shard_rows)
     missing = [shard for shard in range(shards) if not storage.exists(predictions_file(folder.path, shard))]
     if missing:
-        _require_scorable(instructions, config.benchmark)
-        _cut(instructions, config.tagged or "", folder.path, missing, config.inference.shard_rows)
+        require_scorable(instructions, config.benchmark)
+        _cut(instructions, config, folder.path, missing)
         limits = _limits(config.benchmark, instructions)
         with ray_session(config.ray):
             pool = plan_pool(config.inference)
@@ -193,15 +203,18 @@ def _precision(config: InferenceConfig, folder: str, on_gpu: bool) -> Precision:
     return storage.read_json(path)["precision"]
 
 
-def _require_scorable(instructions: pa.Table, name: str) -> None:
+def require_scorable(instructions: pa.Table, name: str) -> dict[str, Scores]:
     """Scores silence, so that answers that cannot be scored are refused before a model is asked for hours.
+
+    Returns:
+        The scores of silence by group: which groups there are, and which numbers.
 
     Raises:
         UserError: a task has no metric, or the true answers do not fit it.
     """
     silent = to_table([prediction_row(row, "", None) for row in instructions.to_pylist()], PREDICTIONS)
     try:
-        score_table(silent, name, ScoringConfig("ptb-python"))
+        return score_table(silent, name, ScoringConfig("ptb-python"))
     except UserError as error:
         raise UserError(
             f"{error} (The instructions must be made in mode evaluate, which keeps all answers.)"
@@ -225,8 +238,9 @@ def _prompts(name: str, instructions: pa.Table) -> dict[str, int]:
     return {"asked_in_benchmark_words": same, "asked_in_other_words": instructions.num_rows - same}
 
 
-def _cut(instructions: pa.Table, tagged: str, folder: str, missing: Sequence[int], rows: int) -> None:
+def _cut(instructions: pa.Table, config: EvaluateConfig, folder: str, missing: Sequence[int]) -> None:
     """Writes the missing shards' input: instructions with where their image lies and what its tags are."""
+    tagged, rows = config.tagged or "", config.inference.shard_rows
     images = read_parquet(tagged, "tagged", ["image_id", "uri", "tags"])
     if absent := {"image_id", "uri"} - set(images.column_names):
         raise UserError(f"{tagged} is not a tagged folder: it lacks the columns {sorted(absent)}.")
@@ -237,9 +251,11 @@ def _cut(instructions: pa.Table, tagged: str, folder: str, missing: Sequence[int
         raise UserError(
             f"{at.null_count} instructions are about images that {tagged} lacks (first: {lost[0].as_py()!r})."
         )
-    images = images.take(at)
-    tags = images["tags"].cast(pa.list_(TAG)) if "tags" in images.column_names else pa.nulls(len(at), pa.list_(TAG))
-    table = pa.Table.from_arrays([*instructions.columns, images["uri"], tags], schema=_SHARD)
+    tags = pa.chunked_array([pa.nulls(images.num_rows, pa.list_(TAG))])
+    if "tags" in images.column_names:
+        tags = noisy_column(images["image_id"], images["tags"].cast(pa.list_(TAG)), config.tag_noise)
+    columns = [*instructions.columns, images["uri"].take(at), tags.take(at)]
+    table = pa.Table.from_arrays(columns, schema=_SHARD)
     for shard in missing:
         write_file(shard_file(folder, shard), table.slice(shard * rows, rows))
 
@@ -262,8 +278,10 @@ def _publish(
     counts: Mapping[str, int],
     files: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Scores the table, writes `metrics.json` and returns the manifest's entries."""
-    scores = score_table(table, config.benchmark, config.scoring)
+    """Scores the table, writes `scores.parquet` and `metrics.json`, and returns the manifest's entries."""
+    groups = grouped(table, config.benchmark)
+    scores = {key: group.score(config.scoring) for key, group in groups.items()}
+    write_file(folder.child(SAMPLE_SCORES), to_table(_sample_scores(groups, scores), SCORES))
     others = table.num_rows - sum(found.n for found in scores.values())
     versions = sorted({version for version in table["model_version"].to_pylist() if version})
     document = {
@@ -275,18 +293,30 @@ def _publish(
         "published": {} if config.benchmark == MIXED else _published(config.benchmark),
     }
     storage.write_json(folder.child(METRICS), document)
-    digest = {"path": METRICS, "sha256": storage.sha256(folder.child(METRICS))}
-    return {"rows": table.num_rows, "files": [*files, digest], "summary": _summary(scores, counts)}
+    digests = [{"path": name, "sha256": storage.sha256(folder.child(name))} for name in (SAMPLE_SCORES, METRICS)]
+    return {"rows": table.num_rows, "files": [*files, *digests], "summary": _summary(scores, counts)}
 
 
-def _log_on_version(
-    models: "Registry", found: "ModelReference", benchmark: str, metrics: Mapping[str, Mapping[str, float]]
-) -> None:
-    """All numbers as tags of the model's version, `evaluate.BENCHMARK.TASK.METRIC`, for whoever picks a champion."""
-    for task, numbers in metrics.items():
-        for metric, value in numbers.items():
-            tag = f"evaluate.{benchmark}.{task}.{metric}"
-            models.client.set_model_version_tag(str(found.name), str(found.version), tag, repr(value))
+def _sample_scores(groups: Mapping[str, Group], scores: Mapping[str, Scores]) -> Iterator[dict[str, Any]]:
+    """Rows of `tables.SCORES`."""
+    for key, group in groups.items():
+        found = scores[key]
+        outcomes = [None] * len(group.rows) if found.outcomes is None else found.outcomes.tolist()
+        for row, score, outcome in zip(group.rows, found.per_sample.tolist(), outcomes, strict=True):
+            yield {
+                "group": key, "sample_id": row["sample_id"], "image_id": row["image_id"], "score": score,
+                "outcomes": outcome,
+            }  # fmt: skip
+
+
+def _numbers(config: EvaluateConfig, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """All numbers by the names that the model's version has them under: `evaluate.BENCHMARK.TASK.METRIC`."""
+    noise = f".tag_noise_{config.tag_noise.strength:g}" if config.tag_noise.strength else ""
+    return {
+        f"evaluate.{config.benchmark}{noise}.{task}.{metric}": value
+        for task, numbers in metrics.items()
+        for metric, value in numbers.items()
+    }
 
 
 def _published(name: str) -> dict[str, dict[str, float]]:

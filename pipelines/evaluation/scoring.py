@@ -99,16 +99,41 @@ def score_table(table: pa.Table, name: str, config: ScoringConfig | None = None)
     Raises:
         UserError: no row is of the benchmark's task, a task has no metric, or the references do not fit.
     """
-    chosen = select_rows(table, name).select(["sample_id", "task", "prediction", "box", "references"])
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    return {key: group.score(config) for key, group in grouped(table, name).items()}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of `tables.PREDICTIONS` that are scored together."""
+
+    benchmark: Benchmark
+    rows: Sequence[Mapping[str, Any]]
+
+    def score(self, config: ScoringConfig | None = None) -> Scores:
+        """Their scores, in the order of the rows.
+
+        Raises:
+            UserError: the references do not fit the metric.
+        """
+        return _score_rows(self.benchmark, self.rows, config)
+
+
+def grouped(table: pa.Table, name: str) -> dict[str, Group]:
+    """The rows of a `predictions` table by task, or by `set:task` where a task has rows of several sets.
+
+    Raises:
+        UserError: no row is of the benchmark's task, or a task has no metric.
+    """
+    chosen = select_rows(table, name).select(["sample_id", "image_id", "task", "prediction", "box", "references"])
+    rows_of: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in chosen.to_pylist():
-        groups.setdefault((row["task"], set_of(row["sample_id"], row["task"])), []).append(row)
-    sets_of_task = Counter(task for task, _ in groups)
-    scores = {}
-    for (task, of_set), rows in groups.items():
+        rows_of.setdefault((row["task"], set_of(row["sample_id"], row["task"])), []).append(row)
+    sets_of_task = Counter(task for task, _ in rows_of)
+    groups = {}
+    for (task, of_set), rows in rows_of.items():
         key = f"{of_set or 'unnamed'}:{task}" if sets_of_task[task] > 1 else task
-        scores[key] = _score_rows(_benchmark_of(task, of_set, name), rows, config)
-    return scores
+        groups[key] = Group(_benchmark_of(task, of_set, name), rows)
+    return groups
 
 
 def set_of(sample_id: str, task: str) -> str:

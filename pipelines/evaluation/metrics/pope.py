@@ -53,6 +53,7 @@ def pope(predictions: Sequence[str], labels: Sequence[str], file_questions: int 
         primary="f1",
         estimates={name: bootstrap_of_sums(outcomes, formula) for name, formula in _FORMULAS.items()},
         per_sample=(said_yes == positive).astype(np.float64),
+        outcomes=outcomes,
         counts={
             "samples": len(truth),
             "true_positive": true_positive,
@@ -78,7 +79,8 @@ def _recall(sums: Array) -> Array:
     return safe_ratio(sums[:, 0], sums[:, 0] + sums[:, 3])
 
 
-def _f1(sums: Array) -> Array:
+def f1(sums: Array) -> Array:
+    """(r, 4) true and false positives, true and false negatives → (r,) F1."""
     # In the official scorer's order of operations, so that the last digits agree too.
     precision, recall = _precision(sums), _recall(sums)
     return safe_ratio(2 * precision * recall, precision + recall)
@@ -88,4 +90,4 @@ def _yes_rate(sums: Array) -> Array:
     return safe_ratio(sums[:, 0] + sums[:, 1], sums.sum(axis=1))
 
 
-_FORMULAS = {"f1": _f1, "accuracy": _accuracy, "precision": _precision, "recall": _recall, "yes_rate": _yes_rate}
+_FORMULAS = {"f1": f1, "accuracy": _accuracy, "precision": _precision, "recall": _recall, "yes_rate": _yes_rate}

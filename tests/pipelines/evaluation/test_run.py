@@ -5,14 +5,19 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.evaluation.distributed import InferenceConfig
 from pipelines.evaluation.inference import Answerer, Asking, predictions_file
-from pipelines.evaluation.predictions import read_parquet, write_file
-from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
+from pipelines.evaluation.metrics.pope import f1
+from pipelines.evaluation.predictions import read_file, read_parquet, write_file
+from pipelines.evaluation.run import METRICS, SAMPLE_SCORES, EvaluateConfig, evaluate
+from pipelines.evaluation.tag_noise import TagNoise
+from pipelines.evaluation.tracking import logged_model
 from pipelines.registry import Registry, RegistryConfig
 from pipelines.steps import StepResult
 from pipelines.tables import INSTRUCTIONS, to_table
@@ -62,6 +67,30 @@ def test_numbers_come_from_the_predictions_alone(finished: tuple[StepResult, Pat
     assert again.summary["metrics"] == result.summary["metrics"]
     tasks = storage.read_json(storage.join(again.path, METRICS))["tasks"]
     assert tasks == storage.read_json(storage.join(result.path, METRICS))["tasks"]
+
+
+def test_each_sample_has_its_share_of_its_groups_number(finished: tuple[StepResult, Path]) -> None:
+    result, _ = finished
+    scores = read_file(storage.join(result.path, SAMPLE_SCORES)).to_pylist()
+    predictions = {(row["task"], row["sample_id"]) for row in read_parquet(result.path, "predictions").to_pylist()}
+    assert {(row["group"], row["sample_id"]) for row in scores} == predictions
+    vqa = [row["score"] for row in scores if row["group"] == "vqa"]
+    assert sum(vqa) / len(vqa) == pytest.approx(result.summary["vqa.soft_accuracy"])
+    outcomes = np.array([row["outcomes"] for row in scores if row["group"] == "pope"])
+    assert f1(outcomes.sum(axis=0, keepdims=True))[0] == pytest.approx(result.summary["pope.f1"])
+
+
+def test_tag_noise_changes_the_tags_that_are_read_and_nothing_else(
+    finished: tuple[StepResult, Path], world: World, tmp_path: Path
+) -> None:
+    result, out = finished
+    none = replace(config(world, out), tag_noise=TagNoise(seed=5))
+    assert evaluate(none).path == result.path
+    noisy = evaluate(replace(config(world, tmp_path), tag_noise=TagNoise(strength=1.0, drop=1.0, invent=0.0)))
+    before, after = (pq.read_table(Path(step.path, "input")).to_pylist() for step in (result, noisy))
+    assert [{**row, "tags": None} for row in before] == [{**row, "tags": None} for row in after]
+    assert all(row["tags"] for row in before)
+    assert [row["tags"] for row in after] == [[]] * len(after)
 
 
 def test_a_finished_run_does_nothing(finished: tuple[StepResult, Path], world: World) -> None:
@@ -134,6 +163,10 @@ def test_answers_that_cannot_be_scored_are_refused_before_the_model_is_asked(wor
         ({"model": "nowhere"}, "not a model's folder"),
         ({"data": "nowhere"}, "does not exist"),
         ({"inference": replace(QUICK, batch_size=0)}, "batch_size is 0"),
+        (
+            {"model": None, "predictions": "x.parquet", "tag_noise": TagNoise(strength=0.5)},
+            "no effect on --predictions",
+        ),
     ],
 )
 def test_mistakes_are_said_before_anything_starts(
@@ -152,3 +185,10 @@ def test_a_registered_model_is_named_in_predictions_and_gets_the_numbers(
     assert set(read_parquet(result.path, "predictions")["model_version"].to_pylist()) == {f"models:/lion/{version}"}
     tags = registry.client.get_model_version("lion", str(version)).tags
     assert tags["evaluate.pope.pope.f1"] == repr(result.summary["pope.f1"])
+    # A name that MLflow would not take as it is, and a metric of the model besides the tag of its version.
+    result = evaluate(replace(config(world, tmp_path), model="models:/lion@candidate", benchmark="rec"))
+    found = registry.client.get_model_version("lion", str(version))
+    assert found.tags["evaluate.rec.rec.acc_at_0.5"] == repr(result.summary["rec.acc@0.5"])
+    model_id = logged_model(registry, registry.lookup(f"models:/lion/{version}"))
+    metrics = {metric.key: metric.value for metric in registry.client.get_logged_model(model_id).metrics}
+    assert metrics["evaluate.rec.rec.acc_at_0.5"] == result.summary["rec.acc@0.5"]
