@@ -1,0 +1,1 @@
+"""The fair comparison: arms of equal budget, several seeds, paired tests, tag noise, one report, and a champion."""
