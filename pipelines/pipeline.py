@@ -132,19 +132,34 @@ def run_pipeline(config: PipelineConfig, prepare: Prepare) -> StepResult:
     check(config, prepare)
     out = storage.absolute(config.out)
     known = {name: storage.absolute(text) if storage.exists(text) else text for name, text in config.variables.items()}
-    known["out"] = out
-    outcomes: list[dict[str, Any]] = []
     with keep_ray(config.ray):
-        for number, (name, spec) in enumerate(config.steps.items(), 1):
-            log.info("[%d/%d] %s (%s). %s", number, len(config.steps), name, spec.verb, spec.why)
-            began = time.perf_counter()
-            step_config, runner = prepare(spec.verb, {"out": out, **substitute(spec.config, known)})
-            result = runner(step_config)
-            known[name] = result.path
-            seconds = round(time.perf_counter() - began, 1)
-            log.info("[%d/%d] %s %s", number, len(config.steps), name, _ending(result, seconds))
-            outcomes.append({"name": name, "seconds": seconds, **json.loads(result.as_json())})
+        outcomes = run_steps(config.steps, prepare, out, known)
     return _report(out, outcomes)
+
+
+def run_steps(
+    steps: Mapping[str, StepSpec], prepare: Prepare, out: str, variables: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Runs steps in order and returns what each printed, with its name and seconds; finished ones are skipped.
+
+    Args:
+        steps: by name; `${name}` in a configuration is the folder of an earlier step, a variable, or `out`.
+        prepare: makes a verb's configuration and finds what runs it.
+        out: where the steps' folders lie.
+        variables: texts by name.
+    """
+    known = {**(variables or {}), "out": out}
+    outcomes: list[dict[str, Any]] = []
+    for number, (name, spec) in enumerate(steps.items(), 1):
+        log.info("[%d/%d] %s (%s). %s", number, len(steps), name, spec.verb, spec.why)
+        began = time.perf_counter()
+        step_config, runner = prepare(spec.verb, {"out": out, **substitute(spec.config, known)})
+        result = runner(step_config)
+        known[name] = result.path
+        seconds = round(time.perf_counter() - began, 1)
+        log.info("[%d/%d] %s %s", number, len(steps), name, _ending(result, seconds))
+        outcomes.append({"name": name, "seconds": seconds, **json.loads(result.as_json())})
+    return outcomes
 
 
 def _ending(result: StepResult, seconds: float) -> str:

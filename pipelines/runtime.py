@@ -49,8 +49,14 @@ def ray_session(config: RayConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def keep_ray(config: RayConfig) -> Iterator[None]:
-    """Lets the sessions inside share one Ray, started by the first that needs it, with this configuration."""
+    """Lets the sessions inside share one Ray, started by the first that needs it, with this configuration.
+
+    Inside another such block, the outer one's Ray is shared and outlives this one.
+    """
     global _kept
+    if _kept is not None:
+        yield
+        return
     had_one = _running()
     _kept = config
     try:

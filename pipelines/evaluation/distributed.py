@@ -1,13 +1,15 @@
-"""Shards of an evaluation through Ray Data: a fixed pool of models, one block a shard."""
+"""Shards of an evaluation through Ray Data: a fixed pool of models, one block a shard. Or in this process."""
 
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import pyarrow as pa
 
+from pipelines.errors import UserError
 from pipelines.evaluation.inference import Asking, Predict
 from pipelines.runtime import require_resources
 from pipelines.steps import runtime_field
@@ -26,6 +28,9 @@ class InferenceConfig:
     """Arithmetic of the model: `auto` is bf16 on a GPU and fp32 on a CPU."""
     shard_rows: int = 256
     """Rows of a shard: the unit of work, of retries and of what a killed run keeps."""
+    launcher: Literal["ray", "local"] = runtime_field("ray")
+    """`ray`: a pool of actors on the cluster. `local`: this process without Ray, for few questions and small models: an
+    actor takes longer to start than they take to answer."""
     batch_size: int = runtime_field(16)
     """Rows per forward pass; tasks are mixed."""
     actors: int | None = runtime_field(None)
@@ -60,6 +65,27 @@ def plan_pool(config: InferenceConfig) -> Pool:
     needed = {"CPU": actors * cpus + 1} | ({"GPU": actors * gpus} if gpus else {})
     require_resources(needed, f"Evaluation ({actors} actors of {cpus:g} CPU and {gpus:g} GPU, and one CPU beside them)")
     return Pool(actors, cpus, gpus)
+
+
+def plan_here(config: InferenceConfig) -> Pool:
+    """What this process may use, without Ray.
+
+    Raises:
+        UserError: several actors are asked for, which one process is not.
+    """
+    import torch
+
+    if config.actors is not None and config.actors > 1:
+        raise UserError("inference.launcher local is one process; leave inference.actors out, or take launcher ray.")
+    gpus = config.gpus if config.gpus is not None else float(torch.cuda.is_available())
+    return Pool(1, config.cpus or float(os.cpu_count() or 1), gpus)
+
+
+def answer_here(folder: str, missing: Sequence[int], asking: Asking) -> Iterator[int]:
+    """Like `answer_shards`, in this process and in order."""
+    predict = Predict(folder, asking)
+    for shard in missing:
+        yield from predict(pa.table({"shard": [shard]}))["rows"].to_pylist()
 
 
 def answer_shards(folder: str, missing: Sequence[int], asking: Asking, pool: Pool) -> Iterator[int]:

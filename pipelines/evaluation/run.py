@@ -1,5 +1,6 @@
 """`evaluate` as a step: predictions by distributed inference where they are not given, then their metrics."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -13,7 +14,14 @@ import pyarrow.compute as pc
 from pipelines import steps, storage
 from pipelines.errors import UserError
 from pipelines.evaluation.benchmarks import MIXED, registry
-from pipelines.evaluation.distributed import InferenceConfig, answer_shards, plan_pool, report_progress
+from pipelines.evaluation.distributed import (
+    InferenceConfig,
+    answer_here,
+    answer_shards,
+    plan_here,
+    plan_pool,
+    report_progress,
+)
 from pipelines.evaluation.estimates import Scores
 from pipelines.evaluation.inference import (
     UNANSWERABLE,
@@ -164,8 +172,9 @@ def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, versi
         require_scorable(instructions, config.benchmark)
         _cut(instructions, config, folder.path, missing)
         limits = _limits(config.benchmark, instructions)
-        with ray_session(config.ray):
-            pool = plan_pool(config.inference)
+        local = config.inference.launcher == "local"
+        with contextlib.nullcontext() if local else ray_session(config.ray):
+            pool = plan_here(config.inference) if local else plan_pool(config.inference)
             asking = Asking(
                 model=model,
                 version=version,
@@ -177,9 +186,12 @@ def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, versi
                 threads=math.ceil(pool.cpus),
             )
             log.info("%d of %d shards to answer; %s; %s", len(missing), shards, pool, asking.precision)
-            report_progress(
-                answer_shards(folder.path, missing, asking, pool), instructions.num_rows / shards * len(missing)
+            answered = (
+                answer_here(folder.path, missing, asking)
+                if local
+                else answer_shards(folder.path, missing, asking, pool)
             )
+            report_progress(answered, instructions.num_rows / shards * len(missing))
     table = pa.concat_tables([read_file(predictions_file(folder.path, shard)) for shard in range(shards)])
     if table.num_rows != instructions.num_rows:
         raise RuntimeError(f"{folder.path} has {table.num_rows} predictions for {instructions.num_rows} instructions.")

@@ -80,13 +80,22 @@ def test_each_sample_has_its_share_of_its_groups_number(finished: tuple[StepResu
     assert f1(outcomes.sum(axis=0, keepdims=True))[0] == pytest.approx(result.summary["pope.f1"])
 
 
+def test_this_process_answers_what_actors_answer(
+    finished: tuple[StepResult, Path], world: World, tmp_path: Path
+) -> None:
+    here = evaluate(replace(config(world, tmp_path), inference=replace(QUICK, launcher="local", actors=None)))
+    assert os.path.basename(here.path) == os.path.basename(finished[0].path)
+    assert read_parquet(here.path, "predictions").equals(read_parquet(finished[0].path, "predictions"))
+
+
 def test_tag_noise_changes_the_tags_that_are_read_and_nothing_else(
     finished: tuple[StepResult, Path], world: World, tmp_path: Path
 ) -> None:
     result, out = finished
     none = replace(config(world, out), tag_noise=TagNoise(seed=5))
     assert evaluate(none).path == result.path
-    noisy = evaluate(replace(config(world, tmp_path), tag_noise=TagNoise(strength=1.0, drop=1.0, invent=0.0)))
+    here = replace(config(world, tmp_path), inference=replace(QUICK, launcher="local"))
+    noisy = evaluate(replace(here, tag_noise=TagNoise(strength=1.0, drop=1.0, invent=0.0)))
     before, after = (pq.read_table(Path(step.path, "input")).to_pylist() for step in (result, noisy))
     assert [{**row, "tags": None} for row in before] == [{**row, "tags": None} for row in after]
     assert all(row["tags"] for row in before)
