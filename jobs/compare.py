@@ -1,0 +1,54 @@
+"""`python -m jobs.compare`: arms at equal budget, several seeds, paired tests, tag noise, and one report."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.cli import main
+from jobs.pipeline import prepare
+from pipelines import storage
+from pipelines.comparison.config import CompareConfig
+from pipelines.steps import StepResult
+
+
+def run(config: CompareConfig) -> StepResult:
+    """Runs the comparison, or finds it done, and shows its numbers."""
+    from pipelines.comparison.run import NUMBERS, compare
+
+    result = compare(config, prepare)
+    show(storage.read_json(storage.join(result.path, NUMBERS)), str(result.summary["report"]))
+    return result
+
+
+def show(document: Mapping[str, Any], report: str) -> None:
+    """The numbers as a table on stderr, in percent, and where the report lies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipelines.comparison.report import p_value, points
+
+    base = document["baseline"]
+    table = Table("task", "metric", *document["arms"], title=f"Seeds {document['seeds']}, in percent, 95 % intervals")
+    others = [arm for arm in document["arms"] if arm != base]
+    for arm in others:
+        table.add_column(f"{arm} - {base}")
+        table.add_column("p (Holm)")
+    for name, group in document["groups"].items():
+        cells = [_cell(group["arms"][arm], points) for arm in document["arms"]]
+        for arm in others:
+            effect = group["effects"][arm]
+            cells += [_cell(effect, lambda value: points(value, signed=True)), p_value(effect["p_holm"])]
+        table.add_row(name, group["primary"], *cells)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+    console.print(table)
+    if decision := document["champion"]:
+        console.print(f"@{decision['alias']}: {decision['candidate']}: {decision['reason']}", highlight=False)
+    console.print(f"Report: {report}", soft_wrap=True)
+
+
+def _cell(found: Mapping[str, float], written: Any) -> str:
+    return f"{written(found['value'])} ({written(found['low'])} to {written(found['high'])})"
+
+
+if __name__ == "__main__":
+    main("compare", CompareConfig, run)

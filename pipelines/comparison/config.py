@@ -1,0 +1,149 @@
+"""What a comparison is asked to do. Nothing heavy is imported here: `--help` reads it."""
+
+import dataclasses
+import re
+from typing import Any, Literal
+
+from pipelines.errors import UserError
+from pipelines.evaluation.benchmarks import MIXED, registry
+from pipelines.evaluation.distributed import InferenceConfig
+from pipelines.evaluation.scoring import ScoringConfig
+from pipelines.evaluation.tag_noise import TagErrors
+from pipelines.registry import RegistryConfig
+from pipelines.runtime import RayConfig
+from pipelines.steps import runtime_field, runtime_group
+
+OncePer = Literal["run", "seed", "comparison"]
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*")
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSpec:
+    """One training of every arm."""
+
+    train: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields of `jobs.train_stage`. `parents` may name earlier stages of the comparison; `data` and `tagged` are the
+    comparison's, and the seed is given by `seeds`."""
+    once_per: OncePer = "run"
+    """run: for each arm and seed, with the arm's changes. What comes before the arms differ may be trained once and be
+    shared, without the arms' changes: once per seed by all arms, or once in the comparison by all arms and seeds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseCurve(TagErrors):
+    """At which strengths of tag noise the arms are also evaluated."""
+
+    levels: list[float] = dataclasses.field(default_factory=lambda: [0.25, 0.5, 1.0])
+    """Strengths besides 0; none: only the tags as they are."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(0 < level <= 1 for level in self.levels) or len(set(self.levels)) < len(self.levels):
+            raise UserError(f"noise.levels are {self.levels}; give different strengths above 0, up to 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChampionRule:
+    """When the best arm becomes the champion. Of the arm with the highest mean, the seed in the middle stands for it:
+    the luckiest seed would be chosen by the test's own noise."""
+
+    metric: str | None = None
+    """Which of the comparison's numbers decides, as TASK.METRIC, such as caption.CIDEr or rec.acc@0.5; empty: the
+    champion stays whatever the numbers are."""
+    margin: float = 0.0
+    """By how much it must be better than the present champion on the same questions; a fraction: 0.01 is one point."""
+    exclude_zero: bool = True
+    """Whether the 95 % interval of that difference must also lie above 0."""
+    alias: str = "champion"
+    """The alias that moves. Where no version bears it, the best arm gets it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """Trains arms that differ in one thing at equal budget with several seeds, and says what the difference makes."""
+
+    data: str = ""
+    """Folder of the training `instructions`."""
+    tagged: str = ""
+    """Folder of their images' `tagged` table."""
+    test_data: str = ""
+    """Folder of the `instructions` that all arms are asked, made in mode evaluate."""
+    test_tagged: str = ""
+    """Folder of their images' `tagged` table."""
+    tag_encoder: str | None = None
+    """The tag encoder of every arm with a dynamic prompt that names none: a folder or models:/NAME@ALIAS."""
+    stages: dict[str, StageSpec] = dataclasses.field(default_factory=dict)
+    """The trainings of an arm by name, in order; the last one's model is evaluated."""
+    arms: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """What each arm changes in the stages trained once per run, as fields of `jobs.train_stage`. The amount of training
+    must stay equal."""
+    baseline: str | None = None
+    """The arm that the others are compared with; empty: the first."""
+    seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1, 2])
+    """Each arm is trained once with each; fewer than three say little of another training."""
+    benchmark: str = MIXED
+    """What of the test data is asked: a benchmark's or a task's name, or `mixed`."""
+    noise: NoiseCurve = dataclasses.field(default_factory=NoiseCurve)
+    resamples: int = 2000
+    """Draws of the bootstrap over images."""
+    examples: int = 4
+    """Questions of each task in each part of the report's gallery."""
+    champion: ChampionRule = dataclasses.field(default_factory=ChampionRule)
+    inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+    scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
+    name: str = runtime_field("")
+    """The name of the last stage's models in the registry; empty: that of the stage, such as lion-stage3."""
+    registry: RegistryConfig = runtime_group(RegistryConfig)
+    ray: RayConfig = runtime_group(RayConfig)
+    out: str = "runs"
+    """Folder or URI under which the results of every training, of every evaluation and of the comparison lie."""
+
+    @property
+    def base_arm(self) -> str:
+        """The arm that the others are compared with."""
+        return self.baseline or next(iter(self.arms))
+
+    @property
+    def challengers(self) -> list[str]:
+        """The other arms."""
+        return [arm for arm in self.arms if arm != self.base_arm]
+
+    @property
+    def strengths(self) -> list[float]:
+        """Strengths of tag noise, 0 first."""
+        return [0.0, *sorted(self.noise.levels)]
+
+
+def check(config: CompareConfig) -> None:
+    """Refuses what no comparison can work with, before anything is read.
+
+    Raises:
+        UserError: says what to change.
+    """
+    for field in ("data", "tagged", "test_data", "test_tagged"):
+        if not getattr(config, field):
+            raise UserError(f"{field} is empty; give the `path` of the step that made it.")
+    if len(config.arms) < 2:
+        raise UserError(
+            f"There are {len(config.arms)} arms; a comparison needs at least two, such as static: and dynamic:."
+        )
+    if not config.stages:
+        raise UserError("There are no stages; name at least one training that every arm gets.")
+    for name in (*config.arms, *config.stages):
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"The name {name!r} of an arm or a stage must be letters and digits, with single _ between."
+            )
+    if config.baseline is not None and config.baseline not in config.arms:
+        raise UserError(f"baseline {config.baseline!r} is no arm; the arms are {list(config.arms)}.")
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise UserError(f"seeds are {config.seeds}; give at least one, each once.")
+    if config.resamples < 100 or config.examples < 1:
+        raise UserError("resamples must be at least 100 and examples at least 1.")
+    if config.benchmark != MIXED:
+        registry().find(config.benchmark)
+    *_, (last, spec) = config.stages.items()
+    if spec.once_per != "run":
+        raise UserError(
+            f"The last stage {last!r} is shared by the arms, so that they could not differ; set once_per: run."
+        )

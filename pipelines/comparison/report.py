@@ -1,0 +1,111 @@
+"""The comparison as one HTML page that needs no network: figures and images stand in it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.comparison import figures
+from pipelines.comparison.results import ALPHA, Document
+from pipelines.comparison.statistics import CONFIDENCE, FEWEST_IMAGES
+from pipelines.evaluation.benchmarks import registry
+from pipelines.evaluation.scoring import set_of
+
+_TEMPLATE = "report.html.j2"
+# Beside numbers of data that nobody published anything on: the published benchmark of the same task, for orientation.
+_ORIENTATION = {"caption": "coco_caption", "vqa": "okvqa", "rec": "refcoco_val", "pope": "pope_random"}
+TITLES = {
+    "drawn": "Drawn by lot",
+    "worst": "Worst failures of all arms together",
+    "gained": "Where {arm} gains most on {baseline}",
+    "lost": "Where {arm} loses most to {baseline}",
+}
+
+
+def render(
+    document: Document,
+    gallery: Mapping[str, Mapping[str, Sequence[Document]]],
+    histories: Mapping[str, Sequence[Sequence[Document]]],
+    tag_encoders: Mapping[str, Sequence[Document]],
+    made: Mapping[str, Any],
+) -> str:
+    """The page.
+
+    Args:
+        document: the comparison's numbers, as `results.analyse` made them.
+        gallery: as `examples.gallery` made it.
+        histories: records of the last stage's trainings, by arm and seed.
+        tag_encoders: records of the trainings of the tag encoders that the arms read, by what they are called.
+        made: how it was made: `config` (text), `trainings`, `code`, `hardware`, `threshold`, `decision`.
+    """
+    import jinja2
+
+    arms, groups = document["arms"], document["groups"]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"points": points, "p": p_value, "count": lambda value: f"{value:,}"}
+    return environment.get_template(_TEMPLATE).render(
+        document=document,
+        arms=arms,
+        baseline=document["baseline"],
+        challengers=[arm for arm in arms if arm != document["baseline"]],
+        colours=dict(zip(arms, figures.COLOURS * len(arms), strict=False)),
+        groups=groups,
+        findings=findings(document),
+        published=published(document),
+        gallery=gallery,
+        titles={why: title(why, document["baseline"]) for shown in gallery.values() for why in shown},
+        effects=figures.effects(groups, arms, document["baseline"]),
+        noise=figures.noise_curves(groups, arms) if len(document["strengths"]) > 1 else "",
+        training=figures.training_curves(histories),
+        tag_encoders={name: figures.tag_encoder_curves(history) for name, history in tag_encoders.items()},
+        alpha=ALPHA,
+        confidence=f"{CONFIDENCE:.0%}",
+        fewest=FEWEST_IMAGES,
+        made=made,
+    )
+
+
+def findings(document: Document) -> list[Document]:
+    """One sentence for each test, those that decide something first: which arm, which task, by how much, how sure."""
+    words = {"better": "wins", "worse": "loses", "undecided": "no difference shown"}
+    found = [
+        {"group": name, "primary": group["primary"], "arm": arm, "says": words[effect["verdict"]], **effect}
+        for name, group in document["groups"].items()
+        for arm, effect in group["effects"].items()
+    ]
+    return sorted(found, key=lambda one: one["verdict"] == "undecided")
+
+
+def published(document: Document) -> list[Document]:
+    """For each group the published numbers of its own benchmark, or of one of the same task; percent as printed."""
+    benchmarks = registry().benchmarks
+    rows = []
+    for name, group in document["groups"].items():
+        task = name.rpartition(":")[2]
+        own = set_of(group["example_id"], task)
+        same = own in benchmarks and bool(benchmarks[own].published)
+        source = benchmarks.get(own if same else _ORIENTATION.get(task, ""))
+        numbers = {} if source is None else {
+            model: values[group["primary"]] for model, values in source.published.items() if group["primary"] in values
+        }  # fmt: skip
+        rows.append({"group": name, "primary": group["primary"], "benchmark": source.name if source else None,
+                     "same": same, "numbers": numbers})  # fmt: skip
+    return rows
+
+
+def title(why: str, baseline: str) -> str:
+    """The heading of a part of the gallery."""
+    kind, _, arm = why.partition(" ")
+    return TITLES[kind].format(arm=arm, baseline=baseline)
+
+
+def points(value: float, signed: bool = False) -> str:
+    """A fraction in percent as papers print it."""
+    text = f"{100 * value:{'+' if signed else ''}.2f}"
+    return text.replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """A p-value to three digits."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,195 @@
+"""From the evaluations of all arms to the comparison's numbers: one JSON-like document that the report is made of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipelines import storage
+from pipelines.comparison.config import CompareConfig
+from pipelines.comparison.plan import Run
+from pipelines.comparison.statistics import FEWEST_IMAGES, Interval, Measured, holm, interval, measure, ratio_of_sums
+from pipelines.evaluation.estimates import Array
+from pipelines.evaluation.metrics.pope import f1
+from pipelines.evaluation.predictions import read_file
+from pipelines.evaluation.run import METRICS, SAMPLE_SCORES
+
+# What a primary number is computed from sums by, where it is not the mean of the samples' scores.
+_FORMULAS: Mapping[str, Callable[[Array], Array]] = {"pope": f1}
+_UNBOUNDED = {"captions"}
+ALPHA = 0.05
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One model's scores on the questions of one group.
+
+    Attributes:
+        sample_ids, image_ids: (n) of the questions.
+        scores: (n,) each question's share of the primary number.
+        sums: (g, k) what the primary number is computed from, summed over each image, by ascending image id.
+    """
+
+    sample_ids: Sequence[str]
+    image_ids: Sequence[str]
+    scores: Array
+    sums: Array
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation left.
+
+    Attributes:
+        folder: of the step.
+        metrics: its `metrics.json`.
+        groups: the model's scores by group.
+    """
+
+    folder: str
+    metrics: Mapping[str, Any]
+    groups: Mapping[str, Answers]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All evaluations of a comparison, by run and strength of tag noise; all models answered the same questions."""
+
+    evaluations: Mapping[tuple[Run, float], Evaluation]
+    arms: Sequence[str]
+    seeds: Sequence[int]
+
+    def of(self, arm: str, strength: float = 0.0) -> list[Evaluation]:
+        """An arm's evaluations by seed."""
+        return [self.evaluations[Run(arm, seed), strength] for seed in self.seeds]
+
+    def scores(self, arm: str, group: str) -> Array:
+        """(n,) a group's scores without noise, averaged over the arm's seeds."""
+        return np.mean([found.groups[group].scores for found in self.of(arm)], axis=0)
+
+    @property
+    def first(self) -> Evaluation:
+        """Any one of them, for what is the same in all."""
+        return next(iter(self.evaluations.values()))
+
+
+def read_evaluation(folder: str) -> Evaluation:
+    """The scores of a finished evaluation."""
+    metrics = storage.read_json(storage.join(folder, METRICS))
+    table = read_file(storage.join(folder, SAMPLE_SCORES))
+    groups = {}
+    for group in metrics["tasks"]:
+        rows = table.filter(pc.equal(table["group"], group))
+        scores = rows["score"].to_numpy()
+        outcomes = rows["outcomes"].to_pylist()
+        statistics = np.stack([scores, np.ones_like(scores)], axis=1)
+        if metrics["tasks"][group]["metric"] in _FORMULAS:
+            statistics = np.asarray(outcomes, dtype=np.float64)
+        image_ids = rows["image_id"].to_pylist()
+        images, places = np.unique(np.asarray(image_ids), return_inverse=True)
+        sums = np.zeros((len(images), statistics.shape[1]))
+        np.add.at(sums, places, statistics)
+        groups[group] = Answers(rows["sample_id"].to_pylist(), image_ids, scores, sums)
+    return Evaluation(folder, metrics, groups)
+
+
+def measure_group(evaluations: Mapping[str, Sequence[Evaluation]], group: str, resamples: int) -> dict[str, Measured]:
+    """The primary number of a group for every arm, on the same draws of images.
+
+    Args:
+        evaluations: by arm, one for each seed.
+        group: which questions.
+        resamples: draws of the bootstrap.
+
+    Raises:
+        ValueError: the models answered different questions, or about fewer than two images.
+    """
+    every = [found.groups[group] for by_seed in evaluations.values() for found in by_seed]
+    if any(found.sample_ids != every[0].sample_ids for found in every):
+        raise ValueError(f"The models did not answer the same questions of {group!r}, so they cannot be compared.")
+    metric = next(iter(evaluations.values()))[0].metrics["tasks"][group]["metric"]
+    sums = {arm: np.stack([found.groups[group].sums for found in by_seed]) for arm, by_seed in evaluations.items()}
+    return measure(sums, _FORMULAS.get(metric, ratio_of_sums), resamples)
+
+
+def analyse(config: CompareConfig, results: Results) -> Document:
+    """The comparison's numbers: each arm's with its interval, each difference from the baseline with its test, and both
+    at every strength of tag noise. The tests without noise are adjusted together; those with noise are for looking."""
+    groups: Document = {}
+    for key in results.first.groups:
+        by_strength = {
+            strength: measure_group({arm: results.of(arm, strength) for arm in results.arms}, key, config.resamples)
+            for strength in config.strengths
+        }
+        groups[key] = _group(config, results, key, by_strength)
+    effects = [effect for group in groups.values() for effect in group["effects"].values()]
+    for effect, adjusted in zip(effects, holm([effect["p"] for effect in effects]), strict=True):
+        effect["p_holm"] = adjusted
+        effect["verdict"] = verdict(effect["value"], adjusted)
+    return {
+        "baseline": config.base_arm,
+        "arms": list(results.arms),
+        "seeds": list(results.seeds),
+        "strengths": config.strengths,
+        "tests": len(effects),
+        "groups": groups,
+        "counts": {str(run): _counts(found) for (run, strength), found in results.evaluations.items() if not strength},
+    }
+
+
+def verdict(difference: float, p: float) -> str:
+    """What a test says, in a word: no difference shown is not the same as no difference."""
+    if p >= ALPHA:
+        return "undecided"
+    return "better" if difference > 0 else "worse"
+
+
+def _group(
+    config: CompareConfig, results: Results, key: str, by_strength: Mapping[float, Mapping[str, Measured]]
+) -> Document:
+    task = results.first.metrics["tasks"][key]
+    maximum = float("inf") if task["metric"] in _UNBOUNDED else 1.0
+    base = config.base_arm
+    plain = by_strength[0.0]
+    images = plain[base].images
+    return {
+        "metric": task["metric"],
+        "primary": task["primary"],
+        "questions": len(results.first.groups[key].sample_ids),
+        "example_id": results.first.groups[key].sample_ids[0],
+        "images": images,
+        "few_images": images < FEWEST_IMAGES,
+        "arms": {
+            arm: _as_dict(interval(found).within(0.0, maximum)) | {"by_seed": found.seeds.tolist()}
+            for arm, found in plain.items()
+        },
+        "effects": {arm: _effect(plain[arm] - plain[base]) for arm in config.challengers},
+        "noise": [
+            {
+                "strength": strength,
+                "arms": {arm: _as_dict(interval(found).within(0.0, maximum)) for arm, found in measured.items()},
+                "effects": {arm: _effect(measured[arm] - measured[base]) for arm in config.challengers},
+            }
+            for strength, measured in by_strength.items()
+        ],
+    }
+
+
+def _as_dict(found: Interval) -> Document:
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _effect(difference: Measured) -> Document:
+    found = interval(difference)
+    return _as_dict(found) | {"p": found.p}
+
+
+def _counts(found: Evaluation) -> Document:
+    """What became of the questions, of all groups."""
+    counts: Document = dict(found.metrics["counts"])
+    for group, scores in found.metrics["tasks"].items():
+        counts |= {f"{group}: {name}": count for name, count in scores["counts"].items()}
+    return counts

@@ -1,0 +1,170 @@
+"""`compare` as a step: all trainings and evaluations, each a step of its own, then the tests and the report."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines import storage
+from pipelines.comparison.champion import Decision, crown, decide, group_of
+from pipelines.comparison.config import CompareConfig
+from pipelines.comparison.plan import Plan, Run, evaluation, make_plan
+from pipelines.comparison.results import Document, Evaluation, Results, analyse, read_evaluation
+from pipelines.comparison.tracking import log_comparison
+from pipelines.errors import UserError
+from pipelines.evaluation.predictions import load_instructions
+from pipelines.evaluation.run import require_scorable
+from pipelines.evaluation.scoring import select_rows
+from pipelines.pipeline import Prepare, StepSpec, run_steps
+from pipelines.registry import Registry
+from pipelines.runtime import keep_ray
+from pipelines.steps import StepFolder, StepResult, canonical, run_step
+
+log = logging.getLogger("lion.compare")
+REPORT = "report.html"
+NUMBERS = "comparison.json"
+_DECISION = "champion.json"
+Outcomes = Mapping[str, Mapping[str, Any]]
+
+
+def compare(config: CompareConfig, prepare: Prepare) -> StepResult:
+    """Runs the comparison, or continues it, or finds it done. Leaves `report.html` and `comparison.json`.
+
+    Args:
+        config: what is compared.
+        prepare: makes the configuration of a verb and finds what runs it.
+
+    Raises:
+        UserError: a wrong configuration, before anything is trained; or what a step says.
+    """
+    plan = make_plan(config, prepare)
+    prepare("evaluate", evaluation(config, "", 0.0).config)
+    registry = Registry(config.registry, config.out)
+    registry.check()
+    _check_questions(config, plan)
+    with keep_ray(config.ray):
+        trained = _by_name(run_steps(plan.trainings, prepare, storage.absolute(config.out)))
+        models = {run: str(trained[name]["registered"]) for run, name in plan.last.items()}
+        asked = {
+            f"{run.arm}__seed{run.seed}__noise{strength:g}": ((run, strength), evaluation(config, model, strength))
+            for run, model in models.items()
+            for strength in config.strengths
+        }
+        steps = {name: spec for name, (_, spec) in asked.items()}
+        answered = _by_name(run_steps(steps, prepare, storage.absolute(config.out)))
+        folders = {key: str(answered[name]["path"]) for name, (key, _) in asked.items()}
+
+        def work(folder: StepFolder) -> Mapping[str, Any]:
+            return Comparison(config, prepare, plan, trained, models, registry).work(folder, folders)
+
+        inputs = {name: str(answered[name]["path"]) for name in asked}
+        return run_step("compare", _identity(config), config.out, work, inputs)
+
+
+def _identity(config: CompareConfig) -> Document:
+    """What decides the result besides the evaluations' own content: places on this machine do not."""
+    places = ("data", "tagged", "test_data", "test_tagged", "tag_encoder", "stages", "out")
+    return {name: value for name, value in canonical(config).items() if name not in places}
+
+
+def _by_name(outcomes: list[dict[str, Any]]) -> Outcomes:
+    return {str(outcome["name"]): outcome for outcome in outcomes}
+
+
+def _check_questions(config: CompareConfig, plan: Plan) -> None:
+    """Refuses, before anything is trained, questions that cannot be scored and a rule about what is not measured."""
+    scores = require_scorable(select_rows(load_instructions(config.test_data), config.benchmark), config.benchmark)
+    if config.champion.metric is None:
+        return
+    group_of(config.champion, {group: found.primary for group, found in scores.items()})
+    names = {plan.settings[step].model_name for step in plan.last.values()}
+    if len(names) > 1:
+        raise UserError(f"The arms' models are registered as {sorted(names)}; a champion needs one name: set `name`.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What is left to do when all models have answered."""
+
+    config: CompareConfig
+    prepare: Prepare
+    plan: Plan
+    trained: Outcomes
+    models: Mapping[Run, str]
+    registry: Registry
+
+    def work(self, folder: StepFolder, folders: Mapping[tuple[Run, float], str]) -> Document:
+        """Tests, champion, report and MLflow; returns the manifest's entries."""
+        config = self.config
+        evaluations = {key: read_evaluation(path) for key, path in folders.items()}
+        results = Results(evaluations, list(config.arms), config.seeds)
+        document = analyse(config, results)
+        decision = self._decision(folder, results, document)
+        if decision is not None:
+            crown(decision, self.registry)
+        storage.write_json(folder.child(NUMBERS), document | {"champion": decision and decision.as_dict()})
+        storage.write_atomic(folder.child(REPORT), self._page(results, document, decision).encode())
+        run_id = log_comparison(self.registry, folder, config, document, self.models, [NUMBERS, REPORT])
+        log.info("The report: %s", folder.child(REPORT))
+        effects = {
+            f"{group}.{found['primary']}.{arm}-{document['baseline']}": effect["value"]
+            for group, found in document["groups"].items()
+            for arm, effect in found["effects"].items()
+        }
+        files = [{"path": name, "sha256": storage.sha256(folder.child(name))} for name in (NUMBERS, REPORT)]
+        summary: Document = {"report": folder.child(REPORT), "trainings": len(self.trained), **effects}
+        if decision is not None:
+            summary |= {"champion": decision.candidate if decision.moved else decision.champion}
+        return {
+            "rows": sum(group["questions"] for group in document["groups"].values()),
+            "files": files,
+            "run_id": run_id,
+            "summary": summary,
+        }
+
+    def _decision(self, folder: StepFolder, results: Results, document: Document) -> Decision | None:
+        """The rule's decision, taken once: a comparison that goes on after a crash does not meet its own champion."""
+        rule = self.config.champion
+        if rule.metric is None:
+            return None
+        path = folder.child(_DECISION)
+        if storage.exists(path):
+            return Decision(**storage.read_json(path))
+        made = decide(rule, results, document, self.models, self.registry, self._ask, self.config.resamples)
+        storage.write_json(path, made.as_dict())
+        return made
+
+    def _ask(self, model: str) -> Evaluation:
+        """The answers of another model to the comparison's questions."""
+        steps: dict[str, StepSpec] = {"champion": evaluation(self.config, model, 0.0)}
+        (outcome,) = run_steps(steps, self.prepare, storage.absolute(self.config.out))
+        return read_evaluation(str(outcome["path"]))
+
+    def _page(self, results: Results, document: Document, decision: Decision | None) -> str:
+        from pipelines.comparison import examples, provenance
+        from pipelines.comparison.report import render
+
+        config, baseline = self.config, self.config.base_arm
+        chosen = {
+            group: examples.choose(results, group, baseline, config.challengers, config.examples)
+            for group in document["groups"]
+        }
+        folders = {run: str(self.trained[name]["path"]) for run, name in self.plan.last.items()}
+        settings = [self.plan.settings[name] for name in self.plan.last.values()]
+        encoders = dict.fromkeys(one.tag_encoder for one in settings if one.tag_encoder is not None)
+        return render(
+            document,
+            examples.gallery(results, chosen, config.test_data, config.test_tagged),
+            provenance.histories(folders, results.arms, results.seeds),
+            provenance.tag_encoders(list(encoders), self.registry),
+            {
+                "config": provenance.as_yaml(config),
+                "trainings": provenance.trainings(self.plan, self.trained),
+                "code": provenance.code(),
+                "hardware": provenance.hardware(),
+                "threshold": settings[0].threshold,
+                "resamples": config.resamples,
+                "errors": dataclasses.asdict(config.noise),
+                "decision": decision,
+            },
+        )

@@ -1,0 +1,59 @@
+"""The comparison in MLflow: a run of its own with the report, and its numbers on every arm's model versions."""
+
+from collections.abc import Mapping, Sequence
+
+from pipelines import storage
+from pipelines.comparison.config import CompareConfig
+from pipelines.comparison.plan import Run
+from pipelines.comparison.results import Document
+from pipelines.evaluation.tracking import log_numbers, mlflow_name
+from pipelines.registry import Registry
+from pipelines.steps import StepFolder, canonical, git_commit
+
+
+def log_comparison(
+    registry: Registry, folder: StepFolder, config: CompareConfig, document: Document, models: Mapping[Run, str],
+    artifacts: Sequence[str],
+) -> str:  # fmt: skip
+    """Logs everything and returns the run's id; doing so again after a crash changes nothing.
+
+    Args:
+        registry: which MLflow.
+        folder: of the comparison.
+        config: what was compared.
+        document: its numbers.
+        models: models:/NAME/VERSION of every run.
+        artifacts: files of the folder that belong to the run.
+    """
+    client = registry.client
+    run_id = registry.open_run("compare", folder.hash, canonical(config), {"git_commit": str(git_commit())})
+    by_arm = {arm: arm_numbers(document, arm) for arm in document["arms"]}
+    for arm, numbers in by_arm.items():
+        for name, value in numbers.items():
+            client.log_metric(run_id, mlflow_name(f"{arm}/{name}"), value)
+    for name in artifacts:
+        client.log_text(run_id, storage.read_bytes(folder.child(name)).decode(), name)
+    for run, model in models.items():
+        reference = registry.lookup(model)
+        tags = {"arm": run.arm, "seed": str(run.seed), "baseline": document["baseline"], "result": folder.path}
+        for name, text in tags.items():
+            client.set_model_version_tag(str(reference.name), str(reference.version), f"compare.{name}", text)
+        log_numbers(registry, reference, {f"compare.{name}": value for name, value in by_arm[run.arm].items()})
+    registry.close_run(run_id)
+    return run_id
+
+
+def arm_numbers(document: Document, arm: str) -> dict[str, float]:
+    """An arm's numbers, flat: TASK.METRIC with its interval, its difference from the baseline, and both under noise."""
+    numbers: dict[str, float] = {}
+    for group, found in document["groups"].items():
+        name = f"{group}.{found['primary']}"
+        ends = ("value", "low", "high")
+        numbers |= {f"{name}.{end}": found["arms"][arm][end] for end in ends}
+        if arm in found["effects"]:
+            effect = found["effects"][arm]
+            numbers |= {f"{name}.difference.{end}": effect[end] for end in (*ends, "p", "p_holm")}
+        for level in found["noise"]:
+            if level["strength"]:
+                numbers[f"{name}.tag_noise_{level['strength']:g}"] = level["arms"][arm]["value"]
+    return numbers

@@ -1,0 +1,118 @@
+"""The steps of a comparison: an arm and a seed each, what is shared once, and refusals before anything is trained."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.pipeline import prepare
+from pipelines.comparison.config import CompareConfig, NoiseCurve, StageSpec
+from pipelines.comparison.plan import Run, evaluation, instances, make_plan, merged
+from pipelines.errors import UserError
+from pipelines.evaluation.tag_noise import TagNoise
+from tests.pipelines.comparison.conftest import World, make_config
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> CompareConfig:
+    """The small comparison on folders that no plan opens."""
+    return make_config(World("data", "tagged", "test_data", "test_tagged", "lion", "encoder"), tmp_path)
+
+
+def test_every_arm_is_trained_with_every_seed(config: CompareConfig) -> None:
+    plan = make_plan(config, prepare)
+    assert set(plan.last) == {Run(arm, seed) for arm in ("static", "dynamic") for seed in (0, 1)}
+    for run, name in plan.last.items():
+        settings = plan.settings[name]
+        assert (settings.prompt.kind, settings.loop.seed, settings.loop.steps) == (run.arm, run.seed, 3)
+        assert settings.tag_encoder == (config.tag_encoder if run.arm == "dynamic" else None)
+        assert settings.data == config.data
+
+
+def test_what_the_arms_share_is_trained_once(config: CompareConfig) -> None:
+    plain = config.stages["stage1"].train
+    shared = {**plain, "prompt": {"kind": "none"}}
+    stages = {
+        "stage1": StageSpec(shared, once_per="comparison"),
+        "stage2": StageSpec({**shared, "stage": 2}, once_per="seed"),
+        "stage3": StageSpec({**plain, "stage": 3, "parents": ["stage1", "stage2"]}),
+    }
+    plan = make_plan(dataclasses.replace(config, stages=stages), prepare)
+    assert len(plan.trainings) == 1 + 2 + 4
+    assert plan.settings["stage1"].prompt.kind == "none"
+    last = plan.settings[plan.last[Run("dynamic", 1)]]
+    assert last.parent_list == ["${stage1}", "${stage2__seed1}"]
+    assert list(plan.trainings)[:3] == ["stage1", "stage2__seed0", "stage2__seed1"]
+
+
+def test_an_arms_own_stages_follow_each_other(config: CompareConfig) -> None:
+    plain = config.stages["stage1"].train
+    stages = {"first": StageSpec(plain), "second": StageSpec({**plain, "parents": "first"})}
+    plan = make_plan(dataclasses.replace(config, stages=stages), prepare)
+    assert plan.settings["second__static__seed1"].parent_list == ["${first__static__seed1}"]
+
+
+def test_an_evaluation_has_the_noise_of_its_strength(config: CompareConfig) -> None:
+    noisy = dataclasses.replace(config, noise=NoiseCurve(levels=[0.3], drop=0.1, seed=4))
+    settings, _ = prepare("evaluate", evaluation(noisy, "models:/lion/1", 0.3).config)
+    assert settings.tag_noise == TagNoise(strength=0.3, drop=0.1, seed=4)
+    assert (settings.model, settings.data, settings.inference) == ("models:/lion/1", config.test_data, config.inference)
+
+
+def test_changes_reach_into_groups_and_leave_the_rest() -> None:
+    base = {"prompt": {"kind": "static", "tokens": 1}, "stage": 1}
+    assert merged(base, {"prompt": {"kind": "both"}}) == {"prompt": {"kind": "both", "tokens": 1}, "stage": 1}
+    assert base["prompt"] == {"kind": "static", "tokens": 1}
+
+
+def stage(config: CompareConfig, **changes: Any) -> dict[str, Any]:
+    """The one stage with changes, as a change of the configuration."""
+    spec = config.stages["stage1"]
+    return {"stages": {"stage1": StageSpec(merged(spec.train, changes), spec.once_per)}}
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (lambda c: {"arms": {"static": {}}}, "at least two"),
+        (lambda c: {"arms": {"a": {}, "b": {}}}, "are the same training"),
+        (lambda c: {"arms": {"a": {}, "b": {"loop": {"steps": 4}}}}, "as much training as 'a'.*loop.steps"),
+        (lambda c: {"arms": {"a": {}, "b": {"loop": {"seed": 4}}}}, "given by `seeds`"),
+        (lambda c: {"arms": {"a": {}, "b": {"promt": {"kind": "both"}}}}, "promt"),
+        (lambda c: {"arms": {"a b": {}, "c": {}}}, "letters and digits"),
+        (lambda c: {"baseline": "dynamik"}, "no arm"),
+        (lambda c: {"seeds": [1, 1]}, "each once"),
+        (lambda c: {"test_data": ""}, "test_data is empty"),
+        (lambda c: {"stages": {}}, "no stages"),
+        (lambda c: {"benchmark": "okvqu"}, "did you mean"),
+        (lambda c: {"stages": {"stage1": StageSpec(c.stages["stage1"].train, "seed")}}, "could not differ"),
+        (lambda c: stage(c, parents=["stage1"]), "does not come before it"),
+        (lambda c: stage(c, parents=[]), "no parents"),
+        (lambda c: stage(c, loop={"steps": None}) | {"arms": {"a": {}, "b": {"data": "x"}}}, "data"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(config: CompareConfig, change: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        make_plan(dataclasses.replace(config, **change(config)), prepare)
+
+
+def test_a_shared_stage_cannot_grow_from_an_arms_own(config: CompareConfig) -> None:
+    plain = config.stages["stage1"].train
+    stages = {
+        "own": StageSpec(plain),
+        "shared": StageSpec({**plain, "parents": "own"}, once_per="seed"),
+        "last": StageSpec({**plain, "parents": "shared"}),
+    }
+    with pytest.raises(UserError, match="not said which of them"):
+        make_plan(dataclasses.replace(config, stages=stages), prepare)
+
+
+def test_noise_levels_are_checked() -> None:
+    for levels in ([0.0, 0.5], [0.5, 0.5], [2.0]):
+        with pytest.raises(UserError, match=r"noise\.levels"):
+            NoiseCurve(levels=levels)
+
+
+def test_instances_are_named_for_what_they_are(config: CompareConfig) -> None:
+    assert list(instances(config, "stage1").values())[-1] == "stage1__dynamic__seed1"

@@ -1,0 +1,115 @@
+"""A whole comparison with tiny models and a real MLflow: its steps, its page, its champion, going on after a kill."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.pipeline import prepare
+from pipelines import storage
+from pipelines.comparison.champion import Decision
+from pipelines.comparison.config import ChampionRule, CompareConfig
+from pipelines.comparison.plan import Run
+from pipelines.comparison.run import NUMBERS, REPORT, compare
+from pipelines.errors import UserError
+from pipelines.registry import Registry
+from pipelines.steps import StepResult
+from tests.pipelines.comparison.conftest import World, make_config
+
+
+@pytest.fixture(scope="module")
+def config(world: World, tmp_path_factory: pytest.TempPathFactory) -> CompareConfig:
+    return make_config(world, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def finished(config: CompareConfig) -> StepResult:
+    return compare(config, prepare)
+
+
+def test_a_comparison_leaves_its_numbers_and_a_page(finished: StepResult, config: CompareConfig) -> None:
+    assert finished.summary["trainings"] == 4
+    document = storage.read_json(storage.join(finished.path, NUMBERS))
+    assert set(document["groups"]) == {"caption", "vqa", "rec", "pope"}
+    vqa = document["groups"]["vqa"]
+    assert (vqa["questions"], vqa["images"], len(vqa["arms"]["static"]["by_seed"])) == (6, 6, 2)
+    assert [level["strength"] for level in vqa["noise"]] == [0.0, 1.0]
+    assert vqa["noise"][0]["arms"]["dynamic"]["value"] == vqa["arms"]["dynamic"]["value"]
+    assert document["tests"] == 4
+    page = storage.read_bytes(storage.join(finished.path, REPORT)).decode()
+    assert page.count("data:image/jpeg;base64,") >= 4
+    assert page.count("<svg") > 4
+    assert "loop:" in page  # the configuration
+    assert not re.search(r"<script|<link|@import|src=\"(?!data:)|href=\"(?!#)", page)  # nothing is fetched
+    assert set(re.findall(r"https?://([\w.]+)", page)) <= {"www.w3.org"}  # XML's names of SVG
+
+
+def test_a_finished_comparison_does_nothing(finished: StepResult, config: CompareConfig) -> None:
+    again = compare(config, prepare)
+    assert again.skipped
+    assert again.path == finished.path
+
+
+def test_a_killed_comparison_goes_on_without_training_again(
+    finished: StepResult, config: CompareConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = storage.read_json(storage.join(finished.path, NUMBERS))
+    Path(finished.path, "manifest.json").unlink()
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("done again")
+
+    monkeypatch.setattr("pipelines.training.loop.Training.run", never)
+    monkeypatch.setattr("pipelines.evaluation.inference.Answerer.__init__", never)
+    again = compare(config, prepare)
+    assert not again.skipped
+    assert storage.read_json(storage.join(again.path, NUMBERS)) == document
+
+
+def test_all_numbers_are_on_the_versions_in_mlflow(finished: StepResult, config: CompareConfig) -> None:
+    registry = Registry(config.registry, config.out)
+    versions = registry.client.search_model_versions("name = 'lion-stage1'")
+    by_run = {Run(found.tags["compare.arm"], int(found.tags["compare.seed"])): found.tags for found in versions}
+    assert set(by_run) == {Run(arm, seed) for arm in ("static", "dynamic") for seed in (0, 1)}
+    document = storage.read_json(storage.join(finished.path, NUMBERS))
+    tags = by_run[Run("dynamic", 1)]
+    effect = document["groups"]["rec"]["effects"]["dynamic"]
+    assert tags["compare.rec.acc_at_0.5.difference.p_holm"] == repr(effect["p_holm"])
+    assert "evaluate.mixed.tag_noise_1.rec.acc_at_0.5" in tags
+    run = registry.client.search_runs(["1"], "attributes.run_name = 'compare'")[0]
+    assert {file.path for file in registry.client.list_artifacts(run.info.run_id)} == {NUMBERS, REPORT}
+    assert run.data.metrics["dynamic/rec.acc_at_0.5.value"] == document["groups"]["rec"]["arms"]["dynamic"]["value"]
+
+
+def champion(config: CompareConfig) -> str | None:
+    return Registry(config.registry, config.out).client.get_registered_model("lion-stage1").aliases.get("champion")
+
+
+def decision(result: StepResult) -> Decision:
+    return Decision(**storage.read_json(storage.join(result.path, NUMBERS))["champion"])
+
+
+def test_the_first_comparison_names_a_champion_and_a_worse_candidate_does_not_replace_it(
+    finished: StepResult, config: CompareConfig
+) -> None:
+    made = decision(finished)
+    assert made.moved
+    assert made.candidate == f"models:/lion-stage1/{champion(config)}"
+    # The margin cannot be reached: the best arm by another number challenges the champion and is refused.
+    rule = ChampionRule(metric="caption.CIDEr", margin=10.0)
+    other = next(found for found in ("1", "2", "3", "4") if found != made.candidate.rpartition("/")[2])
+    Registry(config.registry, config.out).set_alias("lion-stage1", "champion", int(other))
+    refused = decision(compare(dataclasses.replace(config, champion=rule), prepare))
+    assert not refused.moved
+    if refused.champion != refused.candidate:
+        assert "margin 10" in refused.reason
+    assert champion(config) == other
+
+
+def test_a_rule_about_what_is_not_measured_is_refused_before_training(config: CompareConfig, tmp_path: Path) -> None:
+    wrong = dataclasses.replace(config, champion=ChampionRule(metric="vqa.f1"), out=str(tmp_path))
+    with pytest.raises(UserError, match=r"there are .*vqa\.soft_accuracy"):
+        compare(wrong, prepare)
+    assert not list(tmp_path.glob("train_stage-*"))
