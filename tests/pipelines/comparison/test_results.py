@@ -1,0 +1,163 @@
+"""From answers to the comparison's numbers, its gallery and its page; all answers are made by hand."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.comparison import examples
+from pipelines.comparison.config import CompareConfig, NoiseCurve
+from pipelines.comparison.plan import Run
+from pipelines.comparison.report import p_value, points, published, render
+from pipelines.comparison.results import Document, Results, analyse, measure_group, verdict
+from tests.pipelines.comparison.answers import all_results, write_world
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> CompareConfig:
+    root = tmp_path_factory.mktemp("questions")
+    data, tagged, _ = write_world(root, 12)
+    return CompareConfig(
+        test_data=data,
+        test_tagged=tagged,
+        arms={"static": {}, "dynamic": {}},
+        seeds=[3, 5],
+        noise=NoiseCurve(levels=[1.0]),
+        resamples=200,
+        examples=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def results(config: CompareConfig, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The dynamic arm answers questions better and finds boxes worse; noise harms it alone."""
+    rows = write_world(tmp_path_factory.mktemp("again"), 12)[2]
+
+    def mistakes(arm: str, task: str, strength: float) -> float:
+        if arm == "static":
+            return {"vqa": 0.9, "rec": 0.0}.get(task, 0.4)
+        return {"vqa": 0.0, "rec": 0.9}.get(task, 0.4) + 0.1 * strength
+
+    return all_results(tmp_path_factory.mktemp("results"), config, rows, mistakes)
+
+
+@pytest.fixture(scope="module")
+def document(config: CompareConfig, results: Results) -> Document:
+    return analyse(config, results)
+
+
+def test_an_arms_number_is_the_mean_of_its_evaluations(document: Document, results: Results) -> None:
+    for group, found in document["groups"].items():
+        for arm in ("static", "dynamic"):
+            by_seed = [one.metrics["tasks"][group]["estimates"][found["primary"]]["value"] for one in results.of(arm)]
+            assert found["arms"][arm]["by_seed"] == pytest.approx(by_seed)
+            assert found["arms"][arm]["value"] == pytest.approx(np.mean(by_seed))
+            assert found["arms"][arm]["low"] <= found["arms"][arm]["value"] <= found["arms"][arm]["high"]
+
+
+def test_what_differs_is_found_in_its_direction_and_what_does_not_is_undecided(document: Document) -> None:
+    effects = {group: found["effects"]["dynamic"] for group, found in document["groups"].items()}
+    assert {group: effect["verdict"] for group, effect in effects.items()} == {
+        "caption": "undecided", "vqa": "better", "rec": "worse", "pope": "undecided",
+    }  # fmt: skip
+    assert effects["caption"]["value"] == 0.0
+    assert effects["vqa"]["p_holm"] >= effects["vqa"]["p"]
+
+
+def test_noise_has_its_own_numbers(document: Document) -> None:
+    vqa = document["groups"]["vqa"]["noise"]
+    assert [level["strength"] for level in vqa] == [0.0, 1.0]
+    assert vqa[0]["arms"]["static"] == {
+        k: document["groups"]["vqa"]["arms"]["static"][k] for k in ("value", "low", "high")
+    }
+    assert vqa[1]["arms"]["static"]["value"] == vqa[0]["arms"]["static"]["value"]
+    assert vqa[1]["arms"]["dynamic"]["value"] < vqa[0]["arms"]["dynamic"]["value"]
+
+
+def test_models_of_different_questions_are_not_compared(results: Results) -> None:
+    first = results.of("static")[0]
+    vqa = first.groups["vqa"]
+    other = dataclasses.replace(first, groups={"vqa": dataclasses.replace(vqa, sample_ids=vqa.sample_ids[::-1])})
+    with pytest.raises(ValueError, match="did not answer the same questions"):
+        measure_group({"a": [first], "b": [other]}, "vqa", 100)
+
+
+def test_the_gallery_shows_wins_losses_failures_and_a_draw(config: CompareConfig, results: Results) -> None:
+    chosen = examples.choose(results, "vqa", "static", ["dynamic"], 3)
+    static, dynamic = (results.scores(arm, "vqa") for arm in ("static", "dynamic"))
+    assert all(dynamic[place] > static[place] for place in chosen["gained dynamic"])
+    assert len(chosen["gained dynamic"]) == 3
+    assert chosen["lost dynamic"] == []
+    worst = sorted(static + dynamic)[:3]
+    assert [static[place] + dynamic[place] for place in chosen["worst"]] == pytest.approx(worst)
+    assert chosen == examples.choose(results, "vqa", "static", ["dynamic"], 3)
+    shown = examples.gallery(results, {"rec": {"drawn": [0, 1]}}, config.test_data, config.test_tagged)
+    example = shown["rec"]["drawn"][0]
+    assert example["picture"].startswith("data:image/jpeg;base64,")
+    assert [found["arm"] for found in example["answers"]] == ["static", "dynamic"]
+    true, static_box = example["true_box"], example["answers"][0]["box"]
+    assert static_box["x"] == pytest.approx(true["x"], abs=3)
+    assert example["tags"]
+
+
+def test_an_image_that_is_gone_is_said_on_the_page(config: CompareConfig, results: Results, document: Document) -> None:
+    image = results.first.groups["vqa"].image_ids[0]
+    picture = next(Path(config.test_tagged).parent.glob(f"*{image}.png"))
+    content = picture.read_bytes()
+    picture.unlink()
+    try:
+        shown = examples.gallery(results, {"vqa": {"drawn": [0]}}, config.test_data, config.test_tagged)
+    finally:
+        picture.write_bytes(content)
+    assert shown["vqa"]["drawn"][0]["problem"].startswith("missing")
+    assert "The image cannot be read (missing" in page(document, shown)
+
+
+def page(document: Document, gallery: dict[str, dict[str, list[Document]]]) -> str:
+    history = [{"kind": kind, "step": step, "loss": 1.0 / step, "cosine_positive": 0.7, "cosine_negative": 0.1}
+               for step in (1, 2) for kind in ("train", "validation")]  # fmt: skip
+    made = {
+        "config": "arms: <static>", "trainings": {}, "code": {"commit": "abc"}, "hardware": {"cores": "2"},
+        "threshold": 0.5, "resamples": 200, "errors": dataclasses.asdict(NoiseCurve()), "decision": None,
+    }  # fmt: skip
+    return render(document, gallery, {arm: [history] for arm in document["arms"]}, {"encoder": history}, made)
+
+
+def test_the_page_escapes_what_models_say(results: Results, config: CompareConfig, document: Document) -> None:
+    shown = examples.gallery(results, {"vqa": {"drawn": [0]}}, config.test_data, config.test_tagged)
+    shown["vqa"]["drawn"][0]["answers"][0]["text"] = "<script>alert(1)</script>"
+    text = page(document, shown)
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "arms: &lt;static&gt;" in text
+
+
+def test_ids_of_figures_do_not_clash(document: Document) -> None:
+    import re
+
+    ids = re.findall(r'\bid="([^"]+)"', page(document, {}))
+    assert ids
+    assert len(ids) == len(set(ids))
+
+
+def test_published_numbers_stand_beside_those_of_the_same_metric(document: Document) -> None:
+    rows = {row["group"]: row for row in published(document)}
+    assert not any(row["same"] for row in rows.values())  # nobody published on the sample world
+    assert rows["caption"]["numbers"]["LION-4B"] == 138.20
+    assert rows["rec"]["numbers"]["Kosmos-2"] == 52.32
+    own = {"groups": {"vqa": {**document["groups"]["vqa"], "example_id": "okvqa:vqa:1"}}}
+    assert published(own)[0]["same"]
+
+
+def test_numbers_as_papers_print_them() -> None:
+    assert (points(0.51236), points(-0.01, signed=True), points(0.0, signed=True)) == ("51.24", "−1.00", "+0.00")
+    assert (p_value(0.0004), p_value(0.0451)) == ("< 0.001", "0.045")
+
+
+def test_a_verdict_is_never_that_there_is_no_difference() -> None:
+    assert (verdict(0.2, 0.01), verdict(-0.2, 0.01), verdict(0.2, 0.06)) == ("better", "worse", "undecided")
+
+
+def test_runs_read_as_words() -> None:
+    assert str(Run("dynamic", 3)) == "dynamic, seed 3"
