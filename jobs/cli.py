@@ -125,7 +125,7 @@ def _run(verb: str, run: Callable[[Any], StepResult], config: Any, stdout: Any) 
         return error.exit_code
     if result.skipped:
         log.info("%s was finished before, nothing to do: %s", verb, result.path)
-    stdout.write(result.as_json() + "\n")
+    stdout.write("".join(f"{line}\n" for line in (*result.lines, result.as_json())))
     return 0
 
 

@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines import storage
@@ -42,12 +42,16 @@ def runtime_group(factory: Callable[[], Any]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
-    """What a verb prints as its last line: where the result is, whether it was there already, and its counts."""
+    """What a verb prints as its last line: where the result is, whether it was there already, and its counts.
+
+    `lines` are printed before it: what the user asked to read.
+    """
 
     step: str
     path: str
     skipped: bool
     summary: Mapping[str, Any]
+    lines: Sequence[str] = ()
 
     def as_json(self) -> str:
         """One line of JSON."""

@@ -68,6 +68,11 @@ class PromptConfig(_PreTrainedConfig):
         return self.kind in ("dynamic", "both")
 
     @property
+    def reads_tags(self) -> bool:
+        """Whether a prompt is made with the image's tags: as vectors, or in its text."""
+        return self.dynamic or (self.static and self.tags_in_text)
+
+    @property
     def soft_tokens(self) -> int:
         """Positions of ``<extra_id_0>`` in each prompt."""
         return int(self.static) + self.tokens * int(self.dynamic)

@@ -163,7 +163,7 @@ class LionProcessor(ProcessorMixin):
 
     def _questions(self, questions: Sequence[str], tags: Sequence[Sequence[ScoredTag]] | None) -> dict[str, Tensor]:
         prompt = PromptConfig(**self.prompt)
-        if tags is None and (prompt.dynamic or (prompt.static and prompt.tags_in_text)):
+        if tags is None and prompt.reads_tags:
             raise ValueError(f"A prompt of kind {prompt.kind!r} is made of tags: give tags, an empty list for none.")
         chosen = [select_tags(one, self.top_k, self.threshold) for one in tags or [[]] * len(questions)]
         encoded = self.tokenizer.pad({"input_ids": self._prompt_ids(questions, chosen)}, return_tensors="pt")

@@ -30,7 +30,7 @@ class Asking:
         model: the local `from_pretrained` folder.
         version: what the predictions say who made them.
         limits: task → most tokens of an answer.
-        beams: width of the beam search.
+        beams: width of the beam search; None: the model's own.
         batch_size: rows a forward pass.
         precision: arithmetic of the model.
         on_gpu: whether it runs on the actor's GPU.
@@ -40,11 +40,19 @@ class Asking:
     model: str
     version: str
     limits: Mapping[str, int]
-    beams: int
+    beams: int | None
     batch_size: int
     precision: Precision
     on_gpu: bool
     threads: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Unanswered:
+    """Why a row has no answer: the reason of its image (`pipelines.images`) or `unanswerable`, and the detail."""
+
+    reason: str
+    detail: str
 
 
 def shard_file(folder: str, shard: int) -> str:
@@ -112,33 +120,42 @@ class Answerer:
         A row whose image cannot be read, or whose question does not fit the model, has an empty prediction: it counts
         as answered wrongly and is never left out.
         """
-        answers: list[str] = []
-        bad: list[dict[str, Any]] = []
+        replies = self.replies(rows)
+        bad = [
+            _quarantine_row(row, reply)
+            for row, reply in zip(rows, replies, strict=True)
+            if isinstance(reply, Unanswered)
+        ]
+        texts = ["" if isinstance(reply, Unanswered) else reply for reply in replies]
+        version = self.asking.version
+        return [prediction_row(row, text, version) for row, text in zip(rows, texts, strict=True)], bad
+
+    def replies(self, rows: Sequence[Mapping[str, Any]]) -> "list[str | Unanswered]":
+        """The answer of every row in order, or why there is none.
+
+        Args:
+            rows: each with `task`, `level`, `instruction`, `tags` (a list of `{"tag", "score"}`, or None), and either
+                `image` (a picture, or the `BadImage` that stands for it) or `uri`.
+        """
+        replies: list[str | Unanswered] = []
         for start in range(0, len(rows), self.asking.batch_size):
             batch = rows[start : start + self.asking.batch_size]
-            images = list(self.readers.map(_open, [row["uri"] for row in batch]))
-            problems = [self._problem(row, image) for row, image in zip(batch, images, strict=True)]
-            bad += [problem for problem in problems if problem]
-            asked = [i for i, problem in enumerate(problems) if problem is None]
-            given = self._generate([batch[i] for i in asked], [images[i] for i in asked]) if asked else []
-            found = dict(zip(asked, given, strict=True))
-            answers += [found.get(i, "") for i in range(len(batch))]
-        version = self.asking.version
-        return [prediction_row(row, text, version) for row, text in zip(rows, answers, strict=True)], bad
+            images = list(self.readers.map(_open, batch))
+            found = [self._problem(row, image) for row, image in zip(batch, images, strict=True)]
+            asked = [i for i, problem in enumerate(found) if problem is None]
+            given = iter(self._generate([batch[i] for i in asked], [images[i] for i in asked]) if asked else [])
+            replies += [next(given) if problem is None else problem for problem in found]
+        return replies
 
-    def _problem(self, row: Mapping[str, Any], image: "Image | BadImage") -> dict[str, Any] | None:
-        """The quarantine row of a row that cannot be asked."""
+    def _problem(self, row: Mapping[str, Any], image: "Image | BadImage") -> Unanswered | None:
+        """Why a row cannot be asked."""
         if isinstance(image, BadImage):
-            reason, detail = str(image.reason), image.detail
-        else:
-            try:
-                self.processor(text=[row["instruction"]], tags=_tags([row]), levels=[row["level"]])
-                return None
-            except ValueError as error:
-                reason, detail = UNANSWERABLE, f"sample {row['sample_id']}: {error}"
-        return {
-            "image_id": row["image_id"], "uri": row["uri"], "stage": STAGE, "reason": reason, "detail": detail,
-        }  # fmt: skip
+            return Unanswered(image.reason, image.detail)
+        try:
+            self.processor(text=[row["instruction"]], tags=_tags([row]), levels=[row["level"]])
+        except ValueError as error:
+            return Unanswered(UNANSWERABLE, str(error))
+        return None
 
     def _generate(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Any]) -> list[str]:
         import torch
@@ -154,7 +171,7 @@ class Answerer:
         with torch.inference_mode():
             ids = self.model.generate(
                 **inputs,
-                num_beams=self.asking.beams,
+                **({} if self.asking.beams is None else {"num_beams": self.asking.beams}),
                 # The run's largest limit, not the batch's: what a row is answered must not depend on its neighbours.
                 max_new_tokens=max(self.asking.limits.values()),
             ).cpu()
@@ -168,9 +185,19 @@ def _tags(rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, float]]]:
     return [[(tag["tag"], tag["score"]) for tag in row["tags"] or []] for row in rows]
 
 
-def _open(uri: str) -> "Image | BadImage":
-    """The picture, or why there is none: as a value, so that one file stops nothing."""
+def _open(row: Mapping[str, Any]) -> "Image | BadImage":
+    """The row's picture, or why there is none: as a value, so that one file stops nothing."""
+    if "image" in row:
+        return row["image"]
     try:
-        return load_image(uri)
+        return load_image(row["uri"])
     except BadImage as error:
         return error
+
+
+def _quarantine_row(row: Mapping[str, Any], why: Unanswered) -> dict[str, Any]:
+    sample = f"sample {row['sample_id']}: " if why.reason == UNANSWERABLE else ""
+    return {
+        "image_id": row["image_id"], "uri": row["uri"], "stage": STAGE, "reason": why.reason,
+        "detail": f"{sample}{why.detail}",
+    }  # fmt: skip

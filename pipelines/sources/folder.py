@@ -8,7 +8,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.sources.records import DUPLICATE_ID, BadAnnotation, BadRecord, ImageRecord, id_of_file
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 ImageReader = Callable[[str | None, str, str | None], Iterator[ImageRecord | BadRecord]]
 _COCO_NAME = re.compile(r"\d{12}\.\w+$")
 
@@ -58,7 +58,7 @@ def _read(
         raise UserError(f"The image folder {images} does not exist; check images.")
     seen: set[str] = set()
     for uri in storage.list_files(root):
-        if os.path.splitext(uri)[1].lower() not in _SUFFIXES:
+        if os.path.splitext(uri)[1].lower() not in IMAGE_SUFFIXES:
             continue
         name = uri[len(root) :].lstrip("/")
         image_id = name_of(name)
@@ -70,4 +70,4 @@ def _read(
         seen.add(image_id)
         yield ImageRecord(image_id, uri, None, None, split, source, ())
     if not seen:
-        raise UserError(f"{images} holds no image file ({', '.join(_SUFFIXES)}).")
+        raise UserError(f"{images} holds no image file ({', '.join(IMAGE_SUFFIXES)}).")

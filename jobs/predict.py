@@ -1,0 +1,14 @@
+"""`python -m jobs.predict`: an image and a question in; a caption, an answer or a box out."""
+
+from jobs.cli import main
+from pipelines.prediction.run import PredictConfig, predict
+from pipelines.steps import StepResult
+
+
+def run(config: PredictConfig) -> StepResult:
+    """Asks the model in this process, without Ray."""
+    return predict(config)
+
+
+if __name__ == "__main__":
+    main("predict", PredictConfig, run)

@@ -1,0 +1,61 @@
+"""Boxes drawn on a picture, each with the phrase that it belongs to."""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pipelines.boxes import find_boxes
+from pipelines.grounding import Span, from_lion, from_markdown
+
+_COLOURS = ("#e5484d", "#3b82f6", "#2f9e44", "#f08c00", "#9c36b5")
+_LABEL = 40  # characters of a phrase
+
+
+def boxes_of(answer: str, phrase: str | None) -> list[Span]:
+    """The boxes of an answer in order, the first being the one that an evaluation scores.
+
+    Args:
+        answer: the model's text.
+        phrase: what the boxes are of, as in `Answer: [x1,y1,x2,y2]`; None: each stands with its own phrase.
+    """
+    if phrase is not None:
+        return [Span(phrase, parsed.box) for parsed in find_boxes(answer)]
+    links = [span for span in from_markdown(answer) if span.box is not None]
+    return links or [span for span in from_lion(answer) if span.box is not None]
+
+
+def draw_boxes(picture: Image.Image, spans: Sequence[Span]) -> Image.Image:
+    """A copy of the picture with a box around each phrase.
+
+    Args:
+        picture: of any size.
+        spans: those without a box are passed over.
+    """
+    drawn = picture.convert("RGB")
+    drawn = drawn.copy() if drawn is picture else drawn
+    pen = ImageDraw.Draw(drawn)
+    width, height = drawn.size
+    line = max(2, round(min(width, height) / 150))
+    font = ImageFont.load_default(max(11, round(min(width, height) / 28)))
+    for place, span in enumerate(span for span in spans if span.box is not None):
+        colour = _COLOURS[place % len(_COLOURS)]
+        x1, y1, x2, y2 = span.box or (0, 0, 0, 0)
+        corners = (x1 * (width - 1), y1 * (height - 1), x2 * (width - 1), y2 * (height - 1))
+        pen.rectangle(corners, outline="white", width=line + 2)  # seen on any ground
+        pen.rectangle(corners, outline=colour, width=line)
+        if span.text:
+            _label(pen, span.text[:_LABEL], corners, colour, font, drawn.size)
+    return drawn
+
+
+def _label(
+    pen: ImageDraw.ImageDraw, text: str, corners: Sequence[float], colour: str, font: ImageFont.ImageFont |
+    ImageFont.FreeTypeFont, size: tuple[int, int],
+) -> None:  # fmt: skip
+    """The phrase on a patch of the box's colour: above the box, or inside it where there is no room above."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    wide, high = right - left + 6, bottom - top + 4
+    x = max(0.0, min(corners[0], size[0] - wide))
+    y = corners[1] - high if corners[1] >= high else min(corners[1], size[1] - high)
+    pen.rectangle((x, y, x + wide, y + high), fill=colour)
+    pen.text((x + 3 - left, y + 2 - top), text, fill="white", font=font)

@@ -1,0 +1,64 @@
+"""The pictures that somebody names, wherever they are: files, folders, s3:// and gs://, web addresses."""
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+from PIL import Image
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.images import BadImage, Reason, decode_image, load_image
+from pipelines.sources.folder import IMAGE_SUFFIXES
+
+_TIMEOUT = 30.0  # seconds without a byte
+_MOST_BYTES = 200_000_000
+
+
+def is_web(uri: str) -> bool:
+    """Whether it is a web address."""
+    return uri.startswith(("http://", "https://"))
+
+
+def find_pictures(named: Sequence[str]) -> list[str]:
+    """Every picture that is named, a folder standing for all image files under it, by name.
+
+    Raises:
+        UserError: a folder holds no image file, or nothing is named.
+    """
+    found: list[str] = []
+    for name in named:
+        if is_web(name) or not storage.is_folder(name):
+            found.append(name if is_web(name) else storage.absolute(name))
+            continue
+        inside = [uri for uri in storage.list_files(name) if os.path.splitext(uri)[1].lower() in IMAGE_SUFFIXES]
+        if not inside:
+            raise UserError(f"{name} holds no image file ({', '.join(IMAGE_SUFFIXES)}).")
+        found += inside
+    if not found:
+        raise UserError("No image is named; give --image FILE, FOLDER or ADDRESS.")
+    return found
+
+
+def open_picture(uri: str) -> "Image.Image | BadImage":
+    """The picture, upright and RGB, or why there is none, as a value."""
+    try:
+        return decode_image(_download(uri)) if is_web(uri) else load_image(uri)
+    except BadImage as error:
+        return error
+
+
+def _download(address: str) -> bytes:
+    request = urllib.request.Request(address, headers={"User-Agent": "dynamic-lion"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            content: bytes = answer.read(_MOST_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        reason: Reason = "missing" if error.code in (404, 410) else "unreadable"
+        raise BadImage(reason, f"{address} answers {error.code} {error.reason}") from error
+    except (OSError, ValueError) as error:  # among them URLError and time-outs
+        raise BadImage("unreadable", f"{address}: {error}") from error
+    if len(content) > _MOST_BYTES:
+        raise BadImage("too_large", f"{address} sends more than {_MOST_BYTES} bytes")
+    return content

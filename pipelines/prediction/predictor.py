@@ -1,0 +1,180 @@
+"""A loaded LION and, where there is one, its tagger, in this process."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.evaluation.inference import Answerer, Asking, Unanswered
+from pipelines.images import BadImage
+from pipelines.precompute.config import TaggerConfig
+from pipelines.precompute.taggers import RamTagger, Tags
+from pipelines.prediction.questions import Question, longest_answer
+from pipelines.registry import ModelReference, Registry, RegistryConfig, resolve
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalInference:
+    """How the models are run in this process."""
+
+    beams: int | None = None
+    """Width of the beam search; empty: the model's own (LION's is 5)."""
+    batch_size: int = 8
+    """Images per forward pass."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the models: `auto` is bf16 on a GPU and fp32 on a CPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where they run: `auto` is the GPU where there is one."""
+
+    def check(self) -> None:
+        """Refuses what no run can work with.
+
+        Raises:
+            UserError: beams or batch_size below 1.
+        """
+        for name in ("beams", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"inference.{name} is {value}; give at least 1.")
+
+
+def find_model(reference: str, registry: RegistryConfig, out: str) -> ModelReference:
+    """The LION behind `models:/NAME@ALIAS`, a `from_pretrained` folder or a training's result folder.
+
+    Raises:
+        UserError: nothing is there, or it is no LION.
+    """
+    named = reference.startswith("models:")
+    found = Registry(registry, out).lookup(reference) if named else ModelReference(resolve(reference))
+    kind = storage.read_json(storage.join(found.folder, "config.json")).get("model_type")
+    if kind != "lion":
+        raise UserError(f"{reference} is no LION, its model_type is {kind!r}; give a model of train_stage or convert.")
+    return found
+
+
+def prompt_reads_tags(folder: str) -> bool:
+    """Whether a LION's prompt is made with the tags of the image."""
+    from models.lion import LionConfig
+
+    return bool(LionConfig.from_pretrained(folder).prompt.reads_tags)
+
+
+def parse_tags(text: str) -> Tags:
+    """`dog: 0.98, ball` as tags with confidences, one without a number being certain, by falling confidence.
+
+    Raises:
+        UserError: a tag is blank, or a confidence is not a number from 0 to 1.
+    """
+    tags: Tags = []
+    for piece in text.split(","):
+        name, colon, number = piece.rpartition(":")
+        tag = (name if colon else piece).strip()
+        try:
+            score = float(number) if colon else 1.0
+        except ValueError:
+            score = math.nan
+        if not tag or not 0.0 <= score <= 1.0:
+            raise UserError(f"{piece.strip()!r} is no tag; write tags as 'dog: 0.98, ball: 0.96', confidences 0 to 1.")
+        tags.append((tag, score))
+    return sorted(tags, key=lambda item: -item[1])
+
+
+class Predictor:
+    """A LION that answers questions about pictures.
+
+    Args:
+        model: which; see `find_model`.
+        tasks: that will be asked; the longest of their answers bounds every answer's search, as in an evaluation.
+        tagger: a RAM's folder, or None where tags are given or not read.
+        settings: how it is run.
+
+    Raises:
+        UserError: the tagger's folder is not a RAM's, or there is no GPU where one is asked for.
+    """
+
+    def __init__(
+        self, model: ModelReference, tasks: Sequence[str], tagger: str | None, settings: LocalInference
+    ) -> None:
+        import torch
+        from transformers.utils.logging import disable_progress_bar
+
+        settings.check()
+        if settings.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("inference.device is cuda, but torch sees no GPU here; leave it out to use the CPU.")
+        disable_progress_bar()
+        on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+        precision: Literal["fp32", "bf16"] = (
+            ("bf16" if on_gpu else "fp32") if settings.precision == "auto" else settings.precision
+        )
+        self.version = str(model)
+        self.answerer = Answerer(
+            Asking(
+                model=model.folder,
+                version=self.version,
+                limits={task: longest_answer(task) for task in tasks},
+                beams=settings.beams,
+                batch_size=settings.batch_size,
+                precision=precision,
+                on_gpu=on_gpu,
+                threads=torch.get_num_threads(),
+            )
+        )
+        self.tagger = None if tagger is None else load_tagger(tagger, on_gpu, precision, settings.batch_size)
+
+    @property
+    def reads_tags(self) -> bool:
+        """Whether the prompt is made with tags."""
+        return bool(self.answerer.model.config.prompt.reads_tags)
+
+    def replies(
+        self, images: "Sequence[Image | BadImage]", questions: Sequence[Question], tags: Sequence[Tags]
+    ) -> list[str | Unanswered]:
+        """The answer to each question about the image in its place, or why there is none."""
+        rows = [
+            {
+                "image": image,
+                "task": question.task,
+                "level": question.level,
+                "instruction": question.instruction,
+                "tags": [{"tag": tag, "score": score} for tag, score in listed],
+            }
+            for image, question, listed in zip(images, questions, tags, strict=True)
+        ]
+        return self.answerer.replies(rows)
+
+
+def load_tagger(folder: str, on_gpu: bool, precision: Literal["fp32", "bf16"], batch_size: int) -> RamTagger:
+    """The precompute's own tagger, ready in this process.
+
+    Raises:
+        UserError: the folder is not a whole RAM.
+    """
+    import torch
+
+    tagger = RamTagger(TaggerConfig(path=folder, batch_size=batch_size))
+    tagger.prepare()
+    tagger.setup("cuda" if on_gpu else "cpu", min(torch.get_num_threads(), os.cpu_count() or 1), precision)
+    return tagger
+
+
+def tags_of(tagger: RamTagger, images: "Sequence[Image | BadImage]") -> list[Tags]:
+    """Each picture's tags by falling confidence; none for one that could not be read."""
+    from PIL import Image
+
+    side = tagger.image_size or 0
+    good = [place for place, image in enumerate(images) if isinstance(image, Image.Image)]
+    pixels = [
+        np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+        for image in images
+        if isinstance(image, Image.Image)
+    ]
+    found = dict(zip(good, tagger.tag([str(place) for place in good], np.stack(pixels)) if good else [], strict=True))
+    return [found.get(place, []) for place in range(len(images))]

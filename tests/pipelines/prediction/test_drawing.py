@@ -1,0 +1,32 @@
+"""Boxes of answers, and how they are drawn."""
+
+import numpy as np
+from PIL import Image
+
+from pipelines.grounding import Span
+from pipelines.prediction.drawing import boxes_of, draw_boxes
+
+
+def test_boxes_of_an_answer() -> None:
+    assert boxes_of("Answer: [0.100,0.200,0.300,0.400]", "a dog") == [Span("a dog", (0.1, 0.2, 0.3, 0.4))]
+    assert boxes_of("no idea", "a dog") == []
+    grounded = "a dog [0.100,0.200,0.300,0.400] and a cat [0.500,0.500,1.000,1.000]"
+    assert [span.text for span in boxes_of(grounded, None)] == ["a dog", "and a cat"]
+    assert [span.text for span in boxes_of("[a dog](0.1,0.2,0.3,0.4) runs", None)] == ["a dog"]
+
+
+def test_the_box_is_drawn_where_it_is_and_the_picture_stays() -> None:
+    picture = Image.new("RGB", (200, 100), "black")
+    drawn = draw_boxes(picture, [Span("", (0.25, 0.2, 0.75, 0.8))])
+    changed = np.argwhere(np.asarray(drawn).any(axis=2))
+    (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0)
+    assert np.abs(np.array([left, top, right, bottom]) - [50, 20, 149, 79]).max() <= 3
+    assert drawn.getpixel((100, 50)) == (0, 0, 0)
+    assert not np.asarray(picture).any()
+
+
+def test_a_label_stays_inside_the_picture() -> None:
+    picture = Image.new("RGB", (120, 80), "black")
+    at_the_corner = draw_boxes(picture, [Span("a very long phrase indeed", (0.9, 0.0, 1.0, 0.1))])
+    assert np.asarray(at_the_corner)[:20, :60].any()
+    assert at_the_corner.size == picture.size
