@@ -190,7 +190,7 @@ class StageTask:
         except ValueError as error:
             raise UserError(f"Stage {self.settings.stage}: {error}") from error
         if self.settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         return model.train()
 
     def processor(self) -> LionProcessor:

@@ -13,7 +13,7 @@ import pytest
 from tests.pipelines.training import conftest as drawn
 from tests.pipelines.training.conftest import World
 
-STEPS, WORKERS = 240, 2
+STEPS, WORKERS = 60, 2
 world, tag_encoder = drawn.world, drawn.tag_encoder  # fixtures
 
 
