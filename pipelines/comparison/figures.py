@@ -79,9 +79,9 @@ def tag_encoder_curves(history: Sequence[Mapping[str, Any]]) -> str:
         )
     cosine.set_title("cosine similarity of the tags, validation", fontsize=11)
     cosine.set_ylim(min(0.0, *cosine.get_ylim()), 1.05)
-    for axes in (loss, cosine):
+    for axes, corner in ((loss, "upper right"), (cosine, "center right")):
         axes.set_xlabel("step")
-        axes.legend(fontsize=9, labelcolor=_INK, frameon=False)
+        axes.legend(fontsize=9, labelcolor=_INK, frameon=False, loc=corner)
     return _svg(figure, "tag-encoder")
 
 

@@ -12,6 +12,7 @@ from pipelines.evaluation.scoring import set_of
 _TEMPLATE = "report.html.j2"
 # Beside numbers of data that nobody published anything on: the published benchmark of the same task, for orientation.
 _ORIENTATION = {"caption": "coco_caption", "vqa": "okvqa", "rec": "refcoco_val", "pope": "pope_random"}
+WORDS = {"better": "wins", "worse": "loses", "undecided": "no difference shown"}
 TITLES = {
     "drawn": "Drawn by lot",
     "worst": "Worst failures of all arms together",
@@ -43,7 +44,12 @@ def render(
         loader=jinja2.PackageLoader(__package__, "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"points": points, "p": p_value, "count": lambda value: f"{value:,}"}
+    environment.filters |= {
+        "points": points,
+        "p": p_value,
+        "p_in_text": _p_in_text,
+        "count": lambda value: f"{value:,}",
+    }
     return environment.get_template(_TEMPLATE).render(
         document=document,
         arms=arms,
@@ -52,6 +58,7 @@ def render(
         colours=dict(zip(arms, figures.COLOURS * len(arms), strict=False)),
         groups=groups,
         findings=findings(document),
+        words=WORDS,
         published=published(document),
         gallery=gallery,
         titles={why: title(why, document["baseline"]) for shown in gallery.values() for why in shown},
@@ -68,9 +75,8 @@ def render(
 
 def findings(document: Document) -> list[Document]:
     """One sentence for each test, those that decide something first: which arm, which task, by how much, how sure."""
-    words = {"better": "wins", "worse": "loses", "undecided": "no difference shown"}
     found = [
-        {"group": name, "primary": group["primary"], "arm": arm, "says": words[effect["verdict"]], **effect}
+        {"group": name, "primary": group["primary"], "arm": arm, "says": WORDS[effect["verdict"]], **effect}
         for name, group in document["groups"].items()
         for arm, effect in group["effects"].items()
     ]
@@ -109,3 +115,8 @@ def points(value: float, signed: bool = False) -> str:
 def p_value(value: float) -> str:
     """A p-value to three digits."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _p_in_text(value: float) -> str:
+    text = p_value(value)
+    return text if text.startswith("<") else f"= {text}"
