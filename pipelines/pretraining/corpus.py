@@ -13,15 +13,22 @@ from pipelines.sample_world.language import with_article
 from pipelines.sample_world.questions import absent_names
 from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
 
-Kind = Literal["short", "long", "region", "scene"]
+Kind = Literal["short", "long", "region", "scene", "locate", "presence"]
 # Questions of one kind have answers of like length, so that a batch of them is little padding.
 KINDS: dict[Kind, tuple[str, ...]] = {
     "short": ("vqa", "vqa_choice", "pope"),
     "long": ("caption", "rec"),
     "region": ("reg",),
     "scene": ("scene",),
+    "locate": ("locate",),
+    "presence": ("presence",),
 }
-SHARES: dict[Kind, float] = {"short": 0.4, "long": 0.25, "region": 0.1, "scene": 0.25}
+# LION's own tasks give one look-up in an answer, and a small T5 takes very long to discover from them that questions
+# are about the scene. The drills give several: they come first, and never quite end.
+DRILLS: dict[Kind, float] = {"locate": 0.85, "presence": 0.15}
+_OWN: dict[Kind, float] = {"short": 0.45, "long": 0.35, "region": 0.12, "scene": 0.08}
+_DRILLED = (0.5, 0.1)  # share of the drills at the start, and from the middle on
+_NAMES_PER_DRILL = 5
 # LION's own tasks ask for one thing; to name everything with its place takes many look-ups in one answer.
 _SCENE_PROMPTS = ("List every object with its box.", "Name all objects from left to right, each with its box.")
 _VQA_PER_SCENE, _REC_PER_SCENE, _CHOICE_SHARE = 2, 3, 0.4
@@ -39,19 +46,41 @@ class Question:
     answer: str
 
 
+def shares(progress: float) -> dict[Kind, float]:
+    """How often each kind is asked after a part (0 to 1) of the training."""
+    first, later = _DRILLED
+    drilled = max(later, first - 2 * (first - later) * progress)
+    return {kind: share * drilled for kind, share in DRILLS.items()} | {
+        kind: share * (1 - drilled) for kind, share in _OWN.items()
+    }
+
+
 def questions(entry: Entry, rng: random.Random) -> list[Question]:
     """Some questions of every task about one scene, in the phrasings of training."""
-    asked = [("caption", {}, rng.choice(entry.captions)), *_vqa(entry, rng), *_pope(entry, rng), *_regions(entry, rng)]
-    worded = [Question(entry, task, _worded(task, values, rng), answer) for task, values, answer in asked]
-    return [*worded, Question(entry, "scene", rng.choice(_SCENE_PROMPTS), listing(entry.scene))]
+    return [*_short(entry, rng), *_long(entry, rng), *_scene(entry, rng), *_drills(entry, rng)]
 
 
 def questions_of(kind: Kind, entries: Iterator[Entry], count: int, rng: random.Random) -> list[Question]:
     """`count` questions of one kind, from as many scenes as it takes."""
+    ask = {"short": _short, "long": _long, "region": _long, "scene": _scene}.get(kind, _drills)
     found: list[Question] = []
     while len(found) < count:
-        found += [question for question in questions(next(entries), rng) if question.task in KINDS[kind]]
+        found += [question for question in ask(next(entries), rng) if question.task in KINDS[kind]]
     return found[:count]
+
+
+def _short(entry: Entry, rng: random.Random) -> list[Question]:
+    asked = [*_vqa(entry, rng), *_pope(entry, rng)]
+    return [Question(entry, task, _worded(task, values, rng), answer) for task, values, answer in asked]
+
+
+def _long(entry: Entry, rng: random.Random) -> list[Question]:
+    asked: list[_Asked] = [("caption", {}, rng.choice(entry.captions)), *_regions(entry, rng)]
+    return [Question(entry, task, _worded(task, values, rng), answer) for task, values, answer in asked]
+
+
+def _scene(entry: Entry, rng: random.Random) -> list[Question]:
+    return [Question(entry, "scene", rng.choice(_SCENE_PROMPTS), listing(entry.scene))]
 
 
 def _worded(task: str, values: dict[str, str], rng: random.Random) -> str:
@@ -79,14 +108,37 @@ def _vqa(entry: Entry, rng: random.Random) -> list[_Asked]:
 def _pope(entry: Entry, rng: random.Random) -> list[_Asked]:
     """One thing that is there, and one that is not: half of the time one whose colour and shape both are."""
     scene = entry.scene
-    absent = absent_names(scene)
-    colors, shapes = scene.counts("color"), scene.counts("shape")
-    near = [name for name in absent if name.split()[0] in colors and name.split()[1] in shapes]
-    no = rng.choice(near) if near and rng.random() < 0.5 else rng.choice(absent)
+    no = _absent(scene, rng)
     place = rng.choice(("image", "picture"))
     return [
         ("pope", {"text": f"Is there {with_article(name)} in the {place}?"}, answer)
         for name, answer in ((rng.choice(scene.names), "yes"), (no, "no"))
+    ]
+
+
+def _absent(scene: Scene, rng: random.Random) -> str:
+    """The name of something that is not there; half of the time its colour and its shape both are."""
+    absent = absent_names(scene)
+    colors, shapes = scene.counts("color"), scene.counts("shape")
+    near = [name for name in absent if name.split()[0] in colors and name.split()[1] in shapes]
+    return rng.choice(near) if near and rng.random() < 0.5 else rng.choice(absent)
+
+
+def _drills(entry: Entry, rng: random.Random) -> list[Question]:
+    """Several names at once, some of them of nothing: where is each, and is it there."""
+    scene = entry.scene
+    boxes = {item.name: format_box(normalised_box(item, scene)) for item in scene.objects}
+    single = [name for name in scene.names if sum(item.name == name for item in scene.objects) == 1]
+    names = dict.fromkeys(rng.sample(single, min(len(single), _NAMES_PER_DRILL // 2 + 1)))
+    while len(names) < _NAMES_PER_DRILL:
+        names[_absent(scene, rng)] = None
+    asked = rng.sample(list(names), len(names))
+    listed = ", ".join(asked)
+    where = "; ".join(f"{name} {boxes.get(name, 'no')}" for name in asked)
+    there = " ".join("yes" if name in boxes else "no" for name in asked)
+    return [
+        Question(entry, "locate", f"Where are {listed}?", where),
+        Question(entry, "presence", f"Which are there: {listed}?", there),
     ]
 
 

@@ -16,14 +16,15 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast, T5Config, T5For
 from models.lion.vocabulary import t5_vocabulary
 from pipelines.pretraining.config import LanguageSettings
 from pipelines.pretraining.corpus import (
-    SHARES,
     Kind,
     Question,
     questions_of,
     scene_in_words,
+    shares,
     tag_prefix,
     vocabulary_texts,
 )  # fmt: skip
+from pipelines.pretraining.likeness import start_by_likeness
 from pipelines.pretraining.phrases import FORMS, WORDS, Form, PhraseReader, gridded, listed
 from pipelines.pretraining.world import HELD_OUT, cached_entry, entry
 from pipelines.sample_world.entries import Entry
@@ -35,8 +36,11 @@ SOFT_TOKEN = "<extra_id_0>"
 _BOX_PIECES = ("[0.", ",0.")
 _SLOTS = (6, 8, 12, 16)
 # How much longer a question of each kind is than a short one, with its answer: a bundle has that many fewer.
-_LENGTH: dict[Kind, int] = {"short": 1, "long": 2, "region": 2, "scene": 4}
+_LENGTH: dict[Kind, int] = {"short": 1, "long": 2, "region": 2, "scene": 4, "locate": 4, "presence": 1}
 _MOST_NOISE = 0.5  # of the phrases' root mean square
+# The training comes in so many parts, each a little harder than the one before: fewer drills, more noise, other forms.
+_PARTS = 20
+_NOISE_FROM = 0.2  # until here the scenes are told exactly and as lists
 _VOCABULARY_SCENES = 1500
 
 
@@ -145,19 +149,22 @@ class SceneTexts:
     def __init__(self, settings: LanguageSettings, seed: int, tokens: PreTrainedTokenizerFast) -> None:
         self._settings, self._seed, self._tokens = settings, seed, tokens
         self._reader = PhraseReader(1, word_ids(tokens))
-        bundles = settings.loop.steps or 1
-        self.pools = (bundles * settings.loop.batch_size,)
+        bundles = (settings.loop.steps or 1) * settings.loop.batch_size
+        self.pools = (-(-bundles // _PARTS),)  # a pool's epoch is a part of the training
         self.validation = [Draw(1, index, 0) for index in range(settings.validation_bundles)]
 
     def load(self, draw: Draw) -> dict[str, Tensor]:
         """The bundle of a number; those of pool 1 are about held-out scenes and without noise."""
         rng = random.Random(f"bundle/{self._seed}/{draw.pool}/{draw.epoch}/{draw.index}")
         held_out = draw.pool == 1
-        kind: Kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
-        form = rng.choices(FORMS, self._settings.form_shares)[0]
+        progress = 1.0 if held_out else draw.epoch / _PARTS
+        often = shares(progress)
+        kind: Kind = rng.choices(list(often), list(often.values()))[0]
+        early = progress < _NOISE_FROM
+        form: Form = "list" if early else rng.choices(FORMS, self._settings.form_shares)[0]
         count = max(1, self._settings.bundle // (_LENGTH[kind] * (2 if form == "words" else 1)))
         asked = questions_of(kind, self._entries(rng, held_out), count, rng)
-        return self.tensors(asked, form, rng, noisy=not held_out)
+        return self.tensors(asked, form, rng, noisy=not (held_out or early))
 
     def _entries(self, rng: random.Random, held_out: bool) -> Iterator[Entry]:
         base, count = (HELD_OUT, 500) if held_out else (0, self._settings.scenes)
@@ -216,11 +223,11 @@ class LanguageTask:
     groups: Sequence[str] = ("language",)
 
     def build(self) -> Reader:
-        """The T5 with random weights."""
+        """The T5 before its training."""
         tokens = tokenizer(self.settings, self.seed)
         t5 = T5ForConditionalGeneration(t5_config(self.settings, len(tokens)))
         untie_head(t5)
-        nn.init.normal_(t5.lm_head.weight, std=self.settings.width**-0.5)
+        start_by_likeness(t5)
         reader = PhraseReader(self.settings.width, word_ids(tokens))
         return Reader(t5, reader, _soft_id(tokens))
 

@@ -51,7 +51,7 @@ class PhraseReader(nn.Module):
         super().__init__()
         self.word_ids = dict(word_ids)
         self.place = nn.Linear(4 * (1 + 2 * len(_FREQUENCIES)), width)
-        nn.init.normal_(self.place.weight)  # as large as T5's embeddings
+        nn.init.normal_(self.place.weight, std=0.5)  # a code about as large as T5's embedding of a word or two
 
     def tensors(self, phrases: Sequence[Sequence[Phrase]]) -> dict[str, Tensor]:
         """Phrases (B × K) as ids and weights (B, K, `_WIDEST`) and boxes (B, K, 4) with a flag (B, K)."""

@@ -6,7 +6,17 @@ import pytest
 
 from pipelines.boxes import parse_box
 from pipelines.instructions.templates import TASKS
-from pipelines.pretraining.corpus import KINDS, Kind, Question, questions, questions_of, scene_in_words, tag_prefix
+from pipelines.pretraining.corpus import (
+    DRILLS,
+    KINDS,
+    Kind,
+    Question,
+    questions,
+    questions_of,
+    scene_in_words,
+    shares,
+    tag_prefix,
+)
 from pipelines.pretraining.world import entry, normalised_box
 
 ASKED = [one for index in range(40) for one in questions(entry(0, index, 0.5), random.Random(index))]
@@ -20,7 +30,7 @@ def test_every_task_is_asked_and_belongs_to_one_kind() -> None:
     asked = {one.task for one in ASKED}
 
     assert asked == {task for tasks in KINDS.values() for task in tasks}
-    assert asked - set(TASKS) == {"scene"}
+    assert asked - set(TASKS) == {"scene", "locate", "presence"}
 
 
 def test_evaluation_s_wording_is_never_used() -> None:
@@ -64,6 +74,27 @@ def test_a_bundle_is_of_one_kind(kind: Kind) -> None:
 
     assert len(found) == 12
     assert {one.task for one in found} <= set(KINDS[kind])
+
+
+def test_drills_tell_of_every_name_whether_and_where_it_is() -> None:
+    for one in of("locate"):
+        boxes = {item.name: normalised_box(item, one.entry.scene) for item in one.entry.scene.objects}
+        for part in one.answer.split("; "):
+            name, told = part.rsplit(" ", 1)
+            found = parse_box(told)
+            assert (found is None) == (name not in boxes) == (told == "no")
+            assert found is None or found.box == pytest.approx(boxes[name], abs=6e-4)
+    for one in of("presence"):
+        names = one.prompt.removeprefix("Which are there: ").removesuffix("?").split(", ")
+        assert one.answer.split() == ["yes" if name in one.entry.scene.names else "no" for name in names]
+
+
+def test_drills_give_way_to_lion_s_own_questions() -> None:
+    often = [sum(shares(progress)[kind] for kind in DRILLS) for progress in (0.0, 0.2, 0.5, 1.0)]
+
+    assert often == sorted(often, reverse=True)
+    assert often[0] > 3 * often[-1] > 0
+    assert all(sum(shares(progress).values()) == pytest.approx(1) for progress in (0.0, 0.3, 1.0))
 
 
 def test_a_scene_in_words_names_every_object_with_its_box() -> None:
