@@ -136,7 +136,7 @@ def analyse(config: CompareConfig, results: Results) -> Document:
         "strengths": config.strengths,
         "tests": len(effects),
         "groups": groups,
-        "counts": {str(run): _counts(found) for (run, strength), found in results.evaluations.items() if not strength},
+        "counts": _counts(results),
     }
 
 
@@ -187,9 +187,21 @@ def _effect(difference: Measured) -> Document:
     return _as_dict(found) | {"p": found.p}
 
 
-def _counts(found: Evaluation) -> Document:
-    """What became of the questions, of all groups."""
-    counts: Document = dict(found.metrics["counts"])
-    for group, scores in found.metrics["tasks"].items():
-        counts |= {f"{group}: {name}": count for name, count in scores["counts"].items()}
-    return counts
+def _counts(results: Results) -> Document:
+    """What became of the questions without noise, by what and arm: a number, or one for each seed where they differ."""
+    counts: Document = {}
+    for arm in results.arms:
+        for what, by_seed in _by_seed(results.of(arm)).items():
+            counts.setdefault(what, {})[arm] = by_seed[:1] if len(set(by_seed)) == 1 else by_seed
+    return {what: {arm: by_arm.get(arm, [0]) for arm in results.arms} for what, by_arm in counts.items()}
+
+
+def _by_seed(evaluations: Sequence[Evaluation]) -> dict[str, list[int]]:
+    found = []
+    for one in evaluations:
+        counts = dict(one.metrics["counts"])
+        for group, scores in one.metrics["tasks"].items():
+            counts |= {f"{group}: {name}": count for name, count in scores["counts"].items()}
+        found.append(counts)
+    names = dict.fromkeys(name for counts in found for name in counts)
+    return {name: [counts.get(name, 0) for counts in found] for name in names}

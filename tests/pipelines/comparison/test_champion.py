@@ -1,0 +1,138 @@
+"""The champion's rule, both ways, on a real MLflow: answers are made by hand, versions are real."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+
+from pipelines.comparison.champion import Decision, candidate, crown, decide, group_of, judge
+from pipelines.comparison.config import ChampionRule, CompareConfig, NoiseCurve
+from pipelines.comparison.plan import Run
+from pipelines.comparison.results import Document, Evaluation, Results, analyse, read_evaluation
+from pipelines.comparison.statistics import Interval
+from pipelines.errors import UserError
+from pipelines.registry import Registry, RegistryConfig
+from tests.pipelines.comparison.answers import all_results, evaluated, write_world
+
+RULE = ChampionRule(metric="vqa.soft_accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A comparison in which the dynamic arm is right seven times of ten and the static one three."""
+
+    results: Results
+    document: Document
+    models: dict[Run, str]
+    registry: Registry
+    ask: Callable[[str], Evaluation]
+
+    def decide(self, rule: ChampionRule) -> Decision:
+        """What the rule says."""
+        return decide(rule, self.results, self.document, self.models, self.registry, self.ask, 300)
+
+    @property
+    def champion(self) -> str | None:
+        """The version with the alias."""
+        return self.registry.client.get_registered_model("lion").aliases.get("champion")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    root = tmp_path_factory.mktemp("champion")
+    data, tagged, rows = write_world(root, 15)
+    config = CompareConfig(
+        test_data=data, test_tagged=tagged, arms={"static": {}, "dynamic": {}}, seeds=[0, 1, 2],
+        noise=NoiseCurve(levels=[]), resamples=300,
+    )  # fmt: skip
+    results = all_results(root / "answers", config, rows, lambda arm, *_: 0.3 if arm == "dynamic" else 0.7)
+    registry = Registry(RegistryConfig(), str(root / "runs"))
+    registry.client.create_registered_model("lion")
+    models = {}
+    for run in [Run(arm, seed) for arm in config.arms for seed in config.seeds]:
+        version = registry.client.create_model_version("lion", str(root))
+        models[run] = f"models:/lion/{version.version}"
+    silent = read_evaluation(evaluated(root / "silent", data, rows, lambda row: ""))
+    right = read_evaluation(evaluated(root / "right", data, rows, lambda row: str(row["answers"][0])))
+    asked = {"models:/lion/7": silent, "models:/lion/8": right}
+    for _ in asked:
+        registry.client.create_model_version("lion", str(root))
+    known = {model: results.evaluations[run, 0.0] for run, model in models.items()}
+    return Scene(results, analyse(config, results), models, registry, lambda model: (asked | known)[model])
+
+
+def test_the_seed_in_the_middle_stands_for_the_best_arm(scene: Scene) -> None:
+    arms = scene.document["groups"]["vqa"]["arms"]
+    run = candidate(scene.results, "vqa", arms)
+    by_seed = arms["dynamic"]["by_seed"]
+    assert run.arm == "dynamic"
+    assert by_seed[run.seed] == sorted(by_seed)[1]
+
+
+def test_without_a_champion_the_best_arm_becomes_it(scene: Scene) -> None:
+    if scene.champion:
+        scene.registry.client.delete_registered_model_alias("lion", "champion")
+    made = scene.decide(RULE)
+    assert made.moved
+    assert scene.champion is None  # deciding moves nothing
+    crown(made, scene.registry)
+    assert made.candidate == f"models:/lion/{scene.champion}"
+    again = scene.decide(RULE)
+    assert not again.moved
+    assert "already" in again.reason
+
+
+def test_a_worse_champion_is_replaced(scene: Scene) -> None:
+    scene.registry.set_alias("lion", "champion", 7)
+    made = scene.decide(RULE)
+    assert made.champion == "models:/lion/7"
+    assert made.champion_value == 0.0
+    assert made.moved
+    assert made.low is not None
+    assert made.low > 0
+    crown(made, scene.registry)
+    crown(made, scene.registry)
+    assert made.candidate == f"models:/lion/{scene.champion}"
+
+
+def test_a_better_champion_stays(scene: Scene) -> None:
+    scene.registry.set_alias("lion", "champion", 8)
+    made = scene.decide(RULE)
+    assert not made.moved
+    crown(made, scene.registry)
+    assert scene.champion == "8"
+
+
+def test_a_margin_that_is_not_reached_keeps_the_champion(scene: Scene) -> None:
+    scene.registry.set_alias("lion", "champion", 7)
+    made = scene.decide(dataclasses.replace(RULE, margin=0.95))
+    crown(made, scene.registry)
+    assert "margin 0.95" in made.reason
+    assert scene.champion == "7"
+
+
+@pytest.mark.parametrize(
+    "rule, difference, moves",
+    [
+        (ChampionRule("x"), Interval(0.02, 0.01, 0.03, 0.01), True),
+        (ChampionRule("x"), Interval(0.02, -0.01, 0.05, 0.2), False),
+        (ChampionRule("x", exclude_zero=False), Interval(0.02, -0.01, 0.05, 0.2), True),
+        (ChampionRule("x", margin=0.05), Interval(0.02, 0.01, 0.03, 0.01), False),
+        (ChampionRule("x", margin=0.02), Interval(0.02, 0.01, 0.03, 0.01), True),
+        (ChampionRule("x", exclude_zero=False), Interval(0.0, 0.0, 0.0, 1.0), False),
+        (ChampionRule("x", exclude_zero=False), Interval(-0.02, -0.05, 0.01, 0.2), False),
+    ],
+)
+def test_the_rule_reads_margin_and_interval(rule: ChampionRule, difference: Interval, moves: bool) -> None:
+    moved, reason = judge(rule, difference)
+    assert moved is moves
+    assert reason
+
+
+def test_a_number_that_is_not_measured_is_named() -> None:
+    with pytest.raises(UserError, match=r"there are rec\.acc@0\.5"):
+        group_of(ChampionRule("rec.acc"), {"rec": "acc@0.5"})
+
+
+def test_numbers_are_found_by_their_whole_name() -> None:
+    assert group_of(ChampionRule("a.b:vqa.soft_accuracy"), {"a.b:vqa": "soft_accuracy"}) == "a.b:vqa"
