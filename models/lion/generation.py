@@ -1,6 +1,8 @@
 """How LION generates unless told otherwise."""
 
-from transformers import GenerationConfig
+from typing import Any
+
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, T5Config
 
 from models.lion.configuration import LionConfig
 
@@ -18,3 +20,13 @@ def generation_defaults(config: LionConfig) -> GenerationConfig:
         eos_token_id=config.eos_token_id,
         decoder_start_token_id=config.decoder_start_token_id,
     )
+
+
+def cache_for(config: T5Config) -> dict[str, Any]:
+    """What ``generate`` needs beside its own arguments where a T5's decoder is not as deep as its encoder.
+
+    transformers sizes the KV cache by the encoder's blocks (``num_layers``); one without a size grows as it is used.
+    """
+    if config.num_decoder_layers == config.num_layers:
+        return {}
+    return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}

@@ -20,7 +20,7 @@ from models.lion.adapters import AdaptedT5, StandardStart
 from models.lion.aggregator import AggregatorProjection, VisionAggregator, intermediate_features
 from models.lion.checks import check_levels, check_pixels, check_soft_tokens
 from models.lion.configuration import LionConfig
-from models.lion.generation import generation_defaults
+from models.lion.generation import cache_for, generation_defaults
 from models.lion.groups import FOUNDATIONS, parameter_group
 from models.tag_encoder import TagEncoder
 
@@ -358,6 +358,8 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
             if given["input_ids"] is None:
                 raise ValueError("input_ids is missing: give generate what LionProcessor returns.")
             kwargs["encoder_outputs"], kwargs["attention_mask"] = self.encode(levels=kwargs.get("levels"), **given)
+        if kwargs.get("use_cache", self.generation_config.use_cache) is not False:
+            kwargs = cache_for(self.config.text_config) | kwargs
         with self.language_model.folded_adapters():
             return super().generate(**kwargs)  # type: ignore[misc]
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.lion.generation import cache_for
 from models.ram import RamForImageTagging, RamProcessor
 from pipelines.boxes import iou, parse_box
 from pipelines.pretraining.config import LanguageSettings, VisionSettings
@@ -76,9 +77,8 @@ def answer(reader: Reader, tokens: Any, batch: dict[str, Tensor]) -> list[str]:
     """The T5's greedy answers to a bundle."""
     embeddings, mask = reader.inputs(batch)
     encoded = reader.t5.encoder(inputs_embeds=embeddings, attention_mask=mask)
-    ids = reader.t5.generate(  # type: ignore[misc]
-        encoder_outputs=encoded, attention_mask=mask, max_new_tokens=40, num_beams=1, do_sample=False
-    )
+    options = {"max_new_tokens": 40, "num_beams": 1, "do_sample": False, **cache_for(reader.t5.config)}
+    ids = reader.t5.generate(encoder_outputs=encoded, attention_mask=mask, **options)  # type: ignore[misc]
     return [text.strip() for text in tokens.batch_decode(ids, skip_special_tokens=True)]
 
 

@@ -106,8 +106,9 @@ def test_mixed_levels_generate_as_they_would_alone(build: Build, beams: int) -> 
 
 
 @pytest.mark.parametrize("beams", [1, 4])
-def test_the_cache_changes_nothing_but_time(build: Build, beams: int) -> None:
-    model, processor = build()
+@pytest.mark.parametrize("text", [{}, {"num_layers": 1, "num_decoder_layers": 3}], ids=["even", "deeper decoder"])
+def test_the_cache_changes_nothing_but_time(build: Build, beams: int, text: dict[str, int]) -> None:
+    model, processor = build(text_config=text)
     batch = batch_of(processor, LEVELS, answers=False)
     run: dict[str, Any] = {
         "num_beams": beams,
