@@ -145,7 +145,7 @@ def versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _only_one(folder: StepFolder) -> Iterator[None]:
+def only_one(folder: StepFolder) -> Iterator[None]:
     """Keeps a second process of this machine out of the folder; the lock dies with its owner, however that ends."""
     if storage.is_remote(folder.path):
         yield
@@ -196,7 +196,7 @@ def run_step(
     manifest_path = folder.child(MANIFEST)
     if storage.exists(manifest_path):
         return _result(step, folder, storage.read_json(manifest_path), skipped=True)
-    with _only_one(folder):
+    with only_one(folder):
         if storage.exists(manifest_path):  # finished by another process while this one waited at the door
             return _result(step, folder, storage.read_json(manifest_path), skipped=True)
         found = dict(work(folder))

@@ -1,0 +1,14 @@
+"""`python -m jobs.fetch`: public weights and annotation files, resumed, checked, and listed."""
+
+from jobs.cli import main
+from pipelines.fetching.step import FetchConfig, fetch
+from pipelines.steps import StepResult
+
+
+def run(config: FetchConfig) -> StepResult:
+    """Brings what is not there yet, or lists."""
+    return fetch(config)
+
+
+if __name__ == "__main__":
+    main("fetch", FetchConfig, run)
