@@ -10,8 +10,9 @@ import dataclasses
 import logging
 import os
 import re
+import shutil
+import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -206,13 +207,12 @@ class Registry:
 
         signature, example = signature_and_example(kind)
         quiet = _environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
-        with self._fluent(), quiet, warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
-            warnings.simplefilter("ignore", UserWarning)  # MLflow's advice on type hints; there is a signature
+        with self._fluent(), quiet, _code() as code, mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name=name,
                 python_model=os.path.join(_SERVING, f"{kind}.py"),
                 artifacts={"model": storage.absolute(folder)},
-                code_paths=[os.path.join(_ROOT, "models")],
+                code_paths=code,
                 signature=signature,
                 input_example=example,
                 pip_requirements=requirements(),
@@ -342,6 +342,18 @@ def _local_folder(path: str) -> str:
     raise UserError(
         f"{path} is not a model's folder (it has no config.json); give a folder that save_pretrained wrote."
     )
+
+
+@contextlib.contextmanager
+def _code() -> Iterator[list[str]]:
+    """The packages that a served model brings along: all of both, so that they stand in for the checkout's wherever a
+    process has loaded the model, but without the kept weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [os.path.join(folder, name) for name in ("models", "pipelines")]
+        for copy in copies:
+            source = os.path.join(_ROOT, os.path.basename(copy))
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+        yield copies
 
 
 def _cache() -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -130,12 +130,15 @@ class Answerer:
         version = self.asking.version
         return [prediction_row(row, text, version) for row, text in zip(rows, texts, strict=True)], bad
 
-    def replies(self, rows: Sequence[Mapping[str, Any]]) -> "list[str | Unanswered]":
+    def replies(
+        self, rows: Sequence[Mapping[str, Any]], limits: Mapping[str, int] | None = None
+    ) -> list[str | Unanswered]:
         """The answer of every row in order, or why there is none.
 
         Args:
             rows: each with `task`, `level`, `instruction`, `tags` (a list of `{"tag", "score"}`, or None), and either
                 `image` (a picture, or the `BadImage` that stands for it) or `uri`.
+            limits: instead of the run's.
         """
         replies: list[str | Unanswered] = []
         for start in range(0, len(rows), self.asking.batch_size):
@@ -143,7 +146,10 @@ class Answerer:
             images = list(self.readers.map(_open, batch))
             found = [self._problem(row, image) for row, image in zip(batch, images, strict=True)]
             asked = [i for i, problem in enumerate(found) if problem is None]
-            given = iter(self._generate([batch[i] for i in asked], [images[i] for i in asked]) if asked else [])
+            given: Iterator[str] = iter(())
+            if asked:
+                bounds = limits or self.asking.limits
+                given = iter(self._generate([batch[i] for i in asked], [images[i] for i in asked], bounds))
             replies += [next(given) if problem is None else problem for problem in found]
         return replies
 
@@ -157,7 +163,9 @@ class Answerer:
             return Unanswered(UNANSWERABLE, str(error))
         return None
 
-    def _generate(self, rows: Sequence[Mapping[str, Any]], images: Sequence[Any]) -> list[str]:
+    def _generate(
+        self, rows: Sequence[Mapping[str, Any]], images: Sequence[Any], bounds: Mapping[str, int]
+    ) -> list[str]:
         import torch
 
         inputs = self.processor(
@@ -166,14 +174,14 @@ class Answerer:
             tags=_tags(rows),
             levels=[row["level"] for row in rows],
         )
-        limits = [self.asking.limits[row["task"]] for row in rows]
+        limits = [bounds[row["task"]] for row in rows]
         inputs = inputs.to(self.device)
         with torch.inference_mode():
             ids = self.model.generate(
                 **inputs,
                 **({} if self.asking.beams is None else {"num_beams": self.asking.beams}),
                 # The run's largest limit, not the batch's: what a row is answered must not depend on its neighbours.
-                max_new_tokens=max(self.asking.limits.values()),
+                max_new_tokens=max(bounds.values()),
             ).cpu()
             start = 1  # the decoder's first token is its start token, no part of the answer
             for row, limit in enumerate(limits):

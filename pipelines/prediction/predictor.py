@@ -12,6 +12,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.evaluation.inference import Answerer, Asking, Unanswered
 from pipelines.images import BadImage
+from pipelines.instructions.templates import TASKS
 from pipelines.precompute.config import TaggerConfig
 from pipelines.precompute.taggers import RamTagger, Tags
 from pipelines.prediction.questions import Question, longest_answer
@@ -92,7 +93,6 @@ class Predictor:
 
     Args:
         model: which; see `find_model`.
-        tasks: that will be asked; the longest of their answers bounds every answer's search, as in an evaluation.
         tagger: a RAM's folder, or None where tags are given or not read.
         settings: how it is run.
 
@@ -100,9 +100,7 @@ class Predictor:
         UserError: the tagger's folder is not a RAM's, or there is no GPU where one is asked for.
     """
 
-    def __init__(
-        self, model: ModelReference, tasks: Sequence[str], tagger: str | None, settings: LocalInference
-    ) -> None:
+    def __init__(self, model: ModelReference, tagger: str | None, settings: LocalInference) -> None:
         import torch
         from transformers.utils.logging import disable_progress_bar
 
@@ -119,7 +117,7 @@ class Predictor:
             Asking(
                 model=model.folder,
                 version=self.version,
-                limits={task: longest_answer(task) for task in tasks},
+                limits={task: longest_answer(task) for task in TASKS},
                 beams=settings.beams,
                 batch_size=settings.batch_size,
                 precision=precision,
@@ -137,7 +135,11 @@ class Predictor:
     def replies(
         self, images: "Sequence[Image | BadImage]", questions: Sequence[Question], tags: Sequence[Tags]
     ) -> list[str | Unanswered]:
-        """The answer to each question about the image in its place, or why there is none."""
+        """The answer to each question about the image in its place, or why there is none.
+
+        Each task is asked by itself, within its own longest answer, so that an answer does not depend on its
+        neighbours and is the one that an evaluation of the task gives.
+        """
         rows = [
             {
                 "image": image,
@@ -148,7 +150,12 @@ class Predictor:
             }
             for image, question, listed in zip(images, questions, tags, strict=True)
         ]
-        return self.answerer.replies(rows)
+        found: dict[int, str | Unanswered] = {}
+        for task in dict.fromkeys(question.task for question in questions):
+            places = [place for place, row in enumerate(rows) if row["task"] == task]
+            limits = {task: longest_answer(task)}
+            found |= zip(places, self.answerer.replies([rows[place] for place in places], limits), strict=True)
+        return [found[place] for place in range(len(rows))]
 
 
 def load_tagger(folder: str, on_gpu: bool, precision: Literal["fp32", "bf16"], batch_size: int) -> RamTagger:

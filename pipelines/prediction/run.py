@@ -81,7 +81,7 @@ def predict(config: PredictConfig) -> StepResult:
     pictures = find_pictures([config.image] if isinstance(config.image, str) else config.image)
     model = find_model(config.model, config.registry, config.out)
     fixed = _fixed_tags(config, prompt_reads_tags(model.folder))
-    predictor = Predictor(model, [config.task], config.tagger, config.inference)
+    predictor = Predictor(model, config.tagger, config.inference)
     identity = {**canonical(config), "image": pictures, "model": predictor.version, "draw": None, "format": None}
     folder = storage.join(storage.absolute(config.out), f"predict-{digest_of(identity)[:12]}")
     rows = []

@@ -1,1 +1,1 @@
-"""Models as MLflow serves them: one file per kind, logged as code; the files import `models` and no other of ours."""
+"""Models as MLflow serves them: one file per kind, logged as code together with `models` and `pipelines`."""

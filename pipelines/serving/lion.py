@@ -1,37 +1,73 @@
-"""LION behind `mlflow.pyfunc.load_model`: images and questions in, answers out."""
+"""LION behind `mlflow.pyfunc.load_model` and `mlflow models serve`: pictures and questions in, answers out."""
 
-import base64
-from io import BytesIO
+from typing import Any
 
-import torch
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from PIL import Image
 
-from models.lion import LionForConditionalGeneration, LionProcessor
+from pipelines.boxes import parse_box
+from pipelines.evaluation.inference import Unanswered
+from pipelines.images import BadImage, decode_image, load_image
+from pipelines.precompute.taggers import Tags
+from pipelines.prediction.predictor import LocalInference, Predictor
+from pipelines.prediction.questions import put
+from pipelines.registry import ModelReference
 
 
 class ServedLion(PythonModel):
-    """Rows of `image` (an encoded picture in base64), `instruction`, `level` and `tags` to answers."""
+    """Rows of `image`, `task`, `text`, `prompt` and `tags` to rows of `answer` and `box`, as `jobs.predict` gives them.
+
+    `image` is the encoded picture: bytes in a data frame, base64 in a request. In a data frame it may also be a path,
+    `s3://…` or `gs://…`; a request cannot name files of the server. `task` is a task of `jobs.predict`, `text` its
+    question, `prompt` a wording of one's own, and `tags` a list of `{"tag", "score"}` where the prompt is made of tags.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the `from_pretrained` folder that the model carries."""
-        folder = context.artifacts["model"]
-        self.model = LionForConditionalGeneration.from_pretrained(folder).eval()
-        self.processor = LionProcessor.from_pretrained(folder)
+        self.predictor = Predictor(ModelReference(context.artifacts["model"]), None, LocalInference())
 
-    # Without type hints: MLflow takes them for a schema of its own, and warns of every one that it does not know.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-        """One answer per row of the data frame."""
-        listed = list(model_input["tags"]) if "tags" in model_input else [None] * len(model_input)
-        inputs = self.processor(
-            images=[Image.open(BytesIO(base64.b64decode(picture))) for picture in model_input["image"]],
-            text=list(model_input["instruction"]),
-            tags=[[(tag["tag"], float(tag["score"])) for tag in (() if tags is None else tags)] for tags in listed],
-            levels=list(model_input["level"]),
-        )
-        with torch.inference_mode():
-            return self.processor.answers(self.model.generate(**inputs))
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """An `answer` per row, and the `box` in it (x1, y1, x2, y2 in [0, 1]) or None.
+
+        Raises:
+            ValueError: an image cannot be read, or a question cannot be asked; the row is named.
+            UserError: a task is unknown, or lacks its text.
+        """
+        rows = model_input.to_dict("records")
+        questions = [put(row["task"], _text(row, "text"), (), _text(row, "prompt") or None) for row in rows]
+        tags = [self._tags(number, row) for number, row in enumerate(rows)]
+        replies = self.predictor.replies([_picture(row["image"]) for row in rows], questions, tags)
+        answers = []
+        for number, reply in enumerate(replies):
+            if isinstance(reply, Unanswered):
+                raise ValueError(f"Row {number} cannot be answered: {reply.reason}: {reply.detail}")
+            found = parse_box(reply)
+            answers.append({"answer": reply, "box": list(found.box) if found else None})
+        return pd.DataFrame(answers, columns=["answer", "box"])
+
+    def _tags(self, number: int, row: dict[Any, Any]) -> Tags:
+        listed = row.get("tags")
+        if listed is None or isinstance(listed, float):  # pandas writes a missing value as NaN
+            if self.predictor.reads_tags:
+                raise ValueError(f"Row {number} has no tags, and the model's prompt is made of them; [] says: none.")
+            return []
+        return [(tag["tag"], float(tag["score"])) for tag in listed]
+
+
+def _text(row: dict[Any, Any], name: str) -> str:
+    value = row.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _picture(image: Any) -> Any:
+    """A picture, or the reason why there is none, as a value."""
+    try:
+        return load_image(image) if isinstance(image, str) else decode_image(bytes(image))
+    except BadImage as error:
+        return error
 
 
 set_model(ServedLion())

@@ -1,14 +1,17 @@
 """What served models take and give, and what serves them."""
 
+import base64
 import importlib.metadata
 from typing import Any, Literal
 
 Kind = Literal["tag_encoder", "lion"]
-SERVED_WITH = ("torch", "transformers", "safetensors", "mlflow")
+SERVED_WITH = ("torch", "transformers", "safetensors", "pyarrow", "pillow", "pyyaml", "mlflow")
+_ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
 
 
-def signature_and_example(kind: Kind) -> tuple[Any, list[dict[str, Any]]]:
+def signature_and_example(kind: Kind) -> tuple[Any, Any]:
     """What a served model takes and gives, with an example."""
+    import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, Object, Property, Schema
 
@@ -17,10 +20,18 @@ def signature_and_example(kind: Kind) -> tuple[Any, list[dict[str, Any]]]:
     example_tags = [{"tag": "dog", "score": 0.98}, {"tag": "ball", "score": 0.96}]
     if kind == "tag_encoder":
         return ModelSignature(Schema([tags]), Schema([ColSpec(Array(DataType.double))])), [{"tags": example_tags}]
-    text = [ColSpec(DataType.string, name) for name in ("image", "instruction", "level")]
-    one_pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
-    example = [{"image": one_pixel, "instruction": "What is it?", "level": "image", "tags": example_tags}]
-    return ModelSignature(Schema([*text, tags]), Schema([ColSpec(DataType.string)])), example
+    inputs = Schema(
+        [
+            ColSpec(DataType.binary, "image"),
+            ColSpec(DataType.string, "task"),
+            ColSpec(DataType.string, "text", required=False),
+            ColSpec(DataType.string, "prompt", required=False),
+            tags,
+        ]
+    )
+    outputs = Schema([ColSpec(DataType.string, "answer"), ColSpec(Array(DataType.double), "box", required=False)])
+    example = {"image": base64.b64decode(_ONE_PIXEL), "task": "vqa", "text": "What is it?", "tags": example_tags}
+    return ModelSignature(inputs, outputs), pd.DataFrame([example])
 
 
 def requirements() -> list[str]:

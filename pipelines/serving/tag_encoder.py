@@ -1,5 +1,8 @@
 """The tag encoder behind `mlflow.pyfunc.load_model`: images' tags in, vectors out."""
 
+from typing import Any
+
+import pandas as pd
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -16,8 +19,9 @@ class ServedTagEncoder(PythonModel):
         self.encoder = TagEncoder.from_pretrained(folder).eval()
         self.processor = TagEncoderProcessor.from_pretrained(folder)
 
-    # Without type hints: MLflow takes them for a schema of its own, and warns of every one that it does not know.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> list[list[float]]:
         """One vector (a list of floats) per row of the data frame."""
         rows = [[(tag["tag"], float(tag["score"])) for tag in tags] for tags in model_input["tags"]]
         with torch.inference_mode():

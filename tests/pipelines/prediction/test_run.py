@@ -67,7 +67,9 @@ def test_boxes_are_drawn_on_copies(
     lions: Lions, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Untrained weights write no box; what is done with one is what this test is about.
-    monkeypatch.setattr(Answerer, "replies", lambda self, rows: ["Answer: [0.100,0.100,0.900,0.900]"] * len(rows))
+    monkeypatch.setattr(
+        Answerer, "replies", lambda self, rows, limits: ["Answer: [0.100,0.100,0.900,0.900]"] * len(rows)
+    )
     named = [str(pictures / "a"), str(pictures / "b/one.png")]
     result = predict(replace(config(lions, named, tmp_path), task="rec", text="it", draw=True, format="json"))
     rows = [json.loads(line) for line in result.lines]
