@@ -33,8 +33,9 @@ class Scene:
 
     @property
     def champion(self) -> str | None:
-        """The version with the alias."""
-        return self.registry.client.get_registered_model("lion").aliases.get("champion")
+        """The version with the alias; MLflow's SQL store gives a number, its server a text."""
+        version = self.registry.client.get_registered_model("lion").aliases.get("champion")
+        return version and str(version)
 
 
 @pytest.fixture(scope="module")

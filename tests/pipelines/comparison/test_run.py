@@ -84,7 +84,8 @@ def test_all_numbers_are_on_the_versions_in_mlflow(finished: StepResult, config:
 
 
 def champion(config: CompareConfig) -> str | None:
-    return Registry(config.registry, config.out).client.get_registered_model("lion-stage1").aliases.get("champion")
+    aliases = Registry(config.registry, config.out).client.get_registered_model("lion-stage1").aliases
+    return str(aliases["champion"]) if "champion" in aliases else None
 
 
 def decision(result: StepResult) -> Decision:
