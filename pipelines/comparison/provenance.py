@@ -112,8 +112,11 @@ def read_history(folder: str) -> list[Document]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def count_trained(model: str, groups: Sequence[str]) -> int:
-    """Parameters of a LION's folder that belong to the groups, by what its weights file says; none are loaded."""
+def count_trained(model: str, groups: Sequence[str]) -> int | None:
+    """Parameters of a LION's folder that belong to the groups, by what its weights file says; none are loaded. None for
+    a folder of an object store."""
+    if storage.is_remote(model):
+        return None
     from safetensors import safe_open
 
     from models.lion import parameter_group
