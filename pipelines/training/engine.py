@@ -40,6 +40,7 @@ class Engine:
 
     Attributes:
         module: DeepSpeed's engine; call it as the model is called.
+        trainable: what is trained, by name.
     """
 
     def __init__(
@@ -75,13 +76,10 @@ class Engine:
         self.context = context
         self._zero3 = loop.zero_stage == 3
         self._norm: Any = None
-        self._set_step(0)
-
-    @property
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name."""
         parameters = dict(self.module.module.named_parameters())
-        return {name: parameters[name] for name in self.names}
+        self.trainable: dict[str, nn.Parameter] = {name: parameters[name] for name in self.names}
+        self._clip_norm = optimizer.clip_norm
+        self._set_step(0)
 
     def set_rates(self, factor: float) -> dict[str, float]:
         """Sets the learning rate of every group to its own times `factor` and returns them by group."""
@@ -100,6 +98,8 @@ class Engine:
         if last and self._wrapped() is None:
             gradients = [value.grad for value in self.trainable.values() if value.grad is not None]
             self._norm = torch.nn.utils.get_total_norm(gradients)
+            if self._clip_norm:
+                torch.nn.utils.clip_grads_with_norm_(self.trainable.values(), self._clip_norm, self._norm)
         self.module.step()
         if last and self._wrapped() is not None:
             self._norm = self.module.get_global_grad_norm()
@@ -282,13 +282,15 @@ def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches
         micro_batches: of a step.
         elements: that are trained; DeepSpeed would set memory aside for 500 million.
     """
-    zero: dict[str, Any] = {"stage": effective_stage(loop), "reduce_bucket_size": min(BUCKET, elements)}
+    stage = effective_stage(loop)
+    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": min(BUCKET, elements)}
     if loop.offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         "train_micro_batch_size_per_gpu": loop.micro_batch_size or 1,
         "gradient_accumulation_steps": micro_batches,
-        "gradient_clipping": optimizer.clip_norm,
+        # Without ZeRO it is clipped here: DeepSpeed would compute the norm once more, and tell nobody.
+        "gradient_clipping": optimizer.clip_norm if stage else 0.0,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,  # the offloaded optimiser is torch's, too: DeepSpeed's own is compiled
         "bf16": {"enabled": loop.precision == "bf16"},

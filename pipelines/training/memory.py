@@ -11,7 +11,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from torch.utils._pytree import tree_leaves
 from pipelines.errors import UserError
 from pipelines.training.config import LaunchConfig, LoopConfig
 from pipelines.training.precision import effective_stage
-from pipelines.training.task import Task
 
 log = logging.getLogger("lion.training")
 GIB = 2**30
@@ -31,6 +30,16 @@ BUCKET = 500_000_000
 """Elements that DeepSpeed reduces at once, at most: its own default."""
 _LIVE = 1_000_000_000
 """Elements of gathered weights that ZeRO 3 keeps at once, at most: its own default."""
+
+
+class Outlined(Protocol):
+    """A task whose memory can be reckoned."""
+
+    def outline(self) -> nn.Module:
+        """The model of `build` on the meta device, in the precision that it is trained in: shapes without weights."""
+
+    def longest(self, model: Any, samples: int) -> Tensor:
+        """The loss of `outline`'s model on as many of the longest samples that there can be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +92,7 @@ class MemoryEstimate:
             )  # fmt: skip
 
 
-def estimate(task: Task, loop: LoopConfig, launch: LaunchConfig) -> MemoryEstimate:
+def estimate(task: Outlined, loop: LoopConfig, launch: LaunchConfig) -> MemoryEstimate:
     """The memory of each worker of a training, which is logged and held against `launch.gpu_memory`.
 
     Raises:

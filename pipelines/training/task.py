@@ -32,12 +32,6 @@ class Task(Protocol):
     def build(self) -> nn.Module:
         """The model on CPU in fp32 with its start weights; what is trained requires gradients, nothing else does."""
 
-    def outline(self) -> nn.Module:
-        """The model of `build` on the meta device, in the precision that it is trained in: shapes without weights."""
-
-    def longest(self, model: Any, samples: int) -> Tensor:
-        """The loss of `outline`'s model on as many of the longest samples that there can be."""
-
     def group_of(self, name: str) -> str:
         """The parameter group of a parameter."""
 

@@ -233,3 +233,20 @@ def test_build_gives_the_base_model(world: World, tag_encoder: str) -> None:
     model = encoder_task(world, tag_encoder).build()
     for name, value in TagEncoder.from_pretrained(tag_encoder).state_dict().items():
         assert torch.equal(model.state_dict()[name], value)
+
+
+def test_groups_in_fp32_stay_so_and_resume_exactly(world: World, lion: str, tag_encoder: str, tmp_path: Path) -> None:
+    whole, seen = Seen(), Seen(stop_after=4)
+    kept = ["router", "ln_vision", "vision_model"]
+    loop = LoopConfig(steps=STEPS, batch_size=8, checkpoint_every=3, keep_checkpoints=9, precision="bf16", zero_stage=2)
+    task = stage_task(world, lion, tag_encoder, loop=loop, fp32_groups=kept)
+    run(task, tmp_path / "whole", whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(task, tmp_path / "broken", seen)
+    seen.stop_after = None
+    run(task, tmp_path / "broken", seen)
+    assert seen.by_step == whole.by_step
+    for name, parameter in task.build().named_parameters():
+        assert parameter.dtype == (torch.float32 if parameter_group(name) in kept else torch.bfloat16), name
+    with pytest.raises(UserError, match="below 3"):
+        stage_task(world, lion, tag_encoder, fp32_groups=kept)

@@ -1,0 +1,65 @@
+"""Tables: one file for all workers of a machine, whose pages none of them copies."""
+
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.tables import INSTRUCTIONS, to_table
+from pipelines.training.data import open_table, row_numbers
+
+COLUMNS = ("sample_id", "instruction")
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of some megabytes of instructions; what is shared lies in a temporary folder of the test's own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rows = [
+        {"sample_id": f"vqa-{number}", "image_id": f"image-{number}", "task": "vqa", "level": "image",
+         "instruction": f"What is at place {number}? " * 8, "answers": ["a dog"]}
+        for number in range(20_000)
+    ]  # fmt: skip
+    pq.write_table(to_table(rows, INSTRUCTIONS), tmp_path / "instructions.parquet")
+    return str(tmp_path / "instructions.parquet")
+
+
+def mapped(path: Path) -> dict[str, int]:
+    """KiB by kind of this process's mapping of a file, from the kernel."""
+    found: dict[str, int] = {}
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if not first.endswith(":"):
+            inside = line.endswith(path.name)
+        elif inside and rest[-1:] == ["kB"]:
+            found[first[:-1]] = found.get(first[:-1], 0) + int(rest[0])
+    return found
+
+
+def test_a_table_is_mapped_and_not_copied(table: str, tmp_path: Path) -> None:
+    open_table(table, INSTRUCTIONS, COLUMNS)  # writes the file
+    (shared,) = tmp_path.glob("*/*.arrow")
+    written, before = shared.stat(), pa.total_allocated_bytes()
+    opened = open_table(table, INSTRUCTIONS, COLUMNS)
+    assert pc.sum(pc.utf8_length(opened["instruction"])).as_py() > 3_000_000  # reads every page
+    assert opened.nbytes > 3_000_000
+    assert pa.total_allocated_bytes() - before < 0.01 * opened.nbytes
+    assert shared.stat().st_mtime_ns == written.st_mtime_ns, "the second process found the first one's"
+    pages = mapped(shared)
+    assert pages["Rss"] * 1024 >= 0.9 * opened.nbytes
+    assert pages["Anonymous"] == 0, "pages of its own"
+
+
+def test_what_cannot_be_joined_is_said(table: str) -> None:
+    opened = open_table(table, INSTRUCTIONS, COLUMNS)
+    keys = pa.chunked_array([["vqa-7", "vqa-0"]])
+    assert row_numbers(keys, opened, "sample_id", "ids").tolist() == [7, 0]
+    with pytest.raises(UserError, match=r"1 of 2 ids, e\.g\. \['nobody'\]"):
+        row_numbers(pa.chunked_array([["vqa-7", "nobody"]]), opened, "sample_id", "ids")
+    with pytest.raises(UserError, match="lacks"):
+        open_table(table, pa.schema([("tags", pa.string())]), ("tags",))
