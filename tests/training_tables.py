@@ -34,7 +34,7 @@ def checkpoint_rows(size: str, start: str) -> list[str]:
     """Per stage: elements in all, elements trained, and the bytes of both."""
     rows = []
     for stage in (1, 2, 3):
-        settings = TrainStageConfig("", "", start, stage=stage)  # type: ignore[arg-type]
+        settings = TrainStageConfig("", "", start, stage=stage)
         parameters = unique(task_of(settings, start).outline().parameters())
         every = sum(parameter.numel() for parameter in parameters)
         trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)

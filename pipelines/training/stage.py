@@ -160,7 +160,8 @@ class StageTask:
         """`build`'s LION on the meta device."""
         with torch.device("meta"):
             model = LionForConditionalGeneration(start_config(self.start, self.tag_encoder, self.settings))
-        return self._prepared(set_precision(model, compute_dtype(self.settings.loop)))
+        set_precision(model, compute_dtype(self.settings.loop))
+        return self._prepared(model)
 
     def longest(self, model: Any, samples: int) -> Tensor:
         """The loss of prompts, questions, answers and tags of their greatest lengths."""

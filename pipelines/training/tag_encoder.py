@@ -143,10 +143,10 @@ class TagEncoderTask:
         """The encoder to train."""
         return start_model(self.start, self.settings)
 
-    def outline(self) -> TagEncoder:
+    def outline(self) -> nn.Module:
         """The encoder on the meta device."""
         with torch.device("meta"):
-            model = TagEncoder(start_config(self.start, self.settings))
+            model: nn.Module = TagEncoder(start_config(self.start, self.settings))
         return model.to(compute_dtype(self.settings.loop)).train()
 
     def longest(self, model: Any, samples: int) -> Tensor:
@@ -154,7 +154,8 @@ class TagEncoderTask:
         length = min(self.settings.max_length, model.config.bert.max_position_embeddings)
         tokens = torch.ones(3 * samples, length, dtype=torch.int64, device="meta")
         vectors = model(tokens, tokens, tokens.float()).float()
-        return triplet_margin_loss(*vectors.chunk(3), self.settings.margin, self.settings.p).sum()
+        anchor, positive, negative = vectors.chunk(3)
+        return triplet_margin_loss(anchor, positive, negative, self.settings.margin, self.settings.p).sum()
 
     def processor(self) -> TagEncoderProcessor:
         """Reads tags at this training's threshold."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.lion import LionConfig, LionForConditionalGeneration
 from pipelines.training.callbacks import Callback, Progress, Step
@@ -90,7 +90,8 @@ class Clock(Callback):
 
 def bare(task: InMemoryTask, steps: int, now: Callable[[], float]) -> list[float]:
     """The fewest lines that train the same model."""
-    model, data, device = task.build(), task.data(), current().device
+    data, device = task.data(), current().device
+    model: nn.Module = task.build()
     model.to(device)
     groups = parameter_groups(model, task.group_of, task.groups, OPTIMIZER)
     rates = [group.pop("rate") for group in groups]
