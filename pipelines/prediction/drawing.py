@@ -1,5 +1,6 @@
 """Boxes drawn on a picture, each with the phrase that it belongs to."""
 
+import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -24,15 +25,18 @@ def boxes_of(answer: str, phrase: str | None) -> list[Span]:
     return links or [span for span in from_lion(answer) if span.box is not None]
 
 
-def draw_boxes(picture: Image.Image, spans: Sequence[Span]) -> Image.Image:
+def draw_boxes(picture: Image.Image, spans: Sequence[Span], least: int = 320) -> Image.Image:
     """A copy of the picture with a box around each phrase.
 
     Args:
         picture: of any size.
         spans: those without a box are passed over.
+        least: pixels of the copy's longer side; a smaller picture is enlarged by a whole factor, so that labels can be
+            read.
     """
-    drawn = picture.convert("RGB")
-    drawn = drawn.copy() if drawn is picture else drawn
+    factor = max(1, math.ceil(least / max(picture.size)))
+    size = (picture.width * factor, picture.height * factor)
+    drawn = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(drawn)
     width, height = drawn.size
     line = max(2, round(min(width, height) / 150))

@@ -17,7 +17,7 @@ def test_boxes_of_an_answer() -> None:
 
 def test_the_box_is_drawn_where_it_is_and_the_picture_stays() -> None:
     picture = Image.new("RGB", (200, 100), "black")
-    drawn = draw_boxes(picture, [Span("", (0.25, 0.2, 0.75, 0.8))])
+    drawn = draw_boxes(picture, [Span("", (0.25, 0.2, 0.75, 0.8))], least=1)
     changed = np.argwhere(np.asarray(drawn).any(axis=2))
     (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0)
     assert np.abs(np.array([left, top, right, bottom]) - [50, 20, 149, 79]).max() <= 3
@@ -27,6 +27,11 @@ def test_the_box_is_drawn_where_it_is_and_the_picture_stays() -> None:
 
 def test_a_label_stays_inside_the_picture() -> None:
     picture = Image.new("RGB", (120, 80), "black")
-    at_the_corner = draw_boxes(picture, [Span("a very long phrase indeed", (0.9, 0.0, 1.0, 0.1))])
+    at_the_corner = draw_boxes(picture, [Span("a very long phrase indeed", (0.9, 0.0, 1.0, 0.1))], least=1)
     assert np.asarray(at_the_corner)[:20, :60].any()
     assert at_the_corner.size == picture.size
+
+
+def test_a_small_picture_is_enlarged_by_a_whole_factor() -> None:
+    assert draw_boxes(Image.new("RGB", (60, 40)), []).size == (360, 240)
+    assert draw_boxes(Image.new("RGB", (500, 10)), []).size == (500, 10)

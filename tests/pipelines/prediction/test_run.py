@@ -77,7 +77,7 @@ def test_boxes_are_drawn_on_copies(
     assert rows[0]["boxes"] == [{"phrase": "it", "box": [0.1, 0.1, 0.9, 0.9]}]
     drawn = [Path(row["picture"]) for row in rows]
     assert len(set(drawn)) == 2
-    assert Image.open(drawn[0]).size == (60, 40)
+    assert Image.open(drawn[0]).size == (360, 240)  # enlarged, so that labels can be read
 
 
 def test_a_registered_model(lions: Lions, pictures: Path, tmp_path: Path) -> None:

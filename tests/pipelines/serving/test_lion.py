@@ -78,7 +78,7 @@ def test_a_clean_process_answers_as_predict_does(served: Served, tmp_path: Path)
     done = subprocess.run(command, cwd=tmp_path, env=served.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    ours = []
+    ours: list[str] = []
     for task, text in (("rec", "the red circle"), ("caption", "")):
         config = PredictConfig(served.model, served.picture, task, text, tags="red: 0.9", out=str(tmp_path))  # type: ignore[arg-type]
         ours += predict(config).lines
@@ -121,7 +121,7 @@ def address(served: Served, tmp_path: Path) -> Iterator[str]:
 
 
 def _wait(ping: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()
         try:

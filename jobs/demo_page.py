@@ -1,0 +1,14 @@
+"""`python -m jobs.demo_page`: a page on loopback to ask models about images, side by side."""
+
+from jobs.cli import main
+from pipelines.prediction.page import DemoPageConfig, demo_page
+from pipelines.steps import StepResult
+
+
+def run(config: DemoPageConfig) -> StepResult:
+    """Serves the page until it is ended."""
+    return demo_page(config)
+
+
+if __name__ == "__main__":
+    main("demo_page", DemoPageConfig, run)

@@ -1,0 +1,273 @@
+"""The demo page: an image, its tags with confidences, a question, and the answers of several models side by side."""
+
+import dataclasses
+import logging
+import os
+import re
+import signal
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.evaluation.inference import Unanswered
+from pipelines.images import BadImage, decode_image
+from pipelines.precompute.taggers import RamTagger, Tags
+from pipelines.prediction.drawing import boxes_of, draw_boxes
+from pipelines.prediction.pictures import find_pictures
+from pipelines.prediction.predictor import (
+    LocalInference,
+    Predictor,
+    find_model,
+    load_tagger,
+    parse_tags,
+    prompt_reads_tags,
+    tags_of,
+)
+from pipelines.prediction.questions import put
+from pipelines.registry import RegistryConfig
+from pipelines.steps import StepResult, runtime_group
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+log = logging.getLogger("lion.page")
+ASKED = {"Caption": "caption", "Answer": "vqa", "Object": "rec"}
+_HINTS = {"Caption": "nothing to write: the model describes the picture", "Answer": "a question about the picture",
+          "Object": "what to find, such as: the red circle"}  # fmt: skip
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_SHOWN_TAGS, _SHOWN_EXAMPLES = 10, 24
+_MOST_UPLOADED = "50mb"
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoPageConfig:
+    """Serves a page on this machine: choose an image, see its tags, ask for a caption, an answer or an object.
+
+    It answers until it is ended (Ctrl-C), on loopback unless --host says otherwise."""
+
+    models: dict[str, str]
+    """The models side by side, by the name that the page shows: {static: FOLDER, dynamic: models:/NAME@ALIAS}."""
+    tagger: str | None = None
+    """A RAM folder that tags the images; without it, tags are written on the page."""
+    examples: list[str] | str = dataclasses.field(default_factory=list)
+    """Images to choose from: files or folders; the first two dozen are shown."""
+    host: str = "127.0.0.1"
+    """The address that the page listens on; any other than loopback needs a token."""
+    port: int = 7860
+    """The port; 0: a free one."""
+    token: str | None = None
+    """The password that the page asks for (user name: lion)."""
+    out: str = "runs"
+    """Where the default registry lies."""
+    inference: LocalInference = dataclasses.field(default_factory=LocalInference)
+    registry: RegistryConfig = runtime_group(RegistryConfig)
+
+
+class Oracle:
+    """What the page asks: the models and the tagger, without the page.
+
+    Args:
+        models: by name.
+        tagger: or None where tags are written by hand.
+    """
+
+    def __init__(self, models: Mapping[str, Predictor], tagger: RamTagger | None) -> None:
+        self.models = dict(models)
+        self.tagger = tagger
+
+    def tags(self, file: str | None) -> Tags:
+        """The image's tags by falling confidence; none without an image or a tagger.
+
+        Raises:
+            UserError: the file is no picture.
+        """
+        return [] if file is None or self.tagger is None else tags_of(self.tagger, [_open(file)])[0]
+
+    def ask(self, file: str | None, what: str, text: str, tags: str) -> "list[tuple[str, Image]]":
+        """Each model's answer, and the picture with the answer's boxes drawn.
+
+        Args:
+            file: the image.
+            what: a key of `ASKED`.
+            text: the question, or what to find.
+            tags: `dog: 0.98, ball: 0.96`; blank: the tagger's.
+
+        Raises:
+            UserError: there is no image, it is no picture, or the question or the tags cannot be read.
+        """
+        if file is None:
+            raise UserError("Choose or upload an image first.")
+        picture = _open(file)
+        task = ASKED[what]
+        if task != "caption" and not text.strip():
+            raise UserError(f"Write {_HINTS[what]}.")
+        question = put(task, "" if task == "caption" else text)
+        listed = parse_tags(tags) if tags.strip() else self.tags(file)
+        found = []
+        for predictor in self.models.values():
+            (reply,) = predictor.replies([picture], [question], [listed])
+            if isinstance(reply, Unanswered):
+                raise UserError(f"{reply.reason}: {reply.detail}")
+            found.append((reply, draw_boxes(picture, boxes_of(reply, question.text))))
+        return found
+
+
+def _open(file: str) -> "Image":
+    try:
+        return decode_image(Path(file).read_bytes())
+    except BadImage as error:
+        raise UserError(f"This image cannot be read: {error}") from error
+
+
+def build_page(oracle: Oracle, examples: Sequence[str]) -> Any:
+    """The page as `gradio.Blocks`.
+
+    Args:
+        oracle: what answers.
+        examples: image files to choose from.
+    """
+    import gradio as gr
+
+    def tags(file: str | None) -> tuple[dict[str, float], str]:
+        listed = _said(gr, lambda: oracle.tags(file))
+        written = ", ".join(f"{tag}: {score:.2f}" for tag, score in listed if score > 0.5)
+        return {tag: score for tag, score in listed[:_SHOWN_TAGS]}, written
+
+    def ask(file: str | None, what: str, text: str, written: str) -> list[Any]:
+        return [part for pair in _said(gr, lambda: oracle.ask(file, what, text, written)) for part in pair]
+
+    def hint(what: str) -> Any:
+        return gr.update(placeholder=_HINTS[what], interactive=what != "Caption")
+
+    with gr.Blocks(title="Dynamic LION", analytics_enabled=False) as page:
+        gr.Markdown(
+            "# Dynamic LION\nAn image, what a tagger saw on it and how sure it was, and what each model makes of both."
+        )
+        with gr.Row():
+            with gr.Column(scale=2):
+                image = gr.Image(type="filepath", label="Image", sources=["upload", "clipboard"], height=300)
+                if examples:
+                    gr.Examples([[file] for file in examples], image, label="Or choose one", examples_per_page=12)
+                shown = gr.Label(label="Tags and confidences", num_top_classes=_SHOWN_TAGS, show_heading=False)
+            with gr.Column(scale=3):
+                what = gr.Radio(list(ASKED), value="Caption", label="Ask for")
+                text = gr.Textbox(label="Question or object", placeholder=_HINTS["Caption"], interactive=False)
+                written = gr.Textbox(
+                    label="Tags that dynamic prompts are made of",
+                    info="the tagger's above 0.5; change them and ask again",
+                )
+                button = gr.Button("Ask", variant="primary")
+                outputs: list[Any] = []
+                with gr.Row():
+                    for name in oracle.models:
+                        with gr.Column(min_width=200):
+                            outputs.append(gr.Textbox(label=name, lines=2, interactive=False))
+                            outputs.append(
+                                gr.Image(
+                                    label=f"{name}: picture", interactive=False, format="png", height=280, buttons=[]
+                                )
+                            )
+        image.change(tags, image, [shown, written], api_name="tags")
+        what.change(hint, what, text, api_visibility="private")
+        gr.on([button.click, text.submit], ask, [image, what, text, written], outputs, api_name="ask")
+    return page
+
+
+def _said(gr: Any, work: Any) -> Any:
+    """What `work` gives; a user's mistake becomes the page's own message."""
+    try:
+        return work()
+    except UserError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def start_page(config: DemoPageConfig) -> tuple[Any, str]:
+    """Loads the models and opens the page.
+
+    Returns:
+        The running page (`close()` ends it), and its address.
+
+    Raises:
+        UserError: a model, the tagger or an example is not there, the address is open to others without a token, or the
+            port is taken.
+    """
+    oracle, examples = _prepare(config)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="lion-page-"))
+    import gradio as gr
+    from PIL import Image
+
+    Image.init()
+    if "EPS" in Image.ID:
+        Image.ID.remove("EPS")  # gradio opens uploads before we do, and Pillow's EPS runs a program
+    page = build_page(oracle, examples)
+    try:
+        _, address, _ = page.launch(
+            server_name=config.host,
+            server_port=config.port or _free_port(config.host),
+            auth=("lion", config.token) if config.token else None,
+            share=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            ssr_mode=False,
+            allowed_paths=examples,
+            max_file_size=_MOST_UPLOADED,
+            footer_links=["api"],
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        )
+    except OSError as error:
+        raise UserError(f"Nothing can listen on {config.host}:{config.port} ({error}); give another --port.") from error
+    return page, str(address)
+
+
+def demo_page(config: DemoPageConfig) -> StepResult:
+    """Serves until SIGINT or SIGTERM.
+
+    Raises:
+        UserError: see `start_page`.
+    """
+    page, address = start_page(config)
+    log.info("The page is at %s; Ctrl-C ends it.", address)
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ended.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        page.close(verbose=False)
+    return StepResult("demo_page", storage.absolute(config.out), False, {"rows": None, "address": address})
+
+
+def _prepare(config: DemoPageConfig) -> tuple[Oracle, list[str]]:
+    config.inference.check()
+    if not config.models:
+        raise UserError("Name the models to show: --models '{static: FOLDER, dynamic: FOLDER}'.")
+    if odd := [name for name in config.models if not re.fullmatch(r"[\w .@:/+-]{1,60}", name)]:
+        raise UserError(f"{odd[0]!r} is no name for the page; use letters, digits and spaces.")
+    if config.host not in _LOOPBACK and not config.token:
+        raise UserError(f"On {config.host} others can reach the page; give a --token that it asks for.")
+    named = [config.examples] if isinstance(config.examples, str) else config.examples
+    examples = find_pictures(named)[:_SHOWN_EXAMPLES] if named else []
+    if lost := [file for file in examples if not os.path.isfile(file)]:
+        raise UserError(f"The example {lost[0]} is no file of this machine.")
+    found = {name: find_model(reference, config.registry, config.out) for name, reference in config.models.items()}
+    if config.tagger is None and any(prompt_reads_tags(model.folder) for model in found.values()):
+        log.warning("No --tagger: the tags that these prompts are made of must be written on the page.")
+    models = {name: Predictor(model, None, config.inference) for name, model in found.items()}
+    first = next(iter(models.values())).answerer.asking
+    size = config.inference.batch_size
+    tagger = None if config.tagger is None else load_tagger(config.tagger, first.on_gpu, first.precision, size)
+    return Oracle(models, tagger), examples
+
+
+def _free_port(host: str) -> int:
+    import socket
+
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
+        free.bind((host, 0))
+        return int(free.getsockname()[1])
