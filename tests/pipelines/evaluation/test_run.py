@@ -199,5 +199,6 @@ def test_a_registered_model_is_named_in_predictions_and_gets_the_numbers(
     found = registry.client.get_model_version("lion", str(version))
     assert found.tags["evaluate.rec.rec.acc_at_0.5"] == repr(result.summary["rec.acc@0.5"])
     model_id = logged_model(registry, registry.lookup(f"models:/lion/{version}"))
-    metrics = {metric.key: metric.value for metric in registry.client.get_logged_model(model_id).metrics}
+    assert model_id is not None
+    metrics = {metric.key: metric.value for metric in registry.client.get_logged_model(model_id).metrics or []}
     assert metrics["evaluate.rec.rec.acc_at_0.5"] == result.summary["rec.acc@0.5"]
