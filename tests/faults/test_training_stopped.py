@@ -64,7 +64,7 @@ def test_a_driver_that_is_asked_to_end_lets_its_workers_save(
     done = len(traced(tmp_path, 0))
     assert 5 <= done < STEPS
     saved = [path.parent.name for path in tmp_path.glob("train_tag_encoder-*/checkpoints/*/state.json")]
-    assert saved == [f"step-{done:08d}"]
+    assert max(saved) == f"step-{done:08d}"  # at each epoch's end there is one, too
     assert not list(tmp_path.glob("train_tag_encoder-*/stop-*"))
     subprocess.run(arguments, cwd=root, env={**os.environ, "RAY_ADDRESS": "local"}, check=True, timeout=300)
     for rank in range(WORKERS):
