@@ -159,12 +159,13 @@ class TrainTagEncoderConfig:
     p: float = 2.0
     """Order of the distance's norm."""
     positive: Literal["centroid", "mean"] = "centroid"
-    """What the tags are drawn to: the caption nearest the centroid of the image's captions, or the mean of the
-    encoder's vectors of all captions."""
+    """What stands for an image, that the tags are drawn to or pushed away from: the caption nearest the centroid of its
+    captions, or the mean of the encoder's vectors of all its captions."""
     pooling: Literal["cls", "mean", "confidence"] = "cls"
     """What of the token states becomes the vector; `confidence` weighs each tag's tokens by its confidence."""
     normalize: bool = False
-    """Vectors of length 1."""
+    """Vectors of length 1: distances are then between 0 and 2 whatever the encoder, and a margin of 0.5 to 1 is strong.
+    Without it a BERT's vectors are about as long as the root of its width, and a margin of 1 asks for very little."""
     dropout: float | None = None
     """Dropout in the encoder; empty: the base's own."""
     top_k: int = 40

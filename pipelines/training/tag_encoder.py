@@ -31,12 +31,16 @@ _TRIES = 64
 
 @dataclasses.dataclass(frozen=True)
 class Triplet:
-    """One sample: an image's tags, its captions that count as positive, and another image's caption."""
+    """One sample: an image's tags, its captions, and another image's.
+
+    Captions are one each, or all of an image: a mean over several against a single one could be told apart by its form,
+    without reading either.
+    """
 
     image_id: str
     tags: list[tuple[str, float]]
     positives: list[str]
-    negative: str
+    negatives: list[str]
 
 
 class TagEncoderData:
@@ -76,24 +80,29 @@ class TagEncoderData:
         row = self._row(int(part[draw.index]))
         own = {row["caption"], *(row["captions"] or ())}
         chance = generator(self._settings.loop.seed, draw.pool, draw.epoch, draw.index)
-        positives = sorted(own) if self._settings.positive == "mean" else [row["caption"]]
         tags = [(tag["tag"], tag["score"]) for tag in row["tags"] or ()]
-        return Triplet(row["image_id"], tags, positives, self._negative(part, draw.index, own, chance))
+        return Triplet(row["image_id"], tags, self._texts(row), self._negatives(part, draw.index, own, chance))
+
+    def _texts(self, row: dict[str, Any]) -> list[str]:
+        """What stands for an image in words."""
+        if self._settings.positive == "centroid":
+            return [row["caption"]]
+        return sorted({row["caption"], *(row["captions"] or ())})
 
     def _row(self, number: int) -> dict[str, Any]:
         return self._rows.slice(number, 1).to_pylist()[0]
 
-    def _negative(self, part: np.ndarray, index: int, own: set[str], chance: np.random.Generator) -> str:
-        """A caption of another image of the same part, worded unlike all of this image's own."""
+    def _negatives(self, part: np.ndarray, index: int, own: set[str], chance: np.random.Generator) -> list[str]:
+        """The words of another image of the same part, none of them among this image's own."""
         if len(part) < 2:
             part, index = self._parts[0], -1
         for _ in range(_TRIES):
             other = int(chance.integers(len(part)))
             if other == index:
                 continue
-            caption = str(self._rows.column("caption")[int(part[other])].as_py())
-            if caption not in own:
-                return caption
+            texts = self._texts(self._row(int(part[other])))
+            if own.isdisjoint(texts):
+                return texts
         raise UserError(
             f"No other image's caption differs from {sorted(own)[:2]}; the captions are (nearly) all alike, so "
             "that there is nothing to tell apart."
@@ -104,7 +113,8 @@ class TagEncoderData:
         processor = self._processor.get()
         anchors = processor([sample.tags for sample in samples])
         positives = [caption for sample in samples for caption in sample.positives]
-        captions = processor.captions([*positives, *(sample.negative for sample in samples)])
+        negatives = [caption for sample in samples for caption in sample.negatives]
+        captions = processor.captions([*positives, *negatives])
         width = max(anchors.input_ids.shape[1], captions.input_ids.shape[1])
         tensors = {
             name: torch.cat([_pad(first, width), _pad(second, width)])
@@ -112,8 +122,9 @@ class TagEncoderData:
         }
         pad = processor.tokenizer.pad_token_id
         tensors["input_ids"] = tensors["input_ids"].masked_fill(tensors["attention_mask"] == 0, pad)
-        # Which image each positive belongs to: the mean over them is taken after encoding.
-        tensors["owner"] = torch.tensor([place for place, sample in enumerate(samples) for _ in sample.positives])
+        # Which positive and, after those, which negative each caption belongs to: means are taken after encoding.
+        texts = [*(sample.positives for sample in samples), *(sample.negatives for sample in samples)]
+        tensors["owner"] = torch.tensor([place for place, captions in enumerate(texts) for _ in captions])
         ids = tuple(sample.image_id for sample in samples)
         return Batch(tensors, float(len(samples)), ids, int(tensors["attention_mask"].sum()))
 
@@ -186,9 +197,9 @@ class TagEncoderTask:
         # Tag strings are often several times as long as captions: each kind is computed at its own width.
         parts = (slice(None, count), slice(count, None))
         vectors = torch.cat([model(**_trimmed({n: t[part] for n, t in tensors.items()})).float() for part in parts])
-        anchor, captions, negative = vectors[:count], vectors[count:-count], vectors[-count:]
-        positive = torch.zeros_like(anchor).index_add(0, owner, captions)
-        positive = positive / torch.bincount(owner, minlength=count).unsqueeze(1)
+        anchor, captions = vectors[:count], vectors[count:]
+        means = torch.zeros_like(captions[:1]).repeat(2 * count, 1).index_add(0, owner, captions)
+        positive, negative = (means / torch.bincount(owner, minlength=2 * count).unsqueeze(1)).chunk(2)
         losses = triplet_margin_loss(anchor, positive, negative, self.settings.margin, self.settings.p)
         with torch.no_grad():
             unit = nn.functional.normalize(anchor, dim=-1).double()
