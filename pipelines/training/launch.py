@@ -219,7 +219,7 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
     )
     try:
         # Ray's own handler would end the driver, and with it the workers, at once. The workers hear of no signal.
-        with on_sigterm(lambda: storage.write_atomic(job.stop_mark, b"")):
+        with on_sigterm(lambda: _ask_to_stop(job)):
             trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise (_failure(job) or _unwritten(error) or _gave_up(job, config, error)) from error
@@ -228,6 +228,13 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
     storage.delete_folder(storage.join(job.folder, "ray"))
     if failure := _failure(job):
         raise failure
+
+
+def _ask_to_stop(job: Job) -> None:
+    """Leaves the mark that the workers look for; asked once more, the driver waits for them no longer."""
+    if storage.exists(job.stop_mark):
+        raise Stopped("Stopped from outside at once; run the same command again to go on from the last checkpoint.")
+    storage.write_atomic(job.stop_mark, b"")
 
 
 def _unwritten(error: Exception) -> Exception | None:
