@@ -6,6 +6,8 @@ value"; starting there (Trockman and Kolter 2023, "Mimetic Initialization of Sel
 the first step.
 """
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
@@ -24,7 +26,7 @@ def start_by_likeness(t5: T5ForConditionalGeneration) -> None:
     """
     width = t5.config.d_model
     for stack in (t5.encoder, t5.decoder):
-        for block in stack.block:
+        for block in cast(Any, stack.block):
             for layer in block.layer[:-1]:
                 attention = layer.SelfAttention if hasattr(layer, "SelfAttention") else layer.EncDecAttention
                 compared, copied = _rotation(width), _rotation(width)

@@ -1,5 +1,7 @@
 """A T5 that starts by likeness compares before it has learnt anything."""
 
+from typing import Any
+
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -7,9 +9,16 @@ from pipelines.pretraining.language import untie_head
 from pipelines.pretraining.likeness import start_by_likeness
 
 
-def started() -> T5ForConditionalGeneration:
+def started() -> Any:
     torch.manual_seed(0)
-    sizes = {"d_model": 64, "d_kv": 16, "num_heads": 4, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1}
+    sizes: dict[str, Any] = {
+        "d_model": 64,
+        "d_kv": 16,
+        "num_heads": 4,
+        "d_ff": 64,
+        "num_layers": 1,
+        "num_decoder_layers": 1,
+    }
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=50, feed_forward_proj="gated-gelu", **sizes))
     untie_head(t5)
     start_by_likeness(t5)
