@@ -1,6 +1,5 @@
 """One file from the web or a folder: resumed where it broke, whole or not at all."""
 
-import hashlib
 import http.client
 import json
 import logging
@@ -176,7 +175,7 @@ def _version(answer: Any) -> str | None:
 
 
 def _publish(part: Path, target: Path, expected: Expected) -> str:
-    found = digest(part)
+    found = storage.sha256(str(part))
     try:
         check(part, found, expected)
     except WrongContent:
@@ -199,9 +198,3 @@ def check(file: Path, found: str, expected: Expected) -> None:
         raise WrongContent(f"{size:,} bytes arrived, {expected.size:,} are published")
     if expected.sha256 is not None and found != expected.sha256:
         raise WrongContent(f"its sha256 is {found}, not {expected.sha256}")
-
-
-def digest(file: Path) -> str:
-    """The SHA-256 of a file, read as a stream."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.fetching.catalogue import Entry, catalogue, choose
-from pipelines.fetching.download import Expected, NotThere, WrongContent, check, copy, digest, download
+from pipelines.fetching.download import Expected, NotThere, WrongContent, check, copy, download
 from pipelines.fetching.unpacking import BadArchive, unpack
 from pipelines.steps import StepFolder, StepResult, only_one
 
@@ -104,7 +104,7 @@ def _bring(config: FetchConfig, entry: Entry, root: Path) -> bool:
     if target.exists():
         if known.get("size") == target.stat().st_size and expected.sha256 == known["sha256"] and not config.verify:
             return False
-        found = digest(target)
+        found = storage.sha256(str(target))
         try:
             check(target, found, expected)
         except WrongContent as error:
