@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from jobs.pipeline import prepare
 from pipelines.comparison.config import CompareConfig, NoiseCurve, StageSpec
@@ -116,3 +117,15 @@ def test_noise_levels_are_checked() -> None:
 
 def test_instances_are_named_for_what_they_are(config: CompareConfig) -> None:
     assert list(instances(config, "stage1").values())[-1] == "stage1__dynamic__seed1"
+
+
+def test_the_comparison_of_the_sample_world_begins_with_the_demos_steps(root: Path) -> None:
+    demo, comparison = (
+        yaml.safe_load((root / "jobs" / name).read_text(encoding="utf-8"))
+        for name in ("pipeline.yaml", "pipelines/compare.yaml")
+    )
+    shared = [name for name in comparison["steps"] if name != "comparison"]
+
+    assert list(demo["steps"])[: len(shared)] == shared
+    assert {name: demo["steps"][name] for name in shared} == {name: comparison["steps"][name] for name in shared}
+    assert demo["variables"] == comparison["variables"]
