@@ -73,6 +73,14 @@ def run(task: Any, folder: Path, seen: Callback | None = None, **loop: Any) -> A
     return train(task, changed, settings.optimizer, current(), str(folder), "identity", [seen] if seen else [])
 
 
+def run_in_two(task: Any, folder: Path, seen: Seen) -> None:
+    """Stopped where `seen` stops it, then run to its end."""
+    with pytest.raises(KeyboardInterrupt):
+        run(task, folder, seen)
+    seen.stop_after = None
+    run(task, folder, seen)
+
+
 def tensors(folder: Path, step: int) -> dict[str, torch.Tensor]:
     path = folder / f"step-{step:08d}"
     return {**load_file(path / "weights.safetensors"), **load_file(path / "optimizer.safetensors")}
@@ -92,10 +100,7 @@ def test_stopped_and_resumed_is_equal_to_undisturbed(
 ) -> None:
     folder, whole = undisturbed
     seen, task = Seen(stop_after), encoder_task(world, tag_encoder)
-    with pytest.raises(KeyboardInterrupt):
-        run(task, tmp_path, seen)
-    seen.stop_after = None
-    run(task, tmp_path, seen)
+    run_in_two(task, tmp_path, seen)
     assert len(seen.steps) > STEPS - 1
     assert seen.by_step == whole.by_step  # ids and losses, to the last digit
     for name, value in tensors(folder, STEPS).items():
@@ -106,10 +111,7 @@ def test_a_stage_resumes_exactly_too(world: World, lion: str, tag_encoder: str, 
     whole, seen = Seen(), Seen(stop_after=4)
     task = stage_task(world, lion, tag_encoder)
     run(task, tmp_path / "whole", whole)
-    with pytest.raises(KeyboardInterrupt):
-        run(task, tmp_path / "broken", seen)
-    seen.stop_after = None
-    run(task, tmp_path / "broken", seen)
+    run_in_two(task, tmp_path / "broken", seen)
     assert seen.by_step == whole.by_step
     for name, value in tensors(tmp_path / "whole", STEPS).items():
         assert torch.equal(tensors(tmp_path / "broken", STEPS)[name], value), name
@@ -163,10 +165,7 @@ def test_bf16_keeps_fp32_masters_and_resumes(world: World, tag_encoder: str, tmp
     loop = dataclasses.replace(encoder_task(world, tag_encoder).settings.loop, precision="bf16")
     task = encoder_task(world, tag_encoder, loop=loop)
     run(task, tmp_path / "whole", whole)
-    with pytest.raises(KeyboardInterrupt):
-        run(task, tmp_path / "broken", seen)
-    seen.stop_after = None
-    run(task, tmp_path / "broken", seen)
+    run_in_two(task, tmp_path / "broken", seen)
     assert seen.by_step == whole.by_step
     weights = load_file(tmp_path / "whole" / f"step-{STEPS:08d}" / "weights.safetensors")
     assert any((value != value.bfloat16().float()).any() for value in weights.values())
@@ -241,10 +240,7 @@ def test_groups_in_fp32_stay_so_and_resume_exactly(world: World, lion: str, tag_
     loop = LoopConfig(steps=STEPS, batch_size=8, checkpoint_every=3, keep_checkpoints=9, precision="bf16", zero_stage=2)
     task = stage_task(world, lion, tag_encoder, loop=loop, fp32_groups=kept)
     run(task, tmp_path / "whole", whole)
-    with pytest.raises(KeyboardInterrupt):
-        run(task, tmp_path / "broken", seen)
-    seen.stop_after = None
-    run(task, tmp_path / "broken", seen)
+    run_in_two(task, tmp_path / "broken", seen)
     assert seen.by_step == whole.by_step
     for name, parameter in task.build().named_parameters():
         assert parameter.dtype == (torch.float32 if parameter_group(name) in kept else torch.bfloat16), name
