@@ -109,6 +109,7 @@ class _Run:
         if missing:
             computed = self._compute(index, missing, tally)
             proofs = sorted([*proofs, *computed], key=lambda proof: proof["shard"])
+        tally.report(now=True)  # also where a refused run had computed everything before this one
         return self._manifest(index, proofs)
 
     def _source(self) -> ShardIndex:
@@ -144,7 +145,6 @@ class _Run:
                 tally.check()
         finally:
             found.close()
-        tally.report(now=True)
         return computed
 
     def _precision(self, on_gpu: bool) -> Precision:
@@ -239,7 +239,8 @@ class Tally:
             return
         self.reported = clock
         rate = (self.done - self.done_before) / max(clock - self.started, 1e-9)
-        left = (self.total - self.done) / rate if rate else math.inf
+        remaining = self.total - self.done
+        left = remaining / rate if rate else math.inf if remaining else 0.0
         log.info(
             "%d/%d images (%.0f %%), %.1f images/s, %d quarantined, %.0f s left",
             self.done, self.total, 100 * self.done / self.total, rate, self.reasons.total(), left,
