@@ -226,8 +226,23 @@ def run(make_dataset: Callable[[], "Dataset"]) -> Generator[Proof, None, None]:
     from ray.data import DataContext
 
     with DataContext.current(_context(DataContext.get_current())):
-        for batch in make_dataset().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from map(json.loads, pa.table(batch)["proof"].to_pylist())
+        for block in blocks(make_dataset()):
+            yield from map(json.loads, block["proof"].to_pylist())
+
+
+def blocks(dataset: "Dataset") -> Generator[pa.Table, None, None]:
+    """Executes a dataset of Arrow blocks and yields each block with rows as it comes, in any order.
+
+    `Dataset.iter_batches` fetches in a thread that outlives the iterator: where a run is refused, and Ray ends right
+    after, it calls the Ray that is gone, and that ends the process. Here nothing but the caller fetches.
+    """
+    import ray
+
+    for bundle in dataset.iter_internal_ref_bundles():
+        for entry in bundle.blocks:
+            block = ray.get(entry.ref)
+            if block.num_rows:
+                yield block
 
 
 def _context(current: "DataContext") -> "DataContext":

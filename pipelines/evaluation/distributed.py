@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipelines.errors import UserError
 from pipelines.evaluation.inference import Asking, Predict
 from pipelines.runtime import require_resources
+from pipelines.shards import blocks
 from pipelines.steps import runtime_field
 
 log = logging.getLogger("lion.evaluate")
@@ -110,8 +111,8 @@ def answer_shards(folder: str, missing: Sequence[int], asking: Asking, pool: Poo
             batch_format="pyarrow",
             batch_size=None,
         )
-        for batch in answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from pa.table(batch)["rows"].to_pylist()
+        for block in blocks(answered):
+            yield from block["rows"].to_pylist()
 
 
 def report_progress(answered: Iterator[int], expected_rows: float) -> None:

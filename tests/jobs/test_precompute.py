@@ -29,7 +29,7 @@ def test_a_run_a_refusal_and_a_finished_run(root: Path, tmp_path: Path) -> None:
     config = folder_config(tmp_path, count=6)
     (tmp_path / "images/picture-0003.jpg").write_bytes(b"")
     refused = run(root, *options_of(config))
-    assert (refused.returncode, refused.stdout) == (3, "")
+    assert (refused.returncode, refused.stdout) == (3, ""), refused.stderr
     assert "1 of 6 inputs are bad (empty 1)" in refused.stderr
     assert "Traceback" not in refused.stderr
 
@@ -60,7 +60,7 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(
     root: Path, tmp_path: Path, options: list[str], message: str
 ) -> None:
     found = run(root, *options_of(folder_config(tmp_path, count=1)), *options)
-    assert (found.returncode, found.stdout) == (2, "")
+    assert (found.returncode, found.stdout) == (2, ""), found.stderr
     assert message in found.stderr
     assert "Traceback" not in found.stderr
 

@@ -1,5 +1,7 @@
 """What the design asks of Ray Data at the pinned version: whole shards, and decoding that runs beside the model."""
 
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +37,14 @@ class Rows(Tagger):
         return [[(str(len(pixels)), 1.0)]] * len(image_ids)
 
 
+class SlowRows(Rows):
+    """Takes half a second for it."""
+
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+        time.sleep(0.5)
+        return super().tag(image_ids, pixels)
+
+
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("captioner", [None, Pool(1, 1.0, 0.0)])
 def test_decoding_is_not_fused_into_an_actor(tmp_path: Path, captioner: Pool | None) -> None:
@@ -66,3 +76,19 @@ def test_blocks_larger_than_ray_datas_stay_whole_and_the_callers_context_is_unto
     assert sorted((proof["shard"], proof["rows"]) for proof in proofs) == [(0, SHARD_ROWS), (2, 1)]
     assert [row["tags"][0]["tag"] for row in rows_of(str(tmp_path))] == [str(SHARD_ROWS)] * SHARD_ROWS + ["1"]
     assert DataContext.get_current().target_max_block_size == 2**20
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_that_is_given_up_leaves_no_thread_that_asks_ray(tmp_path: Path) -> None:
+    """Such a thread ends the process where Ray ends right after, as it does when a run is refused."""
+    config = folder_config(tmp_path, shard_rows=2)
+    (picture,) = write_pictures(tmp_path / "one", 1)
+    records = (ImageRecord(str(n), str(picture), None, None, None, "test", ()) for n in range(12))
+    index = shards.cut_source(records, str(tmp_path), 2)
+    plan = Plan(Pool(1, 1.0, 0.0), None)
+    before = set(threading.enumerate())
+    proofs = run_shards(range(6), str(tmp_path), index, config, SlowRows(TaggerConfig()), plan, "fp32", {})
+    next(proofs)
+    proofs.close()
+    left = {thread.name for thread in threading.enumerate() if thread not in before}
+    assert not [name for name in left if name.startswith(("iter_threaded", "StreamingExecutor"))], left
