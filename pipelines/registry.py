@@ -30,6 +30,7 @@ _SERVING = os.path.join(os.path.dirname(os.path.abspath(__file__)), "serving")
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
 _MAX_PARAMETER = 6000  # MLflow's own limit of a parameter's length
 _STEP = "lion.step_hash"
+_PARENT = "mlflow.parentRunId"  # MLflow's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,10 @@ class RegistryConfig:
     """Where a new experiment keeps its files; empty: `mlartifacts` under `out` for SQLite, else the server's."""
     experiment: str = "lion"
     """The experiment that the runs belong to."""
+    register: bool = True
+    """Whether a finished training becomes a version of its model; without, its run and its folder are all."""
+    parent_run: str | None = None
+    """The MLflow run that a training's run is shown under."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +154,8 @@ class Registry:
         if found:
             client.update_run(found[0].info.run_id, status="RUNNING")
             return found[0].info.run_id
-        run_id = client.create_run(experiment, run_name=name, tags={_STEP: step_hash, **(tags or {})}).info.run_id
+        own = {_STEP: step_hash} | ({_PARENT: self.config.parent_run} if self.config.parent_run else {})
+        run_id = client.create_run(experiment, run_name=name, tags={**own, **(tags or {})}).info.run_id
         for key, value in flatten(parameters or {}).items():
             client.log_param(run_id, key, str(value)[:_MAX_PARAMETER])
         return run_id

@@ -211,7 +211,18 @@ def mlflow_metrics(record: Mapping[str, Any]) -> list[Any]:
 
 
 class ReportToRay(Callback):
-    """Reports validations to Ray Train: its pages, and Tune's schedulers, see them."""
+    """Reports validations to Ray Train: its pages, and Tune's schedulers, see them.
+
+    Args:
+        folder: of the training; whoever stops it early finds there what it left.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder, self._steps = folder, 1
+
+    def start(self, step: int, steps: int, context: Context) -> None:
+        """Notes how long the training is."""
+        self._steps = steps
 
     def record(self, record: Record) -> None:
         """Every worker reports, as Ray Train asks."""
@@ -219,7 +230,8 @@ class ReportToRay(Callback):
             import ray.train
 
             values = {name: value for name, value in record.items() if name != "kind"}
-            ray.train.report({**values, "validation_loss": record["loss"]})
+            own = {"progress": 100 * record["step"] / self._steps, "folder": self._folder}
+            ray.train.report({**values, "validation_loss": record["loss"], **own})
 
 
 def _duration(seconds: float) -> str:

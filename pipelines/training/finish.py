@@ -77,9 +77,13 @@ def train_and_register(training: Training, folder: StepFolder) -> dict[str, Any]
         "metrics": metrics,
         "lineage": dict(training.lineage),
         "model": {"name": training.name, "version": version, "run_id": run_id},
-        "summary": {"model": folder.child("model"), "registered": f"models:/{training.name}/{version}",
-                    "steps": state.step, **metrics},
-    }  # fmt: skip
+        "summary": {
+            "model": folder.child("model"),
+            **({} if version is None else {"registered": f"models:/{training.name}/{version}"}),
+            "steps": state.step,
+            **metrics,
+        },
+    }
 
 
 def save_model(task: Any, checkpoints: Any, step: int, folder: StepFolder) -> None:
@@ -120,8 +124,8 @@ def publish(
     run_id: str,
     history: Sequence[Mapping[str, Any]],
     metrics: Mapping[str, float],
-) -> int:
-    """Sends the run what it lacks, registers the model with its curves, and ends the run."""
+) -> int | None:
+    """Sends the run what it lacks and its curves, registers the model where that is asked for, and ends the run."""
     from mlflow.exceptions import MlflowException
 
     from pipelines.training.callbacks import catch_up
@@ -134,9 +138,10 @@ def publish(
             source = local
         try:
             catch_up(registry.client, run_id, history)
-            version = registry.register(
-                training.name, source, run_id, training.kind, metrics, {**training.lineage, "step": folder.path}
-            )
+            version = None
+            if registry.config.register:
+                lineage = {**training.lineage, "step": folder.path}
+                version = registry.register(training.name, source, run_id, training.kind, metrics, lineage)
             picture = os.path.join(local, "curves.png")
             with open(picture, "wb") as stream:
                 stream.write(storage.read_bytes(folder.child("curves.png")))

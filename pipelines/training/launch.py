@@ -8,6 +8,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from pipelines import storage
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lion.training")
 _FAILURE = "failure.json"
+_ray_train_callbacks: ContextVar[tuple[Any, ...]] = ContextVar("ray_train_callbacks", default=())
 _PATIENCE = 300  # seconds that torchrun's workers have between SIGTERM and SIGKILL, to save
 _ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "DataRefused": DataRefused, "Stopped": Stopped}
 
@@ -63,6 +65,16 @@ class Job:
         return storage.join(self.folder, f"stop-{self.attempt}")
 
 
+@contextlib.contextmanager
+def ray_train_callbacks(*callbacks: Any) -> Iterator[None]:
+    """Lets Ray Train's own callbacks, such as Tune's, hear of the trainings that are launched inside."""
+    token = _ray_train_callbacks.set(callbacks)
+    try:
+        yield
+    finally:
+        _ray_train_callbacks.reset(token)
+
+
 def launch(job: Job, config: LaunchConfig, ray: RayConfig) -> None:
     """Runs the training to its end; from its last checkpoint where it was interrupted.
 
@@ -101,7 +113,7 @@ def work(job: Job, on_ray: bool = False) -> None:
         if job.mlflow is not None:
             callbacks.append(told.LogToMlflow(*job.mlflow))
     if on_ray:
-        callbacks.append(told.ReportToRay())
+        callbacks.append(told.ReportToRay(job.folder))
     interrupts = Interrupts(
         job.stop_mark if on_ray and context.is_main else None, _ray_preemption if on_ray else None
     )  # fmt: skip
@@ -211,6 +223,7 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
             # A name of its own for every launch: what a training goes on from are its own checkpoints, not Ray's.
             name=job.attempt,
             storage_path=storage.join(job.folder, "ray"),
+            callbacks=list(_ray_train_callbacks.get()),
             failure_config=FailureConfig(
                 max_failures=config.max_failures,
                 controller_failure_limit=config.max_failures,  # type: ignore[call-arg]  # an argument of Ray Train V2

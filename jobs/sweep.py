@@ -1,0 +1,22 @@
+"""`python -m jobs.sweep`: which margin, which learning rate: trials by Ray Tune, ranked, the best one registered."""
+
+import sys
+
+from jobs.cli import main
+from jobs.pipeline import prepare
+from pipelines import storage
+from pipelines.steps import StepResult
+from pipelines.sweeps.config import SweepConfig
+
+
+def run(config: SweepConfig) -> StepResult:
+    """Runs the sweep, or finds it done, and shows its ranks."""
+    from pipelines.sweeps.run import RANKING, sweep
+
+    result = sweep(config, prepare)
+    sys.stderr.write(storage.read_bytes(storage.join(result.path, RANKING)).decode())
+    return result
+
+
+if __name__ == "__main__":
+    main("sweep", SweepConfig, run)

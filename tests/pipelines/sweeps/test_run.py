@@ -1,0 +1,158 @@
+"""A whole sweep with real Tune, Train and MLflow: its ranks, its files, what it registers, going on after a kill."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.pipeline import prepare
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.registry import Registry
+from pipelines.steps import StepResult
+from pipelines.sweeps.config import EarlyStopping, SweepConfig, check
+from pipelines.sweeps.run import BEST, RANKING, RESULT, sweep
+from tests.pipelines.training import conftest as drawn
+from tests.pipelines.training.conftest import World
+
+world, tag_encoder = drawn.world, drawn.tag_encoder  # fixtures
+
+
+@pytest.fixture(scope="module")
+def config(world: World, tag_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
+    """Two learning rates that learn, one so large that the loss breaks, and one so small that nothing happens."""
+    return SweepConfig(
+        training={
+            "data": world.tagged,
+            "base": tag_encoder,
+            "normalize": True,
+            "pooling": "mean",
+            "validation_fraction": 0.25,
+            "loop": {"steps": 8, "batch_size": 8, "validate_every": 2},
+            "optimizer": {"clip_norm": 0.0, "schedule": "constant", "learning_rate": 1e-3},
+            "launch": {"cpus_per_worker": 1, "max_failures": 0},
+        },
+        space={"optimizer.learning_rate": {"choice": [1e-3, 1e-4, 1e-9, 1e30]}},
+        search="grid",
+        early_stopping=EarlyStopping(first=0.4, reduction=2.0),
+        concurrent=2,
+        retries=0,
+        out=str(tmp_path_factory.mktemp("runs")),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config: SweepConfig, ray_cluster: None) -> StepResult:
+    return sweep(config, prepare)
+
+
+def trials(result: StepResult) -> dict[float, dict[str, Any]]:
+    """The trials by learning rate."""
+    document = storage.read_json(storage.join(result.path, RESULT))
+    return {one["values"]["optimizer.learning_rate"]: one for one in document["trials"]}
+
+
+def test_one_failed_trial_does_not_end_the_sweep(finished: StepResult) -> None:
+    found = trials(finished)
+    assert len(found) == 4
+    assert (found[1e30]["state"], finished.summary["failed"]) == ("failed", 1)
+    assert "The loss of step 1 is nan" in found[1e30]["error"]
+    best = max((one for one in found.values() if one["state"] == "finished"), key=lambda one: one["value"])
+    assert finished.summary["cosine_gap"] == best["value"]
+
+
+def test_the_ranking_and_the_pictures_are_there(finished: StepResult) -> None:
+    text = storage.read_bytes(storage.join(finished.path, RANKING)).decode()
+    ranks = [line.split(" | ")[0] for line in text.splitlines() if line.count(" | ") == 6]
+    assert ranks == ["rank", "---", "1", "2", "3", "4", ""]  # the last is the configuration as it stands
+    for name in ("parallel.png", "response.png", "progress.png"):
+        assert storage.read_bytes(storage.join(finished.path, name)).startswith(b"\x89PNG")
+
+
+def test_the_best_configuration_is_found_done_by_its_own_verb(finished: StepResult, config: SweepConfig) -> None:
+    values = yaml.safe_load(storage.read_bytes(storage.join(finished.path, BEST)))
+    settings, run = prepare("train_tag_encoder", values)
+    result = run(settings)
+    assert result.skipped
+    best = trials(finished)[values["optimizer"]["learning_rate"]]
+    assert result.path == best["folder"]
+
+
+def test_only_the_best_is_registered_and_every_run_lies_under_the_sweeps(
+    finished: StepResult, config: SweepConfig
+) -> None:
+    registry = Registry(config.registry, config.out)
+    (version,) = registry.client.search_model_versions("name = 'lion-tag-encoder'")
+    assert finished.summary["registered"] == f"models:/lion-tag-encoder/{version.version}"
+    assert registry.lookup("models:/lion-tag-encoder@candidate").version == int(version.version)
+    manifest = storage.read_json(storage.join(finished.path, "manifest.json"))
+    experiment = registry.client.get_run(manifest["run_id"]).info.experiment_id
+    under = f"tags.`mlflow.parentRunId` = '{manifest['run_id']}'"
+    children = registry.client.search_runs([experiment], under)
+    states = {float(run.data.params["optimizer.learning_rate"]): run.info.status for run in children}
+    # The first rate is the configuration as it stands: that trial finds the training done, whose run lies beside.
+    assert set(states) == {1e-4, 1e-9, 1e30}
+    assert states[1e30] == "FAILED"
+    assert version.tags["sweep.run"] == manifest["run_id"]
+    assert registry.client.get_run(manifest["run_id"]).data.metrics["best/cosine_gap"] == finished.summary["cosine_gap"]
+
+
+def test_trials_that_are_done_are_not_run_again(finished: StepResult, config: SweepConfig) -> None:
+    assert sweep(config, prepare).skipped
+    before = trials(finished)
+
+    def reported() -> dict[str, bytes]:
+        """What Tune wrote of the trials that did not fail."""
+        files = Path(finished.path, "tune").glob("*/result.json")
+        return {str(file): file.read_bytes() for file in files if not (file.parent / "error.txt").exists()}
+
+    written = reported()
+    assert len(written) == 3
+    Path(finished.path, "manifest.json").unlink()  # as if killed before its end
+    again = sweep(config, prepare)
+    assert not again.skipped
+    assert reported() == written
+    assert {rate: one["value"] for rate, one in trials(again).items()} == {
+        rate: one["value"] for rate, one in before.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"space": {}}, "space is empty"),
+        ({"space": {"margin": {"choice": [0.1, 0.2]}}, "metric": "loss", "mode": "min"}, "depends on"),
+        ({"trials": 0}, "at least 1"),
+        ({"concurrent": 0}, "at least 1"),
+        ({"training": {"launch": {"launcher": "local"}}}, "trials are Ray Train runs"),
+        ({"training": {}, "space": {"margin": {"choice": [0.1, 0.2]}}}, "training.normalize is left open"),
+    ],
+)
+def test_a_sweep_that_means_nothing_is_refused(changes: dict[str, Any], message: str, config: SweepConfig) -> None:
+    with pytest.raises(UserError, match=message):
+        check(dataclasses.replace(config, **changes))
+
+
+@pytest.mark.parametrize(
+    "space, message",
+    [
+        ({"optimizer.lerning_rate": {"choice": [0.1]}}, "Did you mean"),
+        ({"optimizer.learning_rate": {"choice": [0.1, -1.0]}}, "must be above 0"),
+        ({"launch.workers": {"choice": [1, 2]}}, "where a training runs"),
+    ],
+)
+def test_a_field_or_a_value_that_the_training_refuses_is_found_before_it_starts(
+    space: dict[str, Any], message: str, config: SweepConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        sweep(dataclasses.replace(config, space=space, out=str(tmp_path)), prepare)
+    assert not list(tmp_path.glob("*-*"))
+
+
+def test_early_stopping_has_bounds() -> None:
+    with pytest.raises(UserError, match="between 0 and 1"):
+        EarlyStopping(first=0.0)
+    with pytest.raises(UserError, match="above 1"):
+        EarlyStopping(reduction=1.0)
