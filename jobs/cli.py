@@ -126,7 +126,7 @@ def _run(verb: str, run: Callable[[Any], StepResult], config: Any, stdout: Any) 
     if result.skipped:
         log.info("%s was finished before, nothing to do: %s", verb, result.path)
     stdout.write("".join(f"{line}\n" for line in (*result.lines, result.as_json())))
-    return 0
+    return result.exit_code
 
 
 def _keep_stdout_for_the_result() -> Any:

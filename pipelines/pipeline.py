@@ -79,6 +79,15 @@ def substitute(value: Any, known: Mapping[str, str]) -> Any:
     return value
 
 
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` over it, group by group."""
+    result = dict(base)
+    for key, value in changes.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
 def with_changes(config: PipelineConfig) -> PipelineConfig:
     """The pipeline with what `set` changes in its steps.
 

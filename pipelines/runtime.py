@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -12,6 +13,7 @@ from pipelines.errors import UserError
 log = logging.getLogger("lion.runtime")
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LOCAL_CPUS = 8
+_PATIENCE = 10.0  # seconds that a named cluster has to take a connection
 _kept: "RayConfig | None" = None
 
 
@@ -84,6 +86,8 @@ def _start(config: RayConfig) -> None:
         "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))},
         "worker_process_setup_hook": "pipelines.runtime.quiet_worker",
     }
+    if address:
+        _require_listening(address)
     try:
         if address and address != "local":
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
@@ -105,6 +109,19 @@ def _start(config: RayConfig) -> None:
         raise UserError(
             f"Ray did not start in time ({error}): the machine is overloaded or short of memory; try again when it is "
             f"less busy."
+        ) from error
+
+
+def _require_listening(address: str) -> None:
+    """Refuses a HOST:PORT where nothing listens at once; Ray itself would go on asking for minutes."""
+    host, found, port = address.rpartition(":")
+    if not found or "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise UserError(
+            f"No Ray cluster answers at {address!r} ({error}); start one or leave the address out."
         ) from error
 
 

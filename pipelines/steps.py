@@ -44,7 +44,8 @@ def runtime_group(factory: Callable[[], Any]) -> Any:
 class StepResult:
     """What a verb prints as its last line: where the result is, whether it was there already, and its counts.
 
-    `lines` are printed before it: what the user asked to read.
+    `lines` are printed before it: what the user asked to read. `exit_code` is the process's: not 0 where a verb that
+    did its work has bad news.
     """
 
     step: str
@@ -52,6 +53,7 @@ class StepResult:
     skipped: bool
     summary: Mapping[str, Any]
     lines: Sequence[str] = ()
+    exit_code: int = 0
 
     def as_json(self) -> str:
         """One line of JSON."""

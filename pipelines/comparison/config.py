@@ -127,6 +127,8 @@ def check(config: CompareConfig) -> None:
         raise UserError(
             f"There are {len(config.arms)} arms; a comparison needs at least two, such as static: and dynamic:."
         )
+    if not config.registry.register:
+        raise UserError("registry.register is false, and a comparison asks its models by their versions; leave it out.")
     if not config.stages:
         raise UserError("There are no stages; name at least one training that every arm gets.")
     for name in (*config.arms, *config.stages):

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.comparison.config import CompareConfig, OncePer, StageSpec, check
 from pipelines.errors import UserError
 from pipelines.evaluation.tag_noise import TagNoise
-from pipelines.pipeline import Prepare, StepSpec
+from pipelines.pipeline import Prepare, StepSpec, merged
 from pipelines.steps import canonical
 from pipelines.training.config import TrainStageConfig
 
@@ -76,15 +76,6 @@ def instances(config: CompareConfig, stage: str) -> dict[Run, str]:
     if once_per == "seed":
         return {Run("", seed): f"{stage}__seed{seed}" for seed in config.seeds}
     return {Run(arm, seed): f"{stage}__{arm}__seed{seed}" for arm in config.arms for seed in config.seeds}
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` over it, group by group."""
-    result = dict(base)
-    for key, value in changes.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return result
 
 
 def evaluation(config: CompareConfig, model: str, strength: float) -> StepSpec:

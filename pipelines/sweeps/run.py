@@ -29,7 +29,6 @@ from pipelines.sweeps.outcomes import (
 )
 from pipelines.sweeps.space import Range, combinations, corners, read_space, value_of, with_values
 from pipelines.sweeps.trial import Trial
-from pipelines.training.config import LaunchConfig
 
 log = logging.getLogger("lion.sweep")
 RESULT, RANKING, BEST = "sweep.json", "ranking.md", "best.yaml"
@@ -113,11 +112,11 @@ class _Sweep:
         """Trials, ranks, pictures and registration; returns the manifest's entries."""
         import ray
 
-        from pipelines.sweeps.tuning import run_trials, trials_at_once
+        from pipelines.sweeps.tuning import resolved_launch, run_trials, trials_at_once
 
         config = self.config
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        launch = _resolved(self.settings.launch, nodes)
+        launch = resolved_launch(self.settings.launch, nodes)
         at_once = trials_at_once(launch, nodes, config.concurrent)
         log.info("%d trials at once, %d workers each", at_once, launch.workers)
         run_id = self.registry.open_run(
@@ -255,14 +254,6 @@ class _Sweep:
                     stream.write(storage.read_bytes(self.folder.child(name)))
                 client.log_artifact(run_id, path)
         self.registry.close_run(run_id)
-
-
-def _resolved(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) -> LaunchConfig:
-    """The launch with what it leaves open decided by the cluster, so that every trial takes what was reckoned."""
-    gpus = launch.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if any(node.get("GPU") for node in nodes) else 0.0
-    return dataclasses.replace(launch, cpus_per_worker=launch.cpus_per_worker or 1, gpus_per_worker=gpus)
 
 
 def ranking_text(

@@ -1,5 +1,6 @@
 """Ray Tune runs the trials: how many at once, which are stopped early, and what is gone on with after a kill."""
 
+import dataclasses
 import logging
 import math
 import re
@@ -61,10 +62,34 @@ def run_trials(
     return [results[number] for number in range(len(results))]
 
 
+def resolved_launch(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) -> LaunchConfig:
+    """The launch with what it leaves open decided by the cluster, so that every trial takes what was reckoned."""
+    gpus = launch.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if any(node.get("GPU") for node in nodes) else 0.0
+    return dataclasses.replace(launch, cpus_per_worker=launch.cpus_per_worker or 1, gpus_per_worker=gpus)
+
+
+def room_for_workers(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], taken: float) -> int:
+    """How many workers have room; what is left over on two nodes makes none.
+
+    Args:
+        launch: a resolved one.
+        nodes: the resources of each living node.
+        taken: CPUs that something else may hold on any of them.
+    """
+    cpus, gpus = float(launch.cpus_per_worker or 1), launch.gpus_per_worker or 0.0
+    workers = 0
+    for node in nodes:
+        room = math.floor((node.get("CPU", 0.0) - taken + 1e-9) / cpus)
+        if gpus:
+            room = min(room, math.floor(node.get("GPU", 0.0) / gpus + 1e-9))
+        workers += max(room, 0)
+    return workers
+
+
 def trials_at_once(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], most: int | None) -> int:
     """How many trials have room beside each other, so that none waits for workers that another holds.
-
-    Workers are placed node by node: what is left over on two nodes makes no worker.
 
     Args:
         launch: of one trial; its `cpus_per_worker` and `gpus_per_worker` are set.
@@ -75,17 +100,9 @@ def trials_at_once(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], mos
         UserError: not even one has room.
     """
     cpus, gpus = float(launch.cpus_per_worker or 1), launch.gpus_per_worker or 0.0
-    free = list(nodes)
     count = 0
     while most is None or count < most:
-        own = (count + 1) * _OWN_CPUS
-        workers = 0
-        for node in free:
-            room = math.floor((node.get("CPU", 0.0) - own + 1e-9) / cpus)
-            if gpus:
-                room = min(room, math.floor(node.get("GPU", 0.0) / gpus + 1e-9))
-            workers += max(room, 0)
-        if workers < (count + 1) * launch.workers:
+        if room_for_workers(launch, nodes, (count + 1) * _OWN_CPUS) < (count + 1) * launch.workers:
             break
         count += 1
     if not count:

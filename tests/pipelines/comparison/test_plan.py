@@ -9,9 +9,10 @@ import yaml
 
 from jobs.pipeline import prepare
 from pipelines.comparison.config import CompareConfig, NoiseCurve, StageSpec
-from pipelines.comparison.plan import Run, evaluation, instances, make_plan, merged
+from pipelines.comparison.plan import Run, evaluation, instances, make_plan
 from pipelines.errors import UserError
 from pipelines.evaluation.tag_noise import TagNoise
+from pipelines.pipeline import merged
 from tests.pipelines.comparison.conftest import World, make_config
 
 

@@ -1,0 +1,1 @@
+"""Preflight: what would make a job hang or fail, found before it starts."""

@@ -1,0 +1,154 @@
+"""The job: whether its configuration is right, its inputs are there, and its plan fits the cluster."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pipelines import storage
+from pipelines.doctor.findings import Finding, refused
+from pipelines.errors import UserError
+from pipelines.pipeline import Prepare, references, substitute
+from pipelines.registry import Registry
+from pipelines.training.config import LaunchConfig
+
+Nodes = Sequence[Mapping[str, Any]]
+# Fields that hold a path or a model's address, in the configurations of all verbs.
+_PATHS = {"data", "tagged", "test_data", "test_tagged", "base", "parents", "tag_encoder", "model", "models", "champion",
+          "annotations", "questions", "images", "image", "path", "checkpoint", "vit", "llm", "tokenizer", "backbones",
+          "predictions"}  # fmt: skip
+_NO_PATHS = {"", "minilm", "tiny"}
+
+
+def job_findings(
+    verb: str, values: Mapping[str, Any], prepare: Prepare, nodes: Nodes, name: str = ""
+) -> Iterator[Finding]:
+    """What there is to say of a job, of a pipeline step by step.
+
+    Args:
+        verb: of the job.
+        values: its configuration as plain values.
+        prepare: makes the configuration of a verb and finds what runs it.
+        nodes: the resources of each living node.
+        name: of the step.
+    """
+    if verb == "pipeline":
+        yield from _pipeline_findings(values, prepare, nodes)
+        return
+    about = name or verb
+    try:
+        settings, _ = prepare(verb, values)
+    except UserError as error:
+        yield Finding(f"{about}: configuration", "problem", str(error))
+        return
+    yield Finding(f"{about}: configuration", "ok", "accepted")
+    missing = list(_missing(settings))
+    inputs = Finding(f"{about}: inputs", "ok", "all there")
+    yield from (Finding(f"{about}: inputs", "problem", one) for one in missing) if missing else [inputs]
+    plan = _PLANS.get(verb)
+    if plan is not None:
+        yield refused(f"{about}: plan", lambda: plan(settings, nodes))
+
+
+def _pipeline_findings(values: Mapping[str, Any], prepare: Prepare, nodes: Nodes) -> Iterator[Finding]:
+    variables = {str(name): str(text) for name, text in dict(values.get("variables", {})).items()}
+    steps = dict(values.get("steps", {}))
+    if not steps:
+        yield Finding("pipeline", "problem", "it has no steps; give --file jobs/pipeline.yaml, or another one's file.")
+    for name, spec in steps.items():
+        config = substitute(spec.get("config", {}), variables)
+        yield from job_findings(str(spec.get("verb", "")), config, prepare, nodes, name)
+
+
+def _missing(settings: Any) -> Iterator[str]:
+    """The inputs that are not there; what an earlier step will make is not looked for."""
+    registry = Registry(settings.registry, settings.out) if hasattr(settings, "registry") else None
+    for field, value in _inputs(settings):
+        if value in _NO_PATHS or references(value):
+            continue
+        if value.startswith("models:"):
+            if registry is not None:
+                try:
+                    registry.lookup(value)
+                except UserError as error:
+                    yield f"{field}: {error}"
+        elif "://" not in value or storage.is_remote(value):
+            try:
+                there = storage.exists(value)
+            except (OSError, UserError) as error:
+                yield f"{field}: {value} cannot be read ({error})."
+                continue
+            if not there:
+                yield f"{field}: {value} does not exist; correct the path, or make it by the verb before."
+
+
+def _inputs(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every path and model's address in a configuration, by dotted field."""
+    if isinstance(settings, Mapping):
+        items = list(settings.items())
+    elif dataclasses.is_dataclass(settings):
+        items = [(field.name, getattr(settings, field.name)) for field in dataclasses.fields(settings)]
+    else:
+        return
+    for name, value in items:
+        if name in _PATHS and isinstance(value, str):
+            yield prefix + str(name), value
+        elif name in _PATHS and isinstance(value, list):
+            yield from ((f"{prefix}{name}", one) for one in value if isinstance(one, str))
+        elif isinstance(value, list | tuple):
+            for number, one in enumerate(value):
+                yield from _inputs(one, f"{prefix}{name}[{number}].")
+        else:
+            yield from _inputs(value, f"{prefix}{name}.")
+
+
+def _training(settings: Any, nodes: Nodes) -> str:
+    launch: LaunchConfig = settings.launch
+    if launch.launcher == "local":
+        return f"{launch.workers} processes on this machine, without Ray"
+    from pipelines.sweeps.tuning import resolved_launch, room_for_workers
+
+    found = resolved_launch(launch, nodes)
+    room = room_for_workers(found, nodes, 0.0)
+    said = f"{found.workers} workers of {found.cpus_per_worker} CPUs and {found.gpus_per_worker:g} GPUs"
+    if room < found.workers:
+        raise UserError(
+            f"{said} are asked for, and the nodes have room for {room}; lower launch.workers or "
+            "launch.cpus_per_worker, or add nodes: until then the training would wait for ever."
+        )
+    return f"{said}; there is room for {room}"
+
+
+def _precompute(settings: Any, nodes: Nodes) -> str:
+    from pipelines.precompute.plan import make_plan, require_place
+    from pipelines.precompute.taggers import make_tagger
+
+    captioner = settings.captioner if settings.source.annotations else None
+    plan = make_plan(settings.tagger, captioner, nodes, make_tagger(settings.tagger).needs_model)
+    require_place(plan, nodes)
+    return f"{plan}"
+
+
+def _evaluate(settings: Any, nodes: Nodes) -> str:
+    from pipelines.evaluation.distributed import plan_pool
+
+    if settings.inference.launcher == "local":
+        return "this process, without Ray"
+    return f"{plan_pool(settings.inference)}"
+
+
+def _sweep(settings: Any, nodes: Nodes) -> str:
+    from pipelines.sweeps.config import check
+    from pipelines.sweeps.tuning import resolved_launch, trials_at_once
+
+    check(settings)
+    launch = resolved_launch(LaunchConfig(**settings.training.get("launch", {})), nodes)
+    return f"{trials_at_once(launch, nodes, settings.concurrent)} trials at once"
+
+
+_PLANS: dict[str, Callable[[Any, Nodes], str]] = {
+    "train_tag_encoder": _training,
+    "train_stage": _training,
+    "precompute": _precompute,
+    "evaluate": _evaluate,
+    "sweep": _sweep,
+}
