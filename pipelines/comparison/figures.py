@@ -78,10 +78,10 @@ def tag_encoder_curves(history: Sequence[Mapping[str, Any]]) -> str:
             text, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=_INK
         )
     cosine.set_title("cosine similarity of the tags, validation", fontsize=11)
-    cosine.set_ylim(min(0.0, *cosine.get_ylim()), 1.05)
-    for axes, corner in ((loss, "upper right"), (cosine, "center right")):
+    cosine.set_ylim(min(0.0, *cosine.get_ylim()), 1.4)  # above 1 there is room for the legend, and no line
+    for axes in (loss, cosine):
         axes.set_xlabel("step")
-        axes.legend(fontsize=9, labelcolor=_INK, frameon=False, loc=corner)
+        axes.legend(fontsize=9, labelcolor=_INK, frameon=False, loc="upper right")
     return _svg(figure, "tag-encoder")
 
 

@@ -129,7 +129,7 @@ class _Sweep:
         begun = time.monotonic()
         results = run_trials(config, self.ranges, Trial(config.verb, values, prepare), self.folder, at_once)
         seconds = self._add_seconds(time.monotonic() - begun)
-        found = [outcome_of(number, one, config.metric, self.ranges) for number, one in enumerate(results, 1)]
+        found = [outcome_of(number, one, config.metric, self.ranges) for number, one in results]
         self._end_stopped(found, run_id)
         order = ranked(found, config.mode)
         best = self._best(order)

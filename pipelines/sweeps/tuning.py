@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,8 +23,8 @@ _EXPERIMENT = "tune"
 
 def run_trials(
     config: SweepConfig, ranges: Sequence[Range], trial: Trial, folder: StepFolder, at_once: int
-) -> list[Any]:
-    """Runs the trials that are missing and returns all of Tune's results, in the order in which they were begun.
+) -> list[tuple[int, Any]]:
+    """Runs the trials that are missing and returns all of Tune's results with their numbers, from 1.
 
     Finished trials are not run again, and what was running when the sweep was killed goes on from its checkpoint.
     """
@@ -59,7 +60,8 @@ def run_trials(
             ),
         )
     results = tuner.fit()
-    return [results[number] for number in range(len(results))]
+    found = [results[number] for number in range(len(results))]
+    return sorted(((_number_in(os.path.basename(one.path)), one) for one in found), key=lambda pair: pair[0])
 
 
 def resolved_launch(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) -> LaunchConfig:
@@ -150,28 +152,29 @@ def _progress_lines(config: SweepConfig) -> Any:
         """A line of each validation and of each end of a trial."""
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            log.info("trial %s begins: %s", _number(trials, trial), _said(trial.config))
+            log.info("trial %s begins: %s", _number_in(trial.trial_id), _said(trial.config))
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
-            value = result.get(config.metric, math.nan)
-            log.info(
-                "trial %s: %3.0f %%, %s %.4f", _number(trials, trial), result.get("progress", 0), config.metric, value
-            )
+            value, done = result.get(config.metric, math.nan), result.get("progress", 0)
+            log.info("trial %s: %3.0f %%, %s %.4f", _number_in(trial.trial_id), done, config.metric, value)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             finished = trial.last_result.get("finished")
-            log.info("trial %s %s", _number(trials, trial), "is finished" if finished else "is stopped early")
+            log.info("trial %s %s", _number_in(trial.trial_id), "is finished" if finished else "is stopped early")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            log.warning("trial %s failed; what it said stands in the ranking", _number(trials, trial))
+            log.warning("trial %s failed; what it said stands in the ranking", _number_in(trial.trial_id))
 
     return Lines()
 
 
-def _number(trials: Sequence[Any], trial: Any) -> str:
-    return f"{[one.trial_id for one in trials].index(trial.trial_id) + 1}"
+def _number_in(name: str) -> int:
+    """A trial's number, from 1, by its id or its folder's name: a sweep that goes on keeps it."""
+    found = re.search(r"_(\d{5,})(?:_|$)", name)
+    assert found is not None, name
+    return int(found[1]) + 1
 
 
 def _said(values: Mapping[str, Any]) -> str:

@@ -147,7 +147,8 @@ def main() -> None:
     best = {name: min(values) for name, values in seconds.items()}
     clock = "wall time" if cuda else "CPU time"
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, 1 thread, {clock}")
-    print(f"LION {chosen.size}, batch {chosen.batch}, ZeRO {chosen.zero_stage}, {chosen.rounds} rounds of {chosen.steps} steps each")
+    each = f"{chosen.rounds} rounds of {chosen.steps} steps each"
+    print(f"LION {chosen.size}, batch {chosen.batch}, ZeRO {chosen.zero_stage}, {each}")
     for name, value in best.items():
         rounds = ", ".join(f"{1000 * one:.0f}" for one in seconds[name])
         print(f"{name}: {1 / value:.2f} steps/s ({1000 * value:.1f} ms; medians of the rounds {rounds})")
