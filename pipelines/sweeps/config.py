@@ -44,8 +44,9 @@ class SweepConfig:
     """Its configuration, as in its own YAML; it is trained as it stands, too, and the best trial is shown beside it."""
     space: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """What varies, by dotted field: {choice: [a, b]}, {uniform: [low, high]}, {log_uniform: [low, high]} or
-    {integer: [low, high]}, ends included. A margin is in the unit of the distances: with normalize, vectors have length
-    1 and distances lie between 0 and 2; without, they grow with the encoder's width."""
+    {integer: [low, high]}, ends included. A margin is in the unit of the distances. With normalize, vectors have length
+    1: distances lie between 0 and 2 for p = 2, and between 0 and twice the root of the width for p = 1, so that p and
+    margin are best swept apart. Without it they also grow with the vectors."""
     metric: str = "cosine_gap"
     """The validation metric that ranks trials, as the training names it: for a tag encoder cosine_gap (the cosine to
     the own caption less that to another's) or triplet_accuracy, which mean the same whatever the margin; for a stage
@@ -88,8 +89,8 @@ def check(config: SweepConfig) -> None:
     if "margin" in config.space and "normalize" not in {*config.training, *config.space}:
         raise UserError(
             "training.normalize is left open, and a margin means nothing without the scale of the distances: set it to "
-            "true (vectors of length 1, distances between 0 and 2), or to false (distances grow with the encoder's "
-            "width)."
+            "true (vectors of length 1, distances between 0 and 2 where p is 2), or to false (distances grow with "
+            "the encoder's width)."
         )
     launcher = config.training.get("launch", {}).get("launcher", "ray")
     if launcher != "ray":

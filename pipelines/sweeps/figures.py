@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
-from pipelines.sweeps.outcomes import Outcome
+from pipelines.sweeps.outcomes import DEFAULT, Outcome
 from pipelines.sweeps.space import Range
 from pipelines.sweeps.tuning import shown
 
@@ -14,7 +14,7 @@ _MARKS = {"finished": "o", "stopped early": "v", "failed": "x"}
 
 def draw_parallel(outcomes: Sequence[Outcome], ranges: Sequence[Range], metric: str, best: Outcome) -> bytes:
     """Parallel coordinates as a PNG: an axis for each field and for the metric, a line for each trial."""
-    shown_ones = [one for one in outcomes if one.value is not None]
+    shown_ones = _drawable(outcomes, ranges)
     figure, axes = _figure(1.9 * (len(ranges) + 1) + 2.4, 4.6)
     places = [_places(found, shown_ones) for found in ranges]
     values = [float(one.value or 0.0) for one in shown_ones]
@@ -49,7 +49,7 @@ def draw_response(
     """The metric over each field as a PNG, a panel each; and over the first two together, where there are two."""
     pair = len(ranges) > 1
     figure, panels = _figure(4.2 * (len(ranges) + pair), 4.0, len(ranges) + pair)
-    shown_ones = [one for one in outcomes if one.value is not None]
+    shown_ones = _drawable(outcomes, ranges)
     for axes, found in zip(panels, ranges, strict=False):
         for state, mark in _MARKS.items():
             some = [one for one in shown_ones if one.state == state]
@@ -59,10 +59,11 @@ def draw_response(
             )  # fmt: skip
         if default.value is not None:
             axes.axhline(default.value, color="0.4", linewidth=1, linestyle="--", label="as configured")
-        axes.scatter(
-            [_number(found, best.values[found.field])], [best.value], marker="*", s=170, color="tab:red", label="best",
-            zorder=3,
-        )  # fmt: skip
+        if best in shown_ones:
+            axes.scatter(
+                [_number(found, best.values[found.field])], [best.value], marker="*", s=170, color="tab:red",
+                label="best", zorder=3,
+            )  # fmt: skip
         _axis(axes.set_xscale, axes.set_xticks, found)
         axes.set_xlabel(found.field)
         axes.set_ylabel(metric)
@@ -80,9 +81,10 @@ def draw_progress(outcomes: Sequence[Outcome], metric: str, best: Outcome) -> by
         if one.history:
             at, values = zip(*one.history, strict=True)
             chosen = one.name == best.name
+            label = "as configured" if one.name == DEFAULT else f"trial {one.name}"
             axes.plot(
                 at, values, marker=".", linewidth=2.8 if chosen else 1.1, alpha=1.0 if chosen else 0.7,
-                color="tab:red" if chosen else None, label=f"trial {one.name}",
+                color="tab:red" if chosen else None, label=label,
             )  # fmt: skip
             if one.state == "stopped early":
                 axes.plot(at[-1], values[-1], marker="v", color="0.3", markersize=8)
@@ -93,6 +95,18 @@ def draw_progress(outcomes: Sequence[Outcome], metric: str, best: Outcome) -> by
     if axes.has_data():
         axes.legend(fontsize="x-small", ncols=2)
     return _png(figure)
+
+
+def _drawable(outcomes: Sequence[Outcome], ranges: Sequence[Range]) -> list[Outcome]:
+    """Those that have a value, and a place on every axis: the configuration as it stands may lie outside a range."""
+    placed = [one for one in outcomes if all(_has_place(found, one.values[found.field]) for found in ranges)]
+    return [one for one in placed if one.value is not None]
+
+
+def _has_place(found: Range, value: Any) -> bool:
+    if found.kind == "choice":
+        return value in found.values
+    return value is not None and bool(found.values[0] <= value <= found.values[1])
 
 
 def _plane(figure: Any, axes: Any, outcomes: Sequence[Outcome], first: Range, second: Range, metric: str) -> None:

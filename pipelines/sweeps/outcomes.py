@@ -11,6 +11,8 @@ from pipelines.sweeps.space import Range, value_of
 from pipelines.sweeps.trial import last_report
 from pipelines.sweeps.tuning import last_line
 
+DEFAULT = "default"
+"""The name of the configuration as it stands, which was no trial."""
 State = Literal["finished", "stopped early", "failed"]
 # A tag encoder whose vectors tell an image's own caption from another's by less has put everything in one place.
 _COLLAPSED_GAP = 0.02
@@ -26,7 +28,7 @@ class Outcome:
         state: how it ended.
         value: of the metric that ranks; None where it has none, or failed.
         progress: percent of its training that it had.
-        seconds: wall time, that of a resumption included.
+        seconds: wall time of its last start; NaN where it was not Tune that ran it.
         metrics: its last validation.
         history: (progress, value) of each validation.
         collapsed: all of the tag encoder's vectors are alike.
@@ -78,16 +80,16 @@ def outcome_of(number: int, result: Any, metric: str, ranges: Sequence[Range]) -
     )
 
 
-def default_outcome(folder: str, settings: Any, metric: str, ranges: Sequence[Range], seconds: float) -> Outcome:
+def default_outcome(folder: str, settings: Any, metric: str, ranges: Sequence[Range]) -> Outcome:
     """The configuration as it stands, from its training's folder."""
     reported = last_report(folder)
     return Outcome(
-        name="default",
+        name=DEFAULT,
         values={found.field: value_of(settings, found.field) for found in ranges},
         state="finished",
         value=_finite(reported.get(metric)),
         progress=100.0,
-        seconds=seconds,
+        seconds=math.nan,
         metrics=_numbers(reported),
         history=[],
         collapsed=_collapsed(reported),

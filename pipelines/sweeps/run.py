@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from pipelines.serving.signature import Kind
 from pipelines.steps import StepFolder, StepResult, canonical, git_commit, run_step
 from pipelines.sweeps.config import SweepConfig, check
 from pipelines.sweeps.outcomes import (
+    DEFAULT,
     Outcome,
     default_outcome,
     manifest_of,
@@ -126,16 +126,14 @@ class _Sweep:
             _unregistered(self.base, config, run_id),
             {"launch.cpus_per_worker": launch.cpus_per_worker, "launch.gpus_per_worker": launch.gpus_per_worker},
         )
-        begun = time.monotonic()
         results = run_trials(config, self.ranges, Trial(config.verb, values, prepare), self.folder, at_once)
-        seconds = self._add_seconds(time.monotonic() - begun)
         found = [outcome_of(number, one, config.metric, self.ranges) for number, one in results]
         self._end_stopped(found, run_id)
-        order = ranked(found, config.mode)
+        default = default_outcome(self.default.path, self.settings, config.metric, self.ranges)
+        order = ranked([*found, default], config.mode)
         best = self._best(order)
-        default = default_outcome(self.default.path, self.settings, config.metric, self.ranges, math.nan)
         version = self._register(best, run_id)
-        document = self._document(order, default, best, version, seconds)
+        document = self._document(order, found, best, version)
         self._write(document, order, default, best)
         self._log(run_id, best, default)
         names = (RESULT, RANKING, BEST, *_PICTURES)
@@ -160,7 +158,7 @@ class _Sweep:
 
     def _best(self, order: Sequence[Outcome]) -> Outcome:
         best = order[0]
-        if best.state != "finished":
+        if not any(one.state == "finished" for one in order if one.name != DEFAULT):
             errors = sorted({one.error for one in order if one.error})
             raise UserError(
                 f"No trial came to its end; {len(errors)} errors, the first: {errors[0] if errors else 'none'}. Run "
@@ -171,13 +169,6 @@ class _Sweep:
                 f"The trainings report no {self.config.metric!r}; metric must be one of {sorted(best.metrics)}."
             )
         return best
-
-    def _add_seconds(self, seconds: float) -> float:
-        """The wall time of all trials, that of earlier executions included."""
-        path = self.folder.child("seconds.json")
-        before = storage.read_json(path)["seconds"] if storage.exists(path) else 0.0
-        storage.write_json(path, {"seconds": before + seconds})
-        return float(before + seconds)
 
     def _end_stopped(self, outcomes: Sequence[Outcome], run_id: str) -> None:
         """Ends the MLflow runs of trials that were stopped, and removes the checkpoints that nobody will go on from."""
@@ -193,7 +184,7 @@ class _Sweep:
                 storage.delete_folder(storage.join(one.folder, "checkpoints"))
 
     def _register(self, best: Outcome, run_id: str) -> int:
-        """The best trial's model as a new version with the alias `candidate`, registered under its own run."""
+        """The best one's model as a new version with the alias `candidate`, registered under its own run."""
         manifest = manifest_of(best)
         assert best.folder is not None
         lineage = {**manifest["lineage"], "step": best.folder, "sweep": self.folder.path, "sweep.run": run_id}
@@ -208,7 +199,7 @@ class _Sweep:
             )
 
     def _document(
-        self, order: Sequence[Outcome], default: Outcome, best: Outcome, version: int, seconds: float
+        self, order: Sequence[Outcome], trials: Sequence[Outcome], best: Outcome, version: int
     ) -> dict[str, Any]:
         return {
             "verb": self.config.verb,
@@ -216,14 +207,13 @@ class _Sweep:
             "mode": self.config.mode,
             "space": self.config.space,
             "search": self.config.search,
-            "seconds": seconds,
-            "saved_by_early_stopping": saved_by_stopping(order),
+            "trial_seconds": sum(one.seconds for one in trials),
+            "saved_by_early_stopping": saved_by_stopping(trials),
             "best": best.name,
             "registered": f"models:/{self.settings_name}/{version}",
             "git_commit": git_commit(),
             "cpu_cores": os.cpu_count(),
-            "default": dataclasses.asdict(default),
-            "trials": [dataclasses.asdict(one) for one in order],
+            "ranking": [dataclasses.asdict(one) for one in order],
         }
 
     def _write(self, document: dict[str, Any], order: Sequence[Outcome], default: Outcome, best: Outcome) -> None:
@@ -231,7 +221,7 @@ class _Sweep:
 
         config, folder = self.config, self.folder
         storage.write_json(folder.child(RESULT), _plain(document))
-        storage.write_atomic(folder.child(RANKING), ranking_text(document, order, default, self.ranges).encode())
+        storage.write_atomic(folder.child(RANKING), ranking_text(document, order, self.ranges).encode())
         storage.write_atomic(folder.child(BEST), best_yaml(config, self.base, best, default).encode())
         pictures = (
             figures.draw_parallel(order, self.ranges, config.metric, best),
@@ -256,23 +246,21 @@ class _Sweep:
         self.registry.close_run(run_id)
 
 
-def ranking_text(
-    document: Mapping[str, Any], order: Sequence[Outcome], default: Outcome, ranges: Sequence[Range]
-) -> str:
-    """The ranked table as Markdown."""
+def ranking_text(document: Mapping[str, Any], order: Sequence[Outcome], ranges: Sequence[Range]) -> str:
+    """The ranked table as Markdown; `default` in it is the configuration as it stands."""
     from pipelines.sweeps.tuning import shown
 
-    metric = document["metric"]
+    metric, wanted = document["metric"], "highest" if document["mode"] == "max" else "lowest"
     head = ["rank", "trial", *(found.field for found in ranges), metric, "percent trained", "seconds", "state"]
     lines = [
         f"# Sweep of {document['verb']}", "",
-        f"{len(order)} trials in {document['seconds']:.0f} s on {document['cpu_cores']} CPU cores, commit "
-        f"{document['git_commit']}; early stopping spared {document['saved_by_early_stopping']:.0%} of the steps. Best "
-        f"is the {'highest' if document['mode'] == 'max' else 'lowest'} {metric} among finished trials; "
-        f"registered as {document['registered']}.", "",
+        f"{len(order) - 1} trials, {document['trial_seconds']:.0f} s of them together, on {document['cpu_cores']} CPU "
+        f"cores, commit {document['git_commit']}; early stopping spared {document['saved_by_early_stopping']:.0%} of "
+        f"the steps. Best is the {wanted} {metric} of what was trained to its end, the configuration as it stands "
+        f"(default) included; registered as {document['registered']}.", "",
         " | ".join(head), " | ".join("---" for _ in head),
     ]  # fmt: skip
-    for rank, one in [*enumerate(order, 1), ("", default)]:
+    for rank, one in enumerate(order, 1):
         value = "" if one.value is None else f"{one.value:.4f}"
         seconds = "" if math.isnan(one.seconds) else f"{one.seconds:.0f}"
         said = one.label + (f": {one.error}" if one.error else "")

@@ -164,8 +164,9 @@ class TrainTagEncoderConfig:
     pooling: Literal["cls", "mean", "confidence"] = "cls"
     """What of the token states becomes the vector; `confidence` weighs each tag's tokens by its confidence."""
     normalize: bool = False
-    """Vectors of length 1: distances are then between 0 and 2 whatever the encoder, and a margin of 0.5 to 1 is strong.
-    Without it a BERT's vectors are about as long as the root of its width, and a margin of 1 asks for very little."""
+    """Vectors of length 1: with p = 2, distances are then between 0 and 2 whatever the encoder, and a margin of 0.5 to
+    1 is strong (with p = 1 they reach twice the root of the width, and such a margin is weak). Without it a BERT's
+    vectors are about as long as the root of its width, and a margin of 1 asks for very little."""
     dropout: float | None = None
     """Dropout in the encoder; empty: the base's own."""
     top_k: int = 40

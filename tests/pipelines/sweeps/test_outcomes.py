@@ -62,12 +62,14 @@ def test_collapse_is_detected_and_said() -> None:
     collapsed = outcome(1, cosine_gap=0.01, finished=True, progress=100.0)
     healthy = outcome(2, cosine_gap=0.4, finished=True, progress=100.0)
     assert [collapsed.collapsed, healthy.collapsed] == [True, False]
-    document = {"verb": "train_tag_encoder", "metric": "cosine_gap", "mode": "max", "seconds": 1.0, "cpu_cores": 2,
-                "git_commit": "abc", "saved_by_early_stopping": 0.0, "registered": "models:/x/1"}  # fmt: skip
-    text = ranking_text(document, [healthy, collapsed], healthy, [MARGIN])
+    document = {
+        "verb": "train_tag_encoder", "metric": "cosine_gap", "mode": "max", "trial_seconds": 1.0, "cpu_cores": 2,
+        "git_commit": "abc", "saved_by_early_stopping": 0.0, "registered": "models:/x/1",
+    }  # fmt: skip
+    text = ranking_text(document, [healthy, collapsed], [MARGIN])
     assert "finished, collapsed" in text
     assert "vectors are alike" in text
-    assert "collapsed" not in ranking_text(document, [healthy], healthy, [MARGIN])
+    assert "collapsed" not in ranking_text(document, [healthy], [MARGIN])
 
 
 def nodes(*cpus: float, gpus: float = 0.0) -> list[dict[str, float]]:

@@ -51,7 +51,7 @@ def finished(config: SweepConfig, ray_cluster: None) -> StepResult:
 def trials(result: StepResult) -> dict[float, dict[str, Any]]:
     """The trials by learning rate."""
     document = storage.read_json(storage.join(result.path, RESULT))
-    return {one["values"]["optimizer.learning_rate"]: one for one in document["trials"]}
+    return {one["values"]["optimizer.learning_rate"]: one for one in document["ranking"] if one["name"] != "default"}
 
 
 def test_one_failed_trial_does_not_end_the_sweep(finished: StepResult) -> None:
@@ -66,7 +66,8 @@ def test_one_failed_trial_does_not_end_the_sweep(finished: StepResult) -> None:
 def test_the_ranking_and_the_pictures_are_there(finished: StepResult) -> None:
     text = storage.read_bytes(storage.join(finished.path, RANKING)).decode()
     ranks = [line.split(" | ")[0] for line in text.splitlines() if line.count(" | ") == 6]
-    assert ranks == ["rank", "---", "1", "2", "3", "4", ""]  # the last is the configuration as it stands
+    assert ranks == ["rank", "---", "1", "2", "3", "4", "5"]  # the configuration as it stands is among them
+    assert " | default | " in text
     for name in ("parallel.png", "response.png", "progress.png"):
         assert storage.read_bytes(storage.join(finished.path, name)).startswith(b"\x89PNG")
 
