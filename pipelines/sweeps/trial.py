@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines import storage
+from pipelines.errors import Stopped
 from pipelines.pipeline import Prepare
 from pipelines.steps import MANIFEST
 from pipelines.sweeps.space import with_values
@@ -34,8 +35,11 @@ class Trial:
 
         logging.getLogger("lion").setLevel(logging.WARNING)  # of many trainings at once, Tune's lines say enough
         settings, run = self.prepare(self.verb, with_values(self.config, sampled))
-        with ray_train_callbacks(TuneReportCallback()):
-            result = run(settings)
+        try:
+            with ray_train_callbacks(TuneReportCallback()):
+                result = run(settings)
+        except Stopped:
+            return  # early: the scheduler asked for it
         tune.report(last_report(result.path))
 
 

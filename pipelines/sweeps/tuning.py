@@ -130,13 +130,28 @@ def _search(config: SweepConfig, at_once: int) -> Any:
 
 def _scheduler(config: SweepConfig) -> Any:
     """ASHA over the part of its training that a trial has had, in percent; none is stopped at its very end, before its
-    model is saved."""
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    model is saved.
+
+    A trial that is to stop is asked to, by the mark that its workers look for, and ends its workers itself. Killed by
+    Tune, it would leave their placement group behind, which Ray Train removes only where a dashboard runs: after a few
+    of those there is no room for any trial.
+    """
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+    class Asking(ASHAScheduler):  # made here, so that nothing else has to import Tune
+        """Asks instead of killing."""
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            action = super().on_trial_result(tune_controller, trial, result)
+            if action != TrialScheduler.STOP:
+                return str(action)
+            storage.write_atomic(result["stop_mark"], b"")
+            return str(TrialScheduler.CONTINUE)
 
     stopping = config.early_stopping
     if not stopping.enabled:
         return FIFOScheduler()
-    return ASHAScheduler(
+    return Asking(
         time_attr="progress",
         max_t=99,
         grace_period=100 * stopping.first,  # type: ignore[arg-type]

@@ -215,10 +215,11 @@ class ReportToRay(Callback):
 
     Args:
         folder: of the training; whoever stops it early finds there what it left.
+        stop_mark: the URI that whoever wants it to stop early writes to.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._folder, self._steps = folder, 1
+    def __init__(self, folder: str, stop_mark: str) -> None:
+        self._own, self._steps = {"folder": folder, "stop_mark": stop_mark}, 1
 
     def start(self, step: int, steps: int, context: Context) -> None:
         """Notes how long the training is."""
@@ -230,8 +231,8 @@ class ReportToRay(Callback):
             import ray.train
 
             values = {name: value for name, value in record.items() if name != "kind"}
-            own = {"progress": 100 * record["step"] / self._steps, "folder": self._folder}
-            ray.train.report({**values, "validation_loss": record["loss"], **own})
+            progress = {"progress": 100 * record["step"] / self._steps}
+            ray.train.report({**values, "validation_loss": record["loss"], **progress, **self._own})
 
 
 def _duration(seconds: float) -> str:

@@ -113,7 +113,7 @@ def work(job: Job, on_ray: bool = False) -> None:
         if job.mlflow is not None:
             callbacks.append(told.LogToMlflow(*job.mlflow))
     if on_ray:
-        callbacks.append(told.ReportToRay(job.folder))
+        callbacks.append(told.ReportToRay(job.folder, job.stop_mark))
     interrupts = Interrupts(
         job.stop_mark if on_ray and context.is_main else None, _ray_preemption if on_ray else None
     )  # fmt: skip

@@ -43,8 +43,20 @@ def config(world: World, tag_encoder: str, tmp_path_factory: pytest.TempPathFact
     )
 
 
+def taken() -> set[str]:
+    """The placement groups that hold room in the cluster."""
+    from ray.util import placement_group_table
+
+    return {name for name, group in placement_group_table().items() if group["state"] != "REMOVED"}
+
+
 @pytest.fixture(scope="module")
-def finished(config: SweepConfig, ray_cluster: None) -> StepResult:
+def taken_before(ray_cluster: None) -> set[str]:
+    return taken()
+
+
+@pytest.fixture(scope="module")
+def finished(config: SweepConfig, taken_before: set[str]) -> StepResult:
     return sweep(config, prepare)
 
 
@@ -61,6 +73,12 @@ def test_one_failed_trial_does_not_end_the_sweep(finished: StepResult) -> None:
     assert "The loss of step 1 is nan" in found[1e30]["error"]
     best = max((one for one in found.values() if one["state"] == "finished"), key=lambda one: one["value"])
     assert finished.summary["cosine_gap"] == best["value"]
+
+
+def test_trials_leave_no_room_taken(finished: StepResult, taken_before: set[str]) -> None:
+    """Those that were stopped early and the one that failed, too: else later trials would wait for ever."""
+    assert any(one["state"] == "stopped early" for one in trials(finished).values())
+    assert taken() <= taken_before
 
 
 def test_the_ranking_and_the_pictures_are_there(finished: StepResult) -> None:
