@@ -46,7 +46,7 @@ def draw_parallel(outcomes: Sequence[Outcome], ranges: Sequence[Range], metric: 
 def draw_response(
     outcomes: Sequence[Outcome], ranges: Sequence[Range], metric: str, default: Outcome, best: Outcome
 ) -> bytes:
-    """The metric over each field as a PNG, a panel each; and over the first two together, where there are two."""
+    """The metric over each field as a PNG, a panel each; and over two of them together, where there are two."""
     pair = len(ranges) > 1
     figure, panels = _figure(4.2 * (len(ranges) + pair), 4.0, len(ranges) + pair)
     shown_ones = _drawable(outcomes, ranges)
@@ -64,13 +64,14 @@ def draw_response(
                 [_number(found, best.values[found.field])], [best.value], marker="*", s=170, color="tab:red",
                 label="best", zorder=3,
             )  # fmt: skip
-        _axis(axes.set_xscale, axes.set_xticks, found)
+        _axis(axes, "x", found)
         axes.set_xlabel(found.field)
         axes.set_ylabel(metric)
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize="small")
     if pair:
-        _plane(figure, panels[-1], shown_ones, ranges[0], ranges[1], metric)
+        first, second, *_ = sorted(ranges, key=lambda found: found.kind == "choice")  # two numbers, where there are two
+        _plane(figure, panels[-1], shown_ones, first, second, metric)
     return _png(figure)
 
 
@@ -115,18 +116,27 @@ def _plane(figure: Any, axes: Any, outcomes: Sequence[Outcome], first: Range, se
         [_number(second, one.values[second.field]) for one in outcomes],
         c=[one.value for one in outcomes], cmap="viridis", s=90, edgecolors="0.3",
     )  # fmt: skip
-    _axis(axes.set_xscale, axes.set_xticks, first)
-    _axis(axes.set_yscale, axes.set_yticks, second)
+    _axis(axes, "x", first)
+    _axis(axes, "y", second)
     axes.set_xlabel(first.field)
     axes.set_ylabel(second.field)
     figure.colorbar(found, ax=axes, label=metric)
 
 
-def _axis(set_scale: Any, set_ticks: Any, found: Range) -> None:
+def _axis(axes: Any, which: str, found: Range) -> None:
+    """Lays a field on the x or the y axis: choices in a row, logarithms with few numbers, which would overlap."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     if found.kind == "choice":
-        set_ticks([_number(found, value) for value in found.values], [shown(value) for value in found.values])
+        places = [_number(found, value) for value in found.values]
+        getattr(axes, f"set_{which}ticks")(places, [shown(value) for value in found.values])
+        getattr(axes, f"set_{which}lim")(min(places) - 0.4, max(places) + 0.4)
     elif found.logarithmic:
-        set_scale("log")
+        getattr(axes, f"set_{which}scale")("log")
+        axis = getattr(axes, f"{which}axis")
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: shown(float(value))))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _number(found: Range, value: Any) -> float:
