@@ -1,5 +1,6 @@
 """Ending a driver the hard way."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,5 +16,16 @@ def kill_with_followers(process: subprocess.Popen[bytes], patience: float = 120.
     """
     followers = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not psutil.wait_procs(followers, timeout=patience)[1]
+
+
+def kill_with_everything(process: subprocess.Popen[bytes], patience: float = 60.0) -> None:
+    """Kills a driver and all processes below it at once, as the end of its machine does."""
+    followers = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGKILL)
+    for follower in followers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            follower.kill()
     process.wait()
     assert not psutil.wait_procs(followers, timeout=patience)[1]
