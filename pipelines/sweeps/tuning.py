@@ -61,7 +61,7 @@ def run_trials(
         )
     results = tuner.fit()
     found = [results[number] for number in range(len(results))]
-    return sorted(((_number_in(os.path.basename(one.path)), one) for one in found), key=lambda pair: pair[0])
+    return sorted(((trial_number(os.path.basename(one.path)), one) for one in found), key=lambda pair: pair[0])
 
 
 def resolved_launch(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) -> LaunchConfig:
@@ -167,29 +167,37 @@ def _progress_lines(config: SweepConfig) -> Any:
         """A line of each validation and of each end of a trial."""
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            log.info("trial %s begins: %s", _number_in(trial.trial_id), _said(trial.config))
+            log.info("trial %s begins: %s", _number(trial), _said(trial.config))
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             value, done = result.get(config.metric, math.nan), result.get("progress", 0)
-            log.info("trial %s: %3.0f %%, %s %.4f", _number_in(trial.trial_id), done, config.metric, value)
+            log.info("trial %s: %3.0f %%, %s %.4f", _number(trial), done, config.metric, value)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             finished = trial.last_result.get("finished")
-            log.info("trial %s %s", _number_in(trial.trial_id), "is finished" if finished else "is stopped early")
+            log.info("trial %s %s", _number(trial), "is finished" if finished else "is stopped early")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            log.warning("trial %s failed; what it said stands in the ranking", _number_in(trial.trial_id))
+            log.warning("trial %s failed; what it said stands in the ranking", _number(trial))
 
     return Lines()
 
 
-def _number_in(name: str) -> int:
-    """A trial's number, from 1, by its id or its folder's name: a sweep that goes on keeps it."""
-    found = re.search(r"_(\d{5,})(?:_|$)", name)
+def trial_number(name: str) -> int:
+    """A trial's number, from 1, by its folder's name; a sweep that goes on keeps it.
+
+    A grid numbers its trials in their ids, from 0; a search gives them ids by chance and numbers them, from 1, in what
+    follows.
+    """
+    found = re.search(r"_(?:[0-9a-f]{5}_(?P<grid>\d{5})|[0-9a-f]{8}_(?P<search>\d+))_", name)
     assert found is not None, name
-    return int(found[1]) + 1
+    return int(found["grid"]) + 1 if found["grid"] else int(found["search"])
+
+
+def _number(trial: Any) -> int:
+    return trial_number(f"_{trial.trial_id}_{trial.experiment_tag}_")
 
 
 def _said(values: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pipelines.errors import UserError
 from pipelines.sweeps.outcomes import Outcome, outcome_of, ranked, saved_by_stopping
 from pipelines.sweeps.run import ranking_text
 from pipelines.sweeps.space import Range
-from pipelines.sweeps.tuning import trials_at_once
+from pipelines.sweeps.tuning import trial_number, trials_at_once
 from pipelines.training.config import LaunchConfig
 
 MARGIN = Range("margin", "uniform", (0.1, 1.0))
@@ -70,6 +70,19 @@ def test_collapse_is_detected_and_said() -> None:
     assert "finished, collapsed" in text
     assert "vectors are alike" in text
     assert "collapsed" not in ranking_text(document, [healthy], [MARGIN])
+
+
+@pytest.mark.parametrize(
+    "name, number",
+    [
+        ("train_tag_encoder_b5875_00000_0_optimizer_learning_rate=0.0010_2026-11-22_05-51-06", 1),
+        ("train_tag_encoder_b5875_00011_11_margin=0.5_2026-11-22_05-51-06", 12),
+        ("train_stage_7d3005e1_1_projector_scale=3.7,prompt_tokens=2_2026-11-22_07-39-30", 1),
+        ("train_stage_0d3005e1_12_projector_scale=3.7_2026-11-22_07-39-30", 12),
+    ],
+)
+def test_trials_of_a_grid_and_of_a_search_are_numbered_from_1(name: str, number: int) -> None:
+    assert trial_number(name) == number
 
 
 def nodes(*cpus: float, gpus: float = 0.0) -> list[dict[str, float]]:
