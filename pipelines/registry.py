@@ -30,7 +30,8 @@ _SERVING = os.path.join(os.path.dirname(os.path.abspath(__file__)), "serving")
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
 _MAX_PARAMETER = 6000  # MLflow's own limit of a parameter's length
 _STEP = "lion.step_hash"
-_PARENT = "mlflow.parentRunId"  # MLflow's own
+PARENT_RUN = "mlflow.parentRunId"
+"""MLflow's own tag of a run that lies under another."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Registry:
         if found:
             client.update_run(found[0].info.run_id, status="RUNNING")
             return found[0].info.run_id
-        own = {_STEP: step_hash} | ({_PARENT: self.config.parent_run} if self.config.parent_run else {})
+        own = {_STEP: step_hash} | ({PARENT_RUN: self.config.parent_run} if self.config.parent_run else {})
         run_id = client.create_run(experiment, run_name=name, tags={**own, **(tags or {})}).info.run_id
         for key, value in flatten(parameters or {}).items():
             client.log_param(run_id, key, str(value)[:_MAX_PARAMETER])

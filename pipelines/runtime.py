@@ -100,9 +100,7 @@ def _start(config: RayConfig) -> None:
                 logging_level=logging.WARNING,
             )
     except (ConnectionError, ValueError) as error:
-        raise UserError(
-            f"No Ray cluster answers at {address!r} ({error}); start one or leave the address out."
-        ) from error
+        raise _no_cluster(address, error) from error
     except Exception as error:  # Ray raises no narrower class when its own processes come up too slowly
         if "timed out during startup" not in str(error):
             raise
@@ -110,6 +108,10 @@ def _start(config: RayConfig) -> None:
             f"Ray did not start in time ({error}): the machine is overloaded or short of memory; try again when it is "
             f"less busy."
         ) from error
+
+
+def _no_cluster(address: str | None, error: Exception) -> UserError:
+    return UserError(f"No Ray cluster answers at {address!r} ({error}); start one or leave the address out.")
 
 
 def _require_listening(address: str) -> None:
@@ -120,9 +122,7 @@ def _require_listening(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
     except OSError as error:
-        raise UserError(
-            f"No Ray cluster answers at {address!r} ({error}); start one or leave the address out."
-        ) from error
+        raise _no_cluster(address, error) from error
 
 
 def quiet_worker() -> None:

@@ -105,12 +105,13 @@ def _training(settings: Any, nodes: Nodes) -> str:
     launch: LaunchConfig = settings.launch
     if launch.launcher == "local":
         return f"{launch.workers} processes on this machine, without Ray"
-    from pipelines.sweeps.tuning import resolved_launch, room_for_workers
+    from pipelines.sweeps.tuning import room_for_workers
+    from pipelines.training.launch import worker_resources
 
-    found = resolved_launch(launch, nodes)
-    room = room_for_workers(found, nodes, 0.0)
-    said = f"{found.workers} workers of {found.cpus_per_worker} CPUs and {found.gpus_per_worker:g} GPUs"
-    if room < found.workers:
+    cpus, gpus = worker_resources(launch, any(node.get("GPU") for node in nodes))
+    room = room_for_workers(dataclasses.replace(launch, cpus_per_worker=cpus, gpus_per_worker=gpus), nodes, 0.0)
+    said = f"{launch.workers} workers of {cpus} CPUs and {gpus:g} GPUs"
+    if room < launch.workers:
         raise UserError(
             f"{said} are asked for, and the nodes have room for {room}; lower launch.workers or "
             "launch.cpus_per_worker, or add nodes: until then the training would wait for ever."

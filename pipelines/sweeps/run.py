@@ -13,7 +13,7 @@ import yaml
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.pipeline import Prepare
-from pipelines.registry import Registry
+from pipelines.registry import PARENT_RUN, Registry
 from pipelines.runtime import keep_ray, ray_session
 from pipelines.serving.signature import Kind
 from pipelines.steps import StepFolder, StepResult, canonical, git_commit, run_step
@@ -34,7 +34,6 @@ log = logging.getLogger("lion.sweep")
 RESULT, RANKING, BEST = "sweep.json", "ranking.md", "best.yaml"
 _PICTURES = ("parallel.png", "response.png", "progress.png")
 _KINDS: Mapping[str, Kind] = {"train_tag_encoder": "tag_encoder", "train_stage": "lion"}
-_PARENT = "mlflow.parentRunId"
 
 
 def sweep(config: SweepConfig, prepare: Prepare) -> StepResult:
@@ -176,7 +175,7 @@ class _Sweep:
 
         client = self.registry.client
         experiment = client.get_run(run_id).info.experiment_id
-        under = f"tags.`{_PARENT}` = '{run_id}' and attributes.status = 'RUNNING'"
+        under = f"tags.`{PARENT_RUN}` = '{run_id}' and attributes.status = 'RUNNING'"
         for run in client.search_runs([experiment], under, max_results=1000):
             client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
         for one in outcomes:

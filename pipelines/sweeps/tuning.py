@@ -15,6 +15,7 @@ from pipelines.sweeps.config import SweepConfig
 from pipelines.sweeps.space import Range
 from pipelines.sweeps.trial import Trial
 from pipelines.training.config import LaunchConfig
+from pipelines.training.launch import worker_resources
 
 log = logging.getLogger("lion.sweep")
 _OWN_CPUS = 0.1  # of the process that a trial starts its workers from
@@ -66,9 +67,7 @@ def run_trials(
 
 def resolved_launch(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) -> LaunchConfig:
     """The launch with what it leaves open decided by the cluster, so that every trial takes what was reckoned."""
-    gpus = launch.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if any(node.get("GPU") for node in nodes) else 0.0
+    _, gpus = worker_resources(launch, any(node.get("GPU") for node in nodes))
     return dataclasses.replace(launch, cpus_per_worker=launch.cpus_per_worker or 1, gpus_per_worker=gpus)
 
 

@@ -154,6 +154,17 @@ def _failure(job: Job) -> Exception | None:
     return _ERRORS[found["kind"]](found["message"])
 
 
+def worker_resources(config: LaunchConfig, gpus_there: bool) -> tuple[int, float]:
+    """CPUs and GPUs of each worker, with what the user left open decided.
+
+    Args:
+        config: how it is launched.
+        gpus_there: whether the cluster has any GPU.
+    """
+    gpus = float(gpus_there) if config.gpus_per_worker is None else config.gpus_per_worker
+    return config.cpus_per_worker or _share(config.workers), gpus
+
+
 def _share(workers: int) -> int:
     return max(1, min(8, (os.cpu_count() or 1) // workers))
 
@@ -204,10 +215,7 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
 
     from pipelines.training.interrupts import on_sigterm
 
-    cpus = config.cpus_per_worker or _share(config.workers)
-    gpus = config.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) else 0.0
+    cpus, gpus = worker_resources(config, bool(ray.cluster_resources().get("GPU", 0)))
     plan = {"CPU": float(cpus * config.workers)} | ({"GPU": gpus * config.workers} if gpus else {})
     require_resources(plan, f"{job.name} with {config.workers} worker{'s' if config.workers > 1 else ''}")
     trainer = TorchTrainer(

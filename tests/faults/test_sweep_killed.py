@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.faults.processes import kill_with_everything
+from tests.faults.processes import kill_with_followers
 from tests.pipelines.training import conftest as drawn
 from tests.pipelines.training.conftest import World
 
@@ -49,7 +49,7 @@ def test_a_killed_sweep_goes_on(world: World, tag_encoder: str, tmp_path: Path, 
         while len(traced(out)) < 3 and driver.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         assert driver.poll() is None, (tmp_path / "stderr").read_text()
-        kill_with_everything(driver)
+        kill_with_followers(driver, at_once=True)
     assert len(traced(out)) == 3, (tmp_path / "stderr").read_text()
     finished = {path.parent.name for path in out.glob("train_tag_encoder-*/manifest.json")}
     assert len(finished) == 2
