@@ -47,7 +47,8 @@ class VisionSettings:
 @dataclasses.dataclass(frozen=True)
 class LanguageSettings:
     """The T5. It has seen text alone: scenes put into words and boxes, questions about them, and the answers. Part of
-    the descriptions are packed, a phrase and its box in one input vector; never a picture, never a ViT's features."""
+    the descriptions are packed, a phrase and its box in one input vector; where the answer is about some objects, one
+    of its attention heads was told at which phrases they are. Never a picture, never a ViT's features."""
 
     vocabulary: int = 768
     """Most tokens of its vocabulary."""
@@ -82,7 +83,8 @@ class LanguageSettings:
 
 @dataclasses.dataclass(frozen=True)
 class TaggerSettings:
-    """RAM, its preset `tiny`. It has seen drawn images with the tags that are true of them."""
+    """RAM, its preset `tiny`. It has seen drawn images with the tags that are true of them, and with what lies under
+    each of its Swin's tokens."""
 
     gamma_neg: float = 2.0
     """Focusing of absent tags in the asymmetric loss. RAM's own 7 leaves absent ones at confidences around 0.5, above

@@ -39,6 +39,9 @@ def make_lion(vision: str, language: str, tag_encoder: str, target: str, seed: i
             "text_config": reader.t5.config.to_dict(),
             "aggregator_levels": _levels(vit.config.num_hidden_layers),
             "qformer_config": {"vocab_size": len(question_tokens)},
+            # BERT's 0.02 is for a width of 768. Here what LION says would start at a twentieth of a word embedding's
+            # length, and much of the training would go into making it louder.
+            "initializer_range": float(reader.t5.config.d_model) ** -0.5,
             "soft_prompt_token_id": tokens.convert_tokens_to_ids(SOFT_TOKEN),
             **fields,
         },

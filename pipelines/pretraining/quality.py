@@ -38,7 +38,7 @@ def measure_vision(folder: str, scenes: int = 256, seed: int = 0, preset: Preset
         batch = data.collate(entries[start : start + _BATCH]).tensors
         with torch.no_grad():
             answers = model(batch["pixel_values"])
-        for name, value in probe_sums(answers, batch["labels"], batch["boxes"]).items():
+        for name, value in probe_sums(answers, batch["patches"], batch["boxes"]).items():
             total[name] = total.get(name, torch.zeros(())) + value
     return {name: float(value / total["patches"]) for name, value in total.items() if name != "patches"}
 

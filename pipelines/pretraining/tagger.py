@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from models.ram import RamConfig, RamForImageTagging, RamProcessor
+from models.ram.modeling import RamOutput
 from pipelines.pretraining.config import TaggerSettings
+from pipelines.pretraining.vision import Probe, patch_tensors, probe_loss
 from pipelines.pretraining.world import HELD_OUT, entry
 from pipelines.sample_world.entries import Entry
 from pipelines.sample_world.scenes import Scene
@@ -19,6 +21,7 @@ from pipelines.training.task import Output
 
 _PLACE = {tag: number for number, tag in enumerate(VOCABULARY)}
 _THRESHOLD = 0.5
+_PATCH_WEIGHT = 3.0  # of the patches' loss beside the asymmetric one, which is a sum over all tags
 
 
 def present_tags(scene: Scene) -> Tensor:
@@ -39,14 +42,43 @@ def processor(ram: RamConfig, thresholds: Sequence[float] | None = None) -> RamP
     return RamProcessor(VOCABULARY, thresholds or [_THRESHOLD] * len(VOCABULARY), image_size=ram.swin.image_size)
 
 
+class TaughtTagger(nn.Module):
+    """RAM with linear readouts on its Swin's last tokens, to be told where in the image its tags are.
+
+    From the tags of whole images alone, a Swin of this size takes tens of thousands of images to learn which pixels a
+    tag comes from. The readouts are thrown away with this module.
+    """
+
+    def __init__(self, ram: RamForImageTagging) -> None:
+        super().__init__()
+        self.ram, self.probe = ram, Probe(ram.config.swin.hidden_size)
+
+    def forward(self, pixel_values: Tensor, labels: Tensor) -> tuple[RamOutput, dict[str, Tensor]]:
+        """RAM's output, and what the readouts say of each Swin token (B, tokens, …)."""
+        tokens: list[Tensor] = []
+        hook = self.ram.swin.register_forward_hook(lambda _, __, output: tokens.append(output.last_hidden_state))
+        try:
+            output = self.ram(pixel_values, labels)
+        finally:
+            hook.remove()
+        return output, self.probe(tokens[0])
+
+
+def grid_of(ram: RamConfig) -> int:
+    """Tokens on a side of the image behind the Swin's last stage."""
+    return int(ram.swin.image_size // ram.swin.patch_size // 2 ** (len(ram.swin.depths) - 1))
+
+
 class TaggedImages:
-    """Drawn scenes as pixels, with the tags that are true of them; every sample is a scene of its own."""
+    """Drawn scenes as pixels, with the tags that are true of them and what lies under each of the Swin's tokens; every
+    sample is a scene of its own."""
 
     ratios = None
 
     def __init__(self, settings: TaggerSettings, seed: int) -> None:
         self._settings, self._seed = settings, seed
-        self._processor = processor(config(settings))
+        ram = config(settings)
+        self._processor, self._grid = processor(ram), grid_of(ram)
         self.pools = (settings.scenes,)
         self.validation = [Draw(1, index, 0) for index in range(settings.validation_scenes)]
 
@@ -56,11 +88,13 @@ class TaggedImages:
         return entry(self._seed, index, self._settings.small_fraction)
 
     def collate(self, samples: Sequence[Entry]) -> Batch:
-        """Pixels, and labels (B, tags)."""
-        pixels = self._processor([sample.draw() for sample in samples])["pixel_values"]
-        labels = torch.stack([present_tags(sample.scene) for sample in samples])
-        ids = tuple(str(sample.image_id) for sample in samples)
-        return Batch({"pixel_values": pixels, "labels": labels}, float(len(samples)), ids)
+        """Pixels, labels (B, tags), and of each token the patch labels (B, tokens, heads) and boxes (B, tokens, 4)."""
+        tensors = {
+            "pixel_values": self._processor([sample.draw() for sample in samples])["pixel_values"],
+            "labels": torch.stack([present_tags(sample.scene) for sample in samples]),
+            **patch_tensors([sample.scene for sample in samples], self._grid),
+        }
+        return Batch(tensors, float(len(samples)), tuple(str(sample.image_id) for sample in samples))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +107,9 @@ class TaggerTask:
     base: Mapping[str, str] = dataclasses.field(default_factory=dict)
     groups: Sequence[str] = ("tagger",)
 
-    def build(self) -> RamForImageTagging:
+    def build(self) -> TaughtTagger:
         """RAM with random weights; its label embeddings, which the real one has from CLIP's text tower, are learned."""
-        return RamForImageTagging(config(self.settings))
+        return TaughtTagger(RamForImageTagging(config(self.settings)))
 
     def group_of(self, name: str) -> str:
         """All of it is one group."""
@@ -86,15 +120,17 @@ class TaggerTask:
         return TaggedImages(self.settings, self.seed)
 
     def forward(self, model: Any, batch: Batch) -> Output:
-        """The asymmetric loss, and what precision and recall are made of."""
-        output = model(**batch.tensors)
-        present, said = batch.tensors["labels"] > 0, output.logits.detach() > 0
+        """The asymmetric loss with that of the tokens, and what precision and recall are made of."""
+        tensors = batch.tensors
+        output, answers = model(tensors["pixel_values"], tensors["labels"])
+        loss = output.loss + _PATCH_WEIGHT * probe_loss(answers, tensors["patches"], tensors["boxes"])
+        present, said = tensors["labels"] > 0, output.logits.detach() > 0
         sums = {
             "right": (present & said).sum().double(),
             "said": said.sum().double(),
             "present": present.sum().double(),
         }
-        return Output(output.loss * len(batch.ids), sums)
+        return Output(loss * len(batch.ids), sums)
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Precision and recall over all tags at a confidence of 0.5."""
@@ -105,6 +141,6 @@ class TaggerTask:
 
     def save(self, model: nn.Module, folder: str) -> None:
         """RAM's folder with its processor."""
-        assert isinstance(model, RamForImageTagging)
-        model.save_pretrained(folder)
+        assert isinstance(model, TaughtTagger)
+        model.ram.save_pretrained(folder)
         processor(config(self.settings)).save_pretrained(folder)

@@ -71,6 +71,15 @@ def patch_targets(scene: Scene, grid: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(labels, axis=-1).astype(np.int64), boxes[nearest]
 
 
+def patch_tensors(scenes: Sequence[Scene], grid: int) -> dict[str, Tensor]:
+    """`patch_targets` of several scenes: `patches` (B, grid², len(HEADS)) and `boxes` (B, grid², 4)."""
+    targets = [patch_targets(scene, grid) for scene in scenes]
+    return {
+        "patches": torch.from_numpy(np.stack([labels for labels, _ in targets])),
+        "boxes": torch.from_numpy(np.stack([boxes for _, boxes in targets])),
+    }
+
+
 class Probe(nn.Module):
     """Linear readouts of patch states (B, patches, width): logits of every head, then a box of 4 numbers."""
 
@@ -117,15 +126,10 @@ class SceneImages:
         return entry(self._seed, index, self._settings.small_fraction)
 
     def collate(self, samples: Sequence[Entry]) -> Batch:
-        """Pixels, labels (B, patches, heads) and boxes (B, patches, 4)."""
+        """Pixels, with patch labels (B, patches, heads) and boxes (B, patches, 4)."""
         grid = self._settings.image_size // self._settings.patch_size
-        targets = [patch_targets(sample.scene, grid) for sample in samples]
         pixels = self._processor([sample.draw() for sample in samples], return_tensors="pt")["pixel_values"]
-        tensors = {
-            "pixel_values": pixels,
-            "labels": torch.from_numpy(np.stack([labels for labels, _ in targets])),
-            "boxes": torch.from_numpy(np.stack([boxes for _, boxes in targets])),
-        }
+        tensors = {"pixel_values": pixels, **patch_tensors([sample.scene for sample in samples], grid)}
         return Batch(tensors, float(len(samples)), tuple(str(sample.image_id) for sample in samples))
 
 
@@ -167,9 +171,9 @@ class VisionTask:
         tensors = batch.tensors
         answers = model(pixel_values=tensors["pixel_values"])
         count = len(batch.ids)
-        loss = probe_loss(answers, tensors["labels"], tensors["boxes"])
+        loss = probe_loss(answers, tensors["patches"], tensors["boxes"])
         detached = {name: value.detach() for name, value in answers.items()}
-        return Output(loss * count, probe_sums(detached, tensors["labels"], tensors["boxes"]))
+        return Output(loss * count, probe_sums(detached, tensors["patches"], tensors["boxes"]))
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Share of right answers over the patches that show an object."""

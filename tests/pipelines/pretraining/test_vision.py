@@ -58,5 +58,5 @@ def test_a_batch_has_pixels_of_the_vit_s_size_and_training_reaches_the_vit() -> 
     output.loss.backward()
 
     assert batch.tensors["pixel_values"].shape == (4, 3, 60, 60)
-    assert batch.tensors["labels"].shape == (4, 36, len(HEADS))
+    assert batch.tensors["patches"].shape == (4, 36, len(HEADS))
     assert all(p.grad is not None for name, p in model.named_parameters() if "post_layernorm" not in name)
