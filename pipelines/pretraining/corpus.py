@@ -1,7 +1,9 @@
 """Questions about scenes and their answers, as text: what the small T5 reads and writes."""
 
 import random
+import re
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,9 +11,9 @@ from pipelines.boxes import format_box
 from pipelines.instructions.templates import REC_ANSWER, TASKS
 from pipelines.pretraining.world import normalised_box
 from pipelines.sample_world.entries import Entry
-from pipelines.sample_world.language import with_article
+from pipelines.sample_world.language import plural, with_article
 from pipelines.sample_world.questions import absent_names
-from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
+from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene, SceneObject
 
 Kind = Literal["short", "long", "region", "scene", "locate", "presence"]
 # Questions of one kind have answers of like length, so that a batch of them is little padding.
@@ -32,18 +34,29 @@ _NAMES_PER_DRILL = 5
 # LION's own tasks ask for one thing; to name everything with its place takes many look-ups in one answer.
 _SCENE_PROMPTS = ("List every object with its box.", "Name all objects from left to right, each with its box.")
 _VQA_PER_SCENE, _REC_PER_SCENE, _CHOICE_SHARE = 2, 3, 0.4
+_BETWEEN = "; "
 _BARE_SHARE = 0.15  # of questions that come without any wording around them
 _SIZES = ("small", "large")
 
 
 @dataclass(frozen=True)
+class Look:
+    """The part of an answer, from one character to another, that is found by looking at some objects of the scene."""
+
+    start: int
+    end: int
+    objects: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Question:
-    """A question about a scene, put into words, with its answer."""
+    """A question about a scene, put into words, with its answer, and where in the scene that is found, if known."""
 
     entry: Entry
     task: str
     prompt: str
     answer: str
+    looks: tuple[Look, ...] = ()
 
 
 def shares(progress: float) -> dict[Kind, float]:
@@ -71,16 +84,54 @@ def questions_of(kind: Kind, entries: Iterator[Entry], count: int, rng: random.R
 
 def _short(entry: Entry, rng: random.Random) -> list[Question]:
     asked = [*_vqa(entry, rng), *_pope(entry, rng)]
-    return [Question(entry, task, _worded(task, values, rng), answer) for task, values, answer in asked]
+    return [
+        Question(
+            entry, task, _worded(task, values, rng), answer, _whole(answer, spoken_of(entry.scene, values["text"]))
+        )
+        for task, values, answer in asked
+    ]
 
 
 def _long(entry: Entry, rng: random.Random) -> list[Question]:
-    asked: list[_Asked] = [("caption", {}, rng.choice(entry.captions)), *_regions(entry, rng)]
-    return [Question(entry, task, _worded(task, values, rng), answer) for task, values, answer in asked]
+    caption = Question(entry, "caption", _worded("caption", {}, rng), rng.choice(entry.captions))
+    return [
+        caption,
+        *(
+            Question(entry, task, _worded(task, values, rng), answer, _whole(answer, {number}))
+            for number, (task, values, answer) in _regions(entry, rng)
+        ),
+    ]
 
 
 def _scene(entry: Entry, rng: random.Random) -> list[Question]:
-    return [Question(entry, "scene", rng.choice(_SCENE_PROMPTS), listing(entry.scene))]
+    scene = entry.scene
+    order = sorted(range(len(scene.objects)), key=lambda number: scene.objects[number].center)
+    answer, looks = _joined((_described(scene.objects[number], scene), {number}) for number in order)
+    return [Question(entry, "scene", rng.choice(_SCENE_PROMPTS), answer, looks)]
+
+
+def _whole(answer: str, objects: AbstractSet[int]) -> tuple[Look, ...]:
+    return (Look(0, len(answer), frozenset(objects)),) if objects else ()
+
+
+def _joined(parts: Iterable[tuple[str, AbstractSet[int]]]) -> tuple[str, tuple[Look, ...]]:
+    """The parts as one answer, and where each of them is found."""
+    answer, looks = "", []
+    for text, objects in parts:
+        start = len(answer) + (len(_BETWEEN) if answer else 0)
+        answer += (_BETWEEN if answer else "") + text
+        if objects:
+            looks.append(Look(start, len(answer), frozenset(objects)))
+    return answer, tuple(looks)
+
+
+def spoken_of(scene: Scene, text: str) -> set[int]:
+    """The objects that a text names in full or, where it names none so, those of a colour or shape in it."""
+    named = {number for number, item in enumerate(scene.objects) if item.name in text}
+    words = set(re.findall("[a-z]+", text))
+    return named or {
+        number for number, item in enumerate(scene.objects) if words & {item.color, item.shape, plural(item.shape)}
+    }
 
 
 def _worded(task: str, values: dict[str, str], rng: random.Random) -> str:
@@ -134,25 +185,27 @@ def _drills(entry: Entry, rng: random.Random) -> list[Question]:
         names[_absent(scene, rng)] = None
     asked = rng.sample(list(names), len(names))
     listed = ", ".join(asked)
-    where = "; ".join(f"{name} {boxes.get(name, 'no')}" for name in asked)
+    numbers = {name: {number for number, item in enumerate(scene.objects) if item.name == name} for name in asked}
+    where, looks = _joined((f"{name} {boxes.get(name, 'no')}", numbers[name]) for name in asked)
     there = " ".join("yes" if name in boxes else "no" for name in asked)
     return [
-        Question(entry, "locate", f"Where are {listed}?", where),
+        Question(entry, "locate", f"Where are {listed}?", where, looks),
         Question(entry, "presence", f"Which are there: {listed}?", there),
     ]
 
 
-def _regions(entry: Entry, rng: random.Random) -> list[_Asked]:
+def _regions(entry: Entry, rng: random.Random) -> list[tuple[int, _Asked]]:
+    """Questions about single objects, behind the object's number."""
     scene = entry.scene
     boxes = [format_box(normalised_box(item, scene)) for item in scene.objects]
     named = [(number, text) for number, texts in entry.expressions for text in texts]
-    asked: list[_Asked] = [
-        ("rec", {"text": text}, REC_ANSWER.format(box=boxes[number]))
+    asked: list[tuple[int, _Asked]] = [
+        (number, ("rec", {"text": text}, REC_ANSWER.format(box=boxes[number])))
         for number, text in rng.sample(named, min(_REC_PER_SCENE, len(named)))
     ]
     if entry.expressions:
         number, texts = rng.choice(entry.expressions)
-        asked.append(("reg", {"box": boxes[number]}, rng.choice(texts)))
+        asked.append((number, ("reg", {"box": boxes[number]}, rng.choice(texts))))
     return asked
 
 
@@ -166,14 +219,11 @@ def tag_prefix(entry: Entry, rng: random.Random) -> str:
 def scene_in_words(scene: Scene, rng: random.Random) -> str:
     """The whole scene as a sentence with LION's boxes, objects in random order."""
     items = rng.sample(scene.objects, len(scene.objects))
-    listed = "; ".join(f"{item.size} {item.name} {format_box(normalised_box(item, scene))}" for item in items)
-    return f"{scene.background} background; {listed}. "
+    return f"{scene.background} background; {_BETWEEN.join(_described(item, scene) for item in items)}. "
 
 
-def listing(scene: Scene) -> str:
-    """Every object with its box, from left to right."""
-    items = sorted(scene.objects, key=lambda item: item.center)
-    return "; ".join(f"{item.size} {item.name} {format_box(normalised_box(item, scene))}" for item in items)
+def _described(item: SceneObject, scene: Scene) -> str:
+    return f"{item.size} {item.name} {format_box(normalised_box(item, scene))}"
 
 
 def vocabulary_texts(entries: Iterable[Entry], rng: random.Random) -> Iterator[str]:

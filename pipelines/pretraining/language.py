@@ -24,6 +24,7 @@ from pipelines.pretraining.corpus import (
     tag_prefix,
     vocabulary_texts,
 )  # fmt: skip
+from pipelines.pretraining.guidance import digit_weights, sought, unseen
 from pipelines.pretraining.likeness import start_by_likeness
 from pipelines.pretraining.phrases import FORMS, WORDS, Form, PhraseReader, gridded, listed
 from pipelines.pretraining.world import HELD_OUT, cached_entry, entry
@@ -42,6 +43,9 @@ _MOST_NOISE = 0.5  # of the phrases' root mean square
 _PARTS = 20
 _NOISE_FROM = 0.2  # until here the scenes are told exactly and as lists
 _VOCABULARY_SCENES = 1500
+# Of the decoder, the last but one: there is still a layer to say in digits what was seen.
+_GUIDED_LAYER = -2
+_GUIDANCE = 0.3  # weight of its loss
 
 
 def tokenizer(settings: LanguageSettings, seed: int) -> PreTrainedTokenizerFast:
@@ -132,12 +136,23 @@ class Reader(nn.Module):
             mask = torch.cat([mask.new_ones(spoken.shape[:2]), mask], dim=1)
         return embeddings, mask
 
-    def forward(self, **batch: Tensor) -> Tensor:
-        """Loss of each answer token, (B, T); 0 at padding."""
+    def forward(self, **batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each answer token, (B, T), 0 at padding; in training also how far the guided head is from looking
+        where it should (a scalar, else 0)."""
         embeddings, mask = self.inputs(batch)
-        output = self.t5(inputs_embeds=embeddings, attention_mask=mask, labels=batch["labels"])
+        guided = self.training and "sought" in batch
+        output = self.t5(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            decoder_input_ids=self.t5._shift_right(batch["labels"]),
+            output_attentions=guided,
+            use_cache=False,
+        )
         logits = output.logits.transpose(1, 2)
-        return functional.cross_entropy(logits, batch["labels"], ignore_index=-100, reduction="none")
+        losses = functional.cross_entropy(logits, batch["labels"], ignore_index=-100, reduction="none")
+        if not guided:
+            return losses, losses.new_zeros(())
+        return losses, unseen(output.cross_attentions[_GUIDED_LAYER][:, 0], batch["sought"])
 
 
 class SceneTexts:
@@ -149,6 +164,7 @@ class SceneTexts:
     def __init__(self, settings: LanguageSettings, seed: int, tokens: PreTrainedTokenizerFast) -> None:
         self._settings, self._seed, self._tokens = settings, seed, tokens
         self._reader = PhraseReader(1, word_ids(tokens))
+        self._openings = [_token_id(tokens, piece) for piece in _BOX_PIECES]
         bundles = (settings.loop.steps or 1) * settings.loop.batch_size
         self.pools = (-(-bundles // _PARTS),)  # a pool's epoch is a part of the training
         self.validation = [Draw(1, index, 0) for index in range(settings.validation_bundles)]
@@ -182,10 +198,12 @@ class SceneTexts:
         ]
         prompt = padded(self._tokens, texts)
         answer = padded(self._tokens, [one.answer for one in asked])
+        labels = answer["input_ids"].masked_fill(answer["attention_mask"] == 0, -100)
         batch: dict[str, Tensor] = {
             "input_ids": prompt["input_ids"],
             "attention_mask": prompt["attention_mask"],
-            "labels": answer["input_ids"].masked_fill(answer["attention_mask"] == 0, -100),
+            "labels": labels,
+            "weights": digit_weights(labels, self._openings),
         }
         chance = torch.Generator().manual_seed(rng.getrandbits(60))
         if tagged and rng.random() < 0.7:  # whatever stands at the soft prompt's place must not disturb
@@ -199,6 +217,8 @@ class SceneTexts:
                 for one in asked
             ]
             batch |= self._reader.tensors(phrases)
+            spans = self._tokens([one.answer for one in asked], return_offsets_mapping=True)["offset_mapping"]
+            batch["sought"] = sought(asked, phrases, spans)
             if noisy:
                 size = (len(asked), len(phrases[0]), self._settings.width)
                 much = torch.rand(len(asked), 1, 1, generator=chance) * _MOST_NOISE
@@ -227,9 +247,10 @@ class LanguageTask:
         tokens = tokenizer(self.settings, self.seed)
         t5 = T5ForConditionalGeneration(t5_config(self.settings, len(tokens)))
         untie_head(t5)
+        t5.set_attn_implementation("eager")  # the others do not tell where they look
         start_by_likeness(t5)
         reader = PhraseReader(self.settings.width, word_ids(tokens))
-        return Reader(t5, reader, _soft_id(tokens))
+        return Reader(t5, reader, _token_id(tokens, SOFT_TOKEN))
 
     def group_of(self, name: str) -> str:
         """All of it is one group."""
@@ -240,11 +261,11 @@ class LanguageTask:
         return SceneTexts(self.settings, self.seed, tokenizer(self.settings, self.seed))
 
     def forward(self, model: Any, batch: Batch) -> Output:
-        """Mean loss per answer token of the bundle."""
-        losses = model(**batch.tensors)
-        counted = batch.tensors["labels"] != -100
+        """Mean loss per answer token of the bundle, by the tokens' weights, with that of the guided head."""
+        losses, astray = model(**batch.tensors)
+        counted, weights = batch.tensors["labels"] != -100, batch.tensors["weights"]
         sums = {"nats": losses.detach().sum().double(), "answer_tokens": counted.sum().double()}
-        return Output(losses.sum() / counted.sum(), sums)
+        return Output((losses * weights).sum() / weights.sum() + _GUIDANCE * astray, sums)
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Perplexity per answer token on held-out scenes."""
@@ -262,8 +283,8 @@ def untie_head(t5: T5ForConditionalGeneration) -> None:
     t5.config.tie_word_embeddings = False
 
 
-def _soft_id(tokens: PreTrainedTokenizerFast) -> int:
-    return int(tokens.convert_tokens_to_ids(SOFT_TOKEN))  # type: ignore[arg-type]
+def _token_id(tokens: PreTrainedTokenizerFast, token: str) -> int:
+    return int(tokens.convert_tokens_to_ids(token))  # type: ignore[arg-type]
 
 
 PHRASES_FILE = "phrases.safetensors"
@@ -295,4 +316,4 @@ def load_reader(folder: str) -> tuple[Reader, PreTrainedTokenizerFast]:
     t5.load_state_dict(weights)
     phrases = PhraseReader(config.d_model, word_ids(tokens))
     phrases.load_state_dict({n: v.float() for n, v in load_file(os.path.join(folder, PHRASES_FILE)).items()})
-    return Reader(t5, phrases, _soft_id(tokens)).eval(), tokens
+    return Reader(t5, phrases, _token_id(tokens, SOFT_TOKEN)).eval(), tokens

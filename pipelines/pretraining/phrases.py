@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipelines.boxes import Box
 from pipelines.pretraining.world import normalised_box
-from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene, SceneObject
+from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
 
 Form = Literal["list", "grid", "both", "words"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -32,11 +32,12 @@ _SHIFT, _CENTER_SHIFT = 0.012, 0.005
 
 @dataclass(frozen=True)
 class Phrase:
-    """Words with their weights, and the place of what they name."""
+    """Words with their weights, the place of what they name, and which of the scene's objects that is."""
 
     words: tuple[str, ...]
     weights: tuple[float, ...]
     box: Box | None = None
+    number: int | None = None
 
 
 class PhraseReader(nn.Module):
@@ -88,11 +89,11 @@ def listed(scene: Scene, slots: int, rng: random.Random, noisy: bool = True) -> 
     empty = _background(scene)
     rows = [empty] * slots
     places = rng.sample(range(slots), min(slots, len(scene.objects)))
-    for place, item in zip(places, scene.objects, strict=False):
-        rows[place] = _object(item, scene, True, rng, noisy)
+    for number, place in enumerate(places):
+        rows[place] = _object(number, scene, True, rng, noisy)
     for place in set(range(slots)) - set(places):
         if rng.random() < 0.4:
-            rows[place] = _object(rng.choice(scene.objects), scene, False, rng, noisy)
+            rows[place] = _object(rng.randrange(len(scene.objects)), scene, False, rng, noisy)
     return rows
 
 
@@ -112,7 +113,7 @@ def gridded(scene: Scene, grid: int, rng: random.Random, noisy: bool = True) -> 
         x1, y1, x2, y2 = boxes[best]
         center = int((y1 + y2) / 2 * grid) * grid + int((x1 + x2) / 2 * grid) == cell
         if center or not noisy or rng.random() >= _MISSED:
-            rows[cell] = _object(scene.objects[best], scene, center, rng, noisy)
+            rows[cell] = _object(best, scene, center, rng, noisy)
     return rows
 
 
@@ -121,12 +122,13 @@ def _background(scene: Scene) -> Phrase:
     return Phrase(words, (1.0,) * len(words))
 
 
-def _object(item: SceneObject, scene: Scene, center: bool, rng: random.Random, noisy: bool) -> Phrase:
+def _object(number: int, scene: Scene, center: bool, rng: random.Random, noisy: bool) -> Phrase:
+    item = scene.objects[number]
     words = [item.size, item.color, item.shape, *(["center"] if center else [])]
     weights = [1.0] * len(words)
     box = normalised_box(item, scene)
     if not noisy:
-        return Phrase(tuple(words), tuple(weights), box)
+        return Phrase(tuple(words), tuple(weights), box, number)
     if not center and rng.random() < _FADED:
         weights[rng.randrange(3)] = rng.choice((0.0, 0.5))
     if rng.random() < _BLURRED:
@@ -136,4 +138,4 @@ def _object(item: SceneObject, scene: Scene, center: bool, rng: random.Random, n
         words.append(rng.choice(list(others)))
         weights.append(part)
     x1, y1, x2, y2 = (edge + rng.gauss(0, _CENTER_SHIFT if center else _SHIFT) for edge in box)
-    return Phrase(tuple(words), tuple(weights), (x1, y1, x2, y2))
+    return Phrase(tuple(words), tuple(weights), (x1, y1, x2, y2), number)

@@ -64,7 +64,7 @@ def measure_language(folder: str, per_task: int = 64, seed: int = 0, preset: Pre
         for task, some in asked.items():
             batch = texts.tensors(some, form, rng, noisy=False)
             with torch.no_grad():
-                nats += float(reader(**batch).sum())
+                nats += float(reader(**batch)[0].sum())
             count += int((batch["labels"] != -100).sum())
             right = [_right(*pair) for pair in zip(some, answer(reader, tokens, batch), strict=True)]
             found[f"{form}/{task}"] = sum(right) / len(right)
