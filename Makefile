@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint types check clean
+.PHONY: help demo page test lint types check clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,10 @@ $(STAMP): requirements.txt
 
 demo: $(STAMP) ## The whole main job on the sample world, to $(OUT)
 	$(BIN)/python -m jobs.pipeline --config jobs/pipeline.yaml --out $(OUT)
+
+page: $(STAMP) ## A page to ask the demo's models, on http://127.0.0.1:7860
+	@ls -d $(OUT)/compare-* >/dev/null 2>&1 || { echo "$(OUT) holds no finished demo; make demo first"; exit 1; }
+	$(BIN)/python -m jobs.demo_page --config jobs/demo_page.yaml --examples $$(ls -d $(OUT)/sample_world-*/images | head -1) --out $(OUT)
 
 test: $(STAMP) ## Formatting, types and all tests
 	$(MAKE) --no-print-directory check

@@ -110,7 +110,7 @@ def main(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
-    for noisy in ("httpx", "alembic", "mlflow.store", "sqlalchemy", "filelock"):
+    for noisy in ("httpx", "alembic", "mlflow.store", "mlflow.pyfunc", "sqlalchemy", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     code = _run(verb, run, config, stdout)
     stdout.flush()

@@ -52,6 +52,9 @@ def show(outcomes: list[dict[str, Any]], report: str) -> None:
         table.add_row(outcome["name"], "skipped" if outcome["skipped"] else f"{outcome['seconds']:.1f}", result)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     console.print(table)
+    for outcome in outcomes:
+        if "report" in outcome:
+            console.print(f"Report of {outcome['name']}: {outcome['report']}", soft_wrap=True, highlight=False)
     console.print(f"Report: {report}", soft_wrap=True)
 
 

@@ -88,6 +88,7 @@ def _start(config: RayConfig) -> None:
     }
     if address:
         _require_listening(address)
+    quiet_driver()
     try:
         if address and address != "local":
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
@@ -123,6 +124,17 @@ def _require_listening(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
     except OSError as error:
         raise _no_cluster(address, error) from error
+
+
+def quiet_driver() -> None:
+    """Ends what Ray tells a driver beside the steps' own lines: that there is a token, that Data draws no bars, and
+    that each of its runs has ended."""
+    for name, level in (
+        ("ray._private.authentication.authentication_token_setup", logging.ERROR),
+        ("ray.data._internal.progress", logging.ERROR),
+        ("ray.data._internal.execution.streaming_executor", logging.WARNING),
+    ):
+        logging.getLogger(name).setLevel(level)
 
 
 def quiet_worker() -> None:

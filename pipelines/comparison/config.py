@@ -15,6 +15,7 @@ from pipelines.steps import runtime_field, runtime_group
 
 OncePer = Literal["run", "seed", "comparison"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*")
+_NO_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)  # MLflow keeps these for itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,8 @@ class StageSpec:
     once_per: OncePer = "run"
     """run: for each arm and seed, with the arm's changes. What comes before the arms differ may be trained once and be
     shared, without the arms' changes: once per seed by all arms, or once in the comparison by all arms and seeds."""
+    why: str = ""
+    """One sentence for the person who watches: what this training is for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ class CompareConfig:
     """The trainings of an arm by name, in order; the last one's model is evaluated."""
     arms: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """What each arm changes in the stages trained once per run, as fields of `jobs.train_stage`. The amount of training
-    must stay equal."""
+    must stay equal. The model of the first seed gets the arm's name as its alias: models:/NAME@static."""
     baseline: str | None = None
     """The arm that the others are compared with; empty: the first."""
     seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1, 2])
@@ -136,6 +139,9 @@ def check(config: CompareConfig) -> None:
             raise UserError(
                 f"The name {name!r} of an arm or a stage must be letters and digits, with single _ between."
             )
+    for name in config.arms:
+        if _NO_ALIAS.fullmatch(name) or name == config.champion.alias:
+            raise UserError(f"The arm {name!r} cannot give its model that alias; choose another name.")
     if config.baseline is not None and config.baseline not in config.arms:
         raise UserError(f"baseline {config.baseline!r} is no arm; the arms are {list(config.arms)}.")
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):

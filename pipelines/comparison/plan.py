@@ -55,7 +55,9 @@ def make_plan(config: CompareConfig, prepare: Prepare) -> Plan:
         for run, name in instances(config, stage).items():
             values = _stage_values(config, stage, run)
             who = "all arms" if run.arm == "" else f"arm {run.arm}"
-            trainings[name] = StepSpec("train_stage", values, f"Stage {stage} of {who}, seed {run.seed}.")
+            trainings[name] = StepSpec(
+                "train_stage", values, f"{spec.why or f'Stage {stage}.'} For {who}, seed {run.seed}."
+            )
             settings[name], _ = prepare("train_stage", values)
     for arm, changes in config.arms.items():
         _refuse_seed(f"arms.{arm}", changes)

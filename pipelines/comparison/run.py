@@ -102,17 +102,22 @@ class Comparison:
         decision = self._decision(folder, results, document)
         if decision is not None:
             crown(decision, self.registry)
+        self._name_after_arms()
         storage.write_json(folder.child(NUMBERS), document | {"champion": decision and decision.as_dict()})
         storage.write_atomic(folder.child(REPORT), self._page(results, document, decision).encode())
         run_id = log_comparison(self.registry, folder, config, document, self.models, [NUMBERS, REPORT])
         log.info("The report: %s", folder.child(REPORT))
-        effects = {
+        measured = {
+            f"{arm}.{group}.{found['primary']}": number["value"]
+            for group, found in document["groups"].items()
+            for arm, number in found["arms"].items()
+        } | {
             f"{group}.{found['primary']}.{arm}-{document['baseline']}": effect["value"]
             for group, found in document["groups"].items()
             for arm, effect in found["effects"].items()
         }
         files = [{"path": name, "sha256": storage.sha256(folder.child(name))} for name in (NUMBERS, REPORT)]
-        summary: Document = {"report": folder.child(REPORT), "trainings": len(self.trained), **effects}
+        summary: Document = {"report": folder.child(REPORT), "trainings": len(self.trained), **measured}
         if decision is not None:
             summary |= {"champion": decision.candidate if decision.moved else decision.champion}
         return {
@@ -121,6 +126,12 @@ class Comparison:
             "run_id": run_id,
             "summary": summary,
         }
+
+    def _name_after_arms(self) -> None:
+        """Gives the first seed's model of every arm the arm's name as its alias."""
+        for arm in self.config.arms:
+            name, version = self.models[Run(arm, self.config.seeds[0])].removeprefix("models:/").split("/")
+            self.registry.set_alias(name, arm, int(version))
 
     def _decision(self, folder: StepFolder, results: Results, document: Document) -> Decision | None:
         """The rule's decision, taken once: a comparison that goes on after a crash does not meet its own champion."""

@@ -99,10 +99,12 @@ class Answerer:
 
     def __init__(self, asking: Asking) -> None:
         import torch
+        from transformers.utils.logging import disable_progress_bar
 
         from models.lion import LionForConditionalGeneration, LionProcessor
         from models.lion.precision import set_precision
 
+        disable_progress_bar()
         self.asking = asking
         if not asking.on_gpu:
             torch.set_num_threads(max(1, min(asking.threads, os.cpu_count() or 1)))

@@ -185,7 +185,7 @@ def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, versi
                 on_gpu=pool.gpus > 0,
                 threads=math.ceil(pool.cpus),
             )
-            log.info("%d of %d shards to answer; %s; %s", len(missing), shards, pool, asking.precision)
+            log.info("%d of %d shards to answer; models: %s; %s", len(missing), shards, pool, asking.precision)
             answered = (
                 answer_here(folder.path, missing, asking)
                 if local

@@ -28,6 +28,7 @@ class Entry:
     size: int | None = None
     sha256: str | None = None
     unpack: str | None = None
+    page: str = ""
     note: str = ""
 
 

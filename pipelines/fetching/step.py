@@ -169,13 +169,14 @@ def _note(root: Path, entry: Entry, found: str, origin: str) -> None:
 
 def _by_hand(entry: Entry, root: Path) -> str:
     homes = f"get it from {' or '.join(entry.urls)}" if entry.urls else entry.note
-    return f"{homes} and put it at {root / entry.path}."
+    page = f" (its page: {entry.page})" if entry.page else ""
+    return f"{homes}{page} and put it at {root / entry.path}."
 
 
 def _listed(chosen: Sequence[Entry], root: Path) -> list[str]:
-    """A line per file, tab-separated: name, size, digest, licence, groups, place, state, homes or note."""
+    """A line per file, tab-separated, under the names of the columns."""
     record = _record(root)
-    lines = ["name\tsize\tsha256\tlicence\tgroups\tplace\tthere\tfrom\tnote"]
+    lines = ["name\tsize\tsha256\tlicence\tgroups\tplace\tthere\tfrom\tpage\tnote"]
     for entry in chosen:
         known = record.get(entry.path, {})
         size = entry.size or known.get("size")
@@ -188,6 +189,7 @@ def _listed(chosen: Sequence[Entry], root: Path) -> list[str]:
             str(root / entry.path),
             "yes" if (root / entry.path).exists() else "no",
             " ".join(entry.urls) or "by hand",
+            entry.page,
             entry.note,
         ]
         lines.append("\t".join(cells))

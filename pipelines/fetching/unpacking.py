@@ -14,6 +14,8 @@ class BadArchive(Exception):
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a .zip or .tar(.gz) to a folder that appears when all of it is there.
 
+    An archive that holds nothing but a folder of that name, as train2014.zip does, becomes that folder, not one in it.
+
     Raises:
         BadArchive: it cannot be unpacked, or a member is a link or a path out of the folder.
     """
@@ -32,4 +34,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 opened_tar.extractall(partial, filter="data")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
         raise BadArchive(f"{archive.name} cannot be unpacked: {error}") from error
-    os.replace(partial, folder)
+    inside = [entry for entry in partial.iterdir() if entry.name != "__MACOSX"]
+    alone = len(inside) == 1 and inside[0].is_dir() and inside[0].name == folder.name
+    os.replace(inside[0] if alone else partial, folder)
+    shutil.rmtree(partial, ignore_errors=True)

@@ -30,6 +30,10 @@ class Pool:
     cpus: float
     gpus: float
 
+    def __str__(self) -> str:
+        parts = [f"{self.cpus:g} CPU", *([f"{self.gpus:g} GPU"] if self.gpus else [])]
+        return f"{self.actors} of {' and '.join(parts)}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -37,6 +41,9 @@ class Plan:
 
     tagger: Pool
     captioner: Pool | None
+
+    def __str__(self) -> str:
+        return f"taggers: {self.tagger}" + (f"; captioners: {self.captioner}" if self.captioner else "")
 
     @property
     def pools(self) -> list[Pool]:

@@ -149,7 +149,14 @@ def build_page(oracle: Oracle, examples: Sequence[str]) -> Any:
         )
         with gr.Row():
             with gr.Column(scale=2):
-                image = gr.Image(type="filepath", label="Image", sources=["upload", "clipboard"], height=300)
+                image = gr.Image(
+                    examples[0] if examples else None,
+                    type="filepath",
+                    label="Image",
+                    sources=["upload", "clipboard"],
+                    height=300,
+                    elem_classes="chosen",
+                )
                 if examples:
                     gr.Examples([[file] for file in examples], image, label="Or choose one", examples_per_page=12)
                 shown = gr.Label(label="Tags and confidences", num_top_classes=_SHOWN_TAGS, show_heading=False)
@@ -172,6 +179,7 @@ def build_page(oracle: Oracle, examples: Sequence[str]) -> Any:
                                 )
                             )
         image.change(tags, image, [shown, written], api_name="tags")
+        page.load(tags, image, [shown, written], api_visibility="private")
         what.change(hint, what, text, api_visibility="private")
         gr.on([button.click, text.submit], ask, [image, what, text, written], outputs, api_name="ask")
     return page
@@ -217,6 +225,7 @@ def start_page(config: DemoPageConfig) -> tuple[Any, str]:
             allowed_paths=examples,
             max_file_size=_MOST_UPLOADED,
             footer_links=["api"],
+            css=".chosen img {width: 100%; height: 100%; object-fit: contain}",  # a small picture is enlarged, too
             theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         )
     except OSError as error:

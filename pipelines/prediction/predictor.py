@@ -102,12 +102,10 @@ class Predictor:
 
     def __init__(self, model: ModelReference, tagger: str | None, settings: LocalInference) -> None:
         import torch
-        from transformers.utils.logging import disable_progress_bar
 
         settings.check()
         if settings.device == "cuda" and not torch.cuda.is_available():
             raise UserError("inference.device is cuda, but torch sees no GPU here; leave it out to use the CPU.")
-        disable_progress_bar()
         on_gpu = settings.device != "cpu" and torch.cuda.is_available()
         precision: Literal["fp32", "bf16"] = (
             ("bf16" if on_gpu else "fp32") if settings.precision == "auto" else settings.precision

@@ -83,6 +83,7 @@ def stage(config: CompareConfig, **changes: Any) -> dict[str, Any]:
         (lambda c: {"arms": {"a": {}, "b": {"loop": {"seed": 4}}}}, "given by `seeds`"),
         (lambda c: {"arms": {"a": {}, "b": {"promt": {"kind": "both"}}}}, "promt"),
         (lambda c: {"arms": {"a b": {}, "c": {}}}, "letters and digits"),
+        (lambda c: {"arms": {"v2": {}, "c": {}}}, "cannot give its model that alias"),
         (lambda c: {"baseline": "dynamik"}, "no arm"),
         (lambda c: {"seeds": [1, 1]}, "each once"),
         (lambda c: {"test_data": ""}, "test_data is empty"),
@@ -130,3 +131,9 @@ def test_the_comparison_of_the_sample_world_begins_with_the_demos_steps(root: Pa
     assert list(demo["steps"])[: len(shared)] == shared
     assert {name: demo["steps"][name] for name in shared} == {name: comparison["steps"][name] for name in shared}
     assert demo["variables"] == comparison["variables"]
+    # So the larger comparison finds the demo's trainings done.
+    own, whole = (pipeline["steps"]["comparison"]["config"] for pipeline in (demo, comparison))
+    for name in ("stages", "name", "data", "tagged", "tag_encoder"):
+        assert own[name] == whole[name], name
+    assert own["arms"].items() <= whole["arms"].items()
+    assert set(own["seeds"]) <= set(whole["seeds"])

@@ -83,6 +83,15 @@ def test_all_numbers_are_on_the_versions_in_mlflow(finished: StepResult, config:
     assert run.data.metrics["dynamic/rec.acc_at_0.5.value"] == document["groups"]["rec"]["arms"]["dynamic"]["value"]
 
 
+def test_each_arms_first_model_bears_its_name(finished: StepResult, config: CompareConfig) -> None:
+    client = Registry(config.registry, config.out).client
+    for arm in config.arms:
+        tags = client.get_model_version_by_alias("lion-stage1", arm).tags
+        assert (tags["compare.arm"], int(tags["compare.seed"])) == (arm, config.seeds[0])
+    document = storage.read_json(storage.join(finished.path, NUMBERS))
+    assert finished.summary["static.vqa.soft_accuracy"] == document["groups"]["vqa"]["arms"]["static"]["value"]
+
+
 def champion(config: CompareConfig) -> str | None:
     aliases = Registry(config.registry, config.out).client.get_registered_model("lion-stage1").aliases
     return str(aliases["champion"]) if "champion" in aliases else None

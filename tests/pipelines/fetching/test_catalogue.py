@@ -14,6 +14,8 @@ def test_the_projects_own_catalogue_reads() -> None:
     assert {"ram", "lion-xl", "eva-vit-g"} <= set(entries)
     weights = {entry.name for entry in choose(["weights"], entries)}
     assert {"ram", "ram-tags", "lion-xl", "eva-vit-g", "flan-t5-xl-config", "bert-vocab"} <= weights
+    assert {"lion-xxl", "flan-t5-xxl-model-00005-of-00005"} <= {e.name for e in choose(["weights-xxl"], entries)}
+    assert all(entry.page.startswith("https://") for entry in entries.values())
     assert all(entry.urls for entry in choose(["all"], entries))
     assert not {entry.name for entry in choose(["all"], entries)} & {"flickr30k-images", "ocrvqa"}
 

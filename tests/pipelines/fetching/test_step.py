@@ -175,6 +175,13 @@ def test_archives_are_unpacked_whole_and_inside(home: Home, tmp_path: Path, pack
     assert not list(tmp_path.rglob("evil.json"))
 
 
+def test_an_archive_of_one_folder_becomes_that_folder(home: Home, tmp_path: Path) -> None:
+    home.files["/w.bin"] = _zip(["refcoco/instances.json", "__MACOSX/refcoco/._instances.json"])
+    fetch(config(tmp_path), entries(home, size=None, sha256=None, unpack="refer/refcoco"))
+    assert [path.name for path in (tmp_path / "refer").iterdir()] == ["refcoco"]
+    assert [path.name for path in (tmp_path / "refer/refcoco").iterdir()] == ["instances.json"]
+
+
 def test_the_list_says_what_is_there(home: Home, tmp_path: Path) -> None:
     listed = fetch(FetchConfig(list=True, out=str(tmp_path)), entries(home)).lines
     assert listed[0].startswith("name\tsize")

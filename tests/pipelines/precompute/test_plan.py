@@ -54,3 +54,8 @@ def test_what_the_user_says_holds() -> None:
 def test_a_plan_that_fits_nowhere_is_refused(tagger: TaggerConfig, nodes: list[dict[str, float]]) -> None:
     with pytest.raises(UserError, match="fits on no node"):
         require_place(make_plan(tagger, None, nodes), nodes)
+
+
+def test_a_plan_reads_well() -> None:
+    plan = Plan(Pool(4, 1.0, 1.0), Pool(1, 0.5, 0.0))
+    assert str(plan) == "taggers: 4 of 1 CPU and 1 GPU; captioners: 1 of 0.5 CPU"

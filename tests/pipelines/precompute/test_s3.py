@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipelines import storage
 from pipelines.images import BadImage, load_image
 from pipelines.precompute import shards
+from pipelines.prediction.pictures import find_pictures, open_picture
 from tests.pipelines.precompute.worlds import folder_config, rows_of
 
 
@@ -89,3 +91,16 @@ def test_a_run_from_bucket_to_bucket_equals_the_local_one(bucket: str, tmp_path:
 def test_an_object_that_is_not_there_is_missing(bucket: str) -> None:
     with pytest.raises(BadImage, match="missing"):
         load_image(f"{bucket}/nowhere.jpg")
+
+
+def test_what_is_asked_about_may_lie_in_a_bucket(bucket: str, tmp_path: Path) -> None:
+    """jobs.predict takes an object or a prefix of them, and writes its answers and pictures there."""
+    for name, colour in (("one.png", "red"), ("two.png", "blue")):
+        Image.new("RGB", (60, 40), colour).save(tmp_path / name)
+    upload(tmp_path, f"{bucket}/asked")
+    assert find_pictures([f"{bucket}/asked", f"{bucket}/asked/one.png"]) == [
+        f"{bucket}/asked/{name}.png" for name in ("one", "two", "one")
+    ]
+    opened = open_picture(f"{bucket}/asked/two.png")
+    assert isinstance(opened, Image.Image)
+    assert opened.getpixel((0, 0)) == (0, 0, 255)
