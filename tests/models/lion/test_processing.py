@@ -142,7 +142,8 @@ def test_pixels_are_clips_normalisation_of_the_whole_image(build: Build) -> None
 def test_pixels_equal_transformers_in_every_digit(build: Build, rules: dict[str, Any]) -> None:
     _, processor = build()
     size = {"height": 48, "width": 48}
-    processor.image_processor = CLIPImageProcessorPil(**{"size": size, "do_center_crop": False} | rules)
+    settings: dict[str, Any] = {"size": size, "do_center_crop": False, **rules}
+    processor.image_processor = CLIPImageProcessorPil(**settings)
     noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     images = [Image.fromarray(noise), Image.fromarray(noise[:, ::-1, ::-1].copy())]
     expected = processor.image_processor(images, return_tensors="pt")["pixel_values"]
