@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from models.lion import LEVELS, LionConfig, LionForConditionalGeneration
@@ -32,7 +33,15 @@ class Generation:
         self.model = LionForConditionalGeneration(config).eval().to(DEVICE)
         self.width = config.text_config.d_model
 
-    def run(self, batch: int, tokens: int, beams: int = BEAMS, mixed: bool = True, use_cache: bool = True) -> float:
+    def run(
+        self,
+        batch: int,
+        tokens: int,
+        beams: int = BEAMS,
+        mixed: bool = True,
+        use_cache: bool = True,
+        plain: bool = False,
+    ) -> float:
         """Seconds of one call.
 
         Args:
@@ -41,9 +50,11 @@ class Generation:
             beams: of the search.
             mixed: whether every second sample is of the other level.
             use_cache: of keys and values.
+            plain: whether the cache is transformers' own.
         """
         states = torch.randn(batch, VISUAL_AND_TEXT, self.width, device=DEVICE)
         levels = torch.arange(batch, device=DEVICE) % (len(LEVELS) if mixed else 1)
+        cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())} if plain else {}
         return seconds(
             lambda: self.model.generate(
                 encoder_outputs=BaseModelOutput(last_hidden_state=states),
@@ -53,6 +64,7 @@ class Generation:
                 max_new_tokens=tokens,
                 min_new_tokens=tokens,
                 use_cache=use_cache,
+                **cache,
             )
         )
 
@@ -118,6 +130,10 @@ def measure(settings: Settings) -> Iterator[Figure]:
         "cache", f"{tokens} tokens, beam {BEAMS}, with KV cache", "without",
         lambda: model.run(1, tokens), lambda: model.run(1, tokens, use_cache=False), count=settings.choose(2, 1),
         goal=4.0, note="the gain grows with the length of the answers",
+    )  # fmt: skip
+    yield figure(
+        "beam_cache", "a batch of 8, beam 5, the encoder's keys staying where they are", "transformers' cache",
+        partial(model.run, 8, 8), partial(model.run, 8, 8, plain=True), per=(8, 8), goal=1.2,
     )  # fmt: skip
     large = settings.choose(LARGEST, 16)
     for beams in (1, BEAMS):
