@@ -152,19 +152,22 @@ class Answerer:
     def _batch(self, rows: Sequence[Mapping[str, Any]], bounds: Mapping[str, int]) -> list[str | Unanswered]:
         """The replies of one forward pass."""
         images = list(self.readers.map(_open, rows))
-        found = [self._problem(row, image) for row, image in zip(rows, images, strict=True)]
+        found = [Unanswered(one.reason, one.detail) if isinstance(one, BadImage) else None for one in images]
+        if self._refusal([row for row, problem in zip(rows, found, strict=True) if problem is None]):
+            found = [problem or self._refusal([row]) for row, problem in zip(rows, found, strict=True)]
         asked = [i for i, problem in enumerate(found) if problem is None]
         given: Iterator[str] = iter(())
         if asked:
             given = iter(self._generate([rows[i] for i in asked], [images[i] for i in asked], bounds))
         return [next(given) if problem is None else problem for problem in found]
 
-    def _problem(self, row: Mapping[str, Any], image: "Image | BadImage") -> Unanswered | None:
-        """Why a row cannot be asked."""
-        if isinstance(image, BadImage):
-            return Unanswered(image.reason, image.detail)
+    def _refusal(self, rows: Sequence[Mapping[str, Any]]) -> Unanswered | None:
+        """Why the model cannot be asked these questions; of several, the first that is found."""
+        if not rows:
+            return None
         try:
-            self.processor(text=[row["instruction"]], tags=_tags([row]), levels=[row["level"]])
+            levels = [row["level"] for row in rows]
+            self.processor(text=[row["instruction"] for row in rows], tags=_tags(rows), levels=levels)
         except ValueError as error:
             return Unanswered(UNANSWERABLE, str(error))
         return None
