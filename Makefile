@@ -1,11 +1,11 @@
-# Two commands: `make demo` runs the main job, `make test` passes the tests. Both do all the set-up that they need.
+# `make demo` runs the main job, `make test` passes the tests, `make bench` measures. All do the set-up that they need.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo page test lint types check clean
+.PHONY: help demo page cluster test lint types check bench bench-check clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,12 @@ lint: $(STAMP) ## ruff
 
 types: $(STAMP) ## mypy
 	$(BIN)/mypy models pipelines jobs tests
+
+bench: $(STAMP) ## Every figure of speed and memory as a ratio, to runs/bench (a quarter hour; ARGS="--only NAME")
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-check: $(STAMP) ## Fails where a ratio is under its floor (minutes; ARGS="--table runs/bench/table.json" measures nothing)
+	$(BIN)/python -m tests.benchmarks --check --quick --out runs/bench-check $(ARGS)
 
 clean: ## Removes what runs left, not the environment
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache

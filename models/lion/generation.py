@@ -1,8 +1,10 @@
 """How LION generates unless told otherwise."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, T5Config
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 
 from models.lion.configuration import LionConfig
 
@@ -22,11 +24,30 @@ def generation_defaults(config: LionConfig) -> GenerationConfig:
     )
 
 
-def cache_for(config: T5Config) -> dict[str, Any]:
-    """What ``generate`` needs beside its own arguments where a T5's decoder is not as deep as its encoder.
+class BeamCache(EncoderDecoderCache):
+    """A KV cache whose encoder part stays where it is when beams are chosen.
 
-    transformers sizes the KV cache by the encoder's blocks (``num_layers``); one without a size grows as it is used.
+    transformers copies both parts into the beams' new order at each step. The beams of a sample have the same encoder
+    keys and values, and those are nearly all of the cache: 353 positions beside the few that are written so far.
     """
-    if config.num_decoder_layers == config.num_layers:
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Moves the decoder's own keys and values to where their beams went.
+
+        Args:
+            beam_idx: (B · beams,); a beam only ever continues one of its own sample.
+        """
+        self.self_attention_cache.reorder_cache(beam_idx)
+
+
+def cache_for(given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What ``generate`` needs beside its own arguments to use a `BeamCache`; nothing where they say otherwise.
+
+    It grows as it is used. transformers' own is sized by the encoder's blocks, which fails where a T5's decoder is of
+    another depth.
+    """
+    given = given or {}
+    chosen = any(given.get(name) is not None for name in ("cache_implementation", "past_key_values"))
+    if chosen or given.get("use_cache") is False:
         return {}
-    return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
+    return {"past_key_values": BeamCache(DynamicCache(), DynamicCache())}

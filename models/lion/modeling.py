@@ -358,8 +358,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
             if given["input_ids"] is None:
                 raise ValueError("input_ids is missing: give generate what LionProcessor returns.")
             kwargs["encoder_outputs"], kwargs["attention_mask"] = self.encode(levels=kwargs.get("levels"), **given)
-        if kwargs.get("use_cache", self.generation_config.use_cache) is not False:
-            kwargs = cache_for(self.config.text_config) | kwargs
+        kwargs |= cache_for({"use_cache": self.generation_config.use_cache} | kwargs)
         with self.language_model.folded_adapters():
             return super().generate(**kwargs)  # type: ignore[misc]
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -159,7 +160,17 @@ class LionProcessor(ProcessorMixin):
         for index, image in enumerate(images):
             if not isinstance(image, Image.Image):
                 raise ValueError(f"Image {index} is a {type(image).__name__}; open it by PIL.Image first.")
-        return self.image_processor([to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
+        processor = self.image_processor
+        if processor.do_center_crop or not processor.do_resize or not processor.size["width"]:
+            # Other rules than those of `for_config`.
+            return processor([to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
+        side, resample = (processor.size["width"], processor.size["height"]), Image.Resampling(processor.resample)
+        squares = np.stack([np.asarray(to_rgb(image).resize(side, resample)) for image in images])
+        pixels = np.empty((len(images), 3, side[1], side[0]), dtype=np.float32)
+        for channel, values in enumerate(_values_of(processor)):
+            # "clip" only because it lets numpy write straight into `out`: a byte is never out of range.
+            np.take(values, squares[..., channel], out=pixels[:, channel], mode="clip")
+        return torch.from_numpy(pixels)
 
     def _questions(self, questions: Sequence[str], tags: Sequence[Sequence[ScoredTag]] | None) -> dict[str, Tensor]:
         prompt = PromptConfig(**self.prompt)
@@ -216,6 +227,15 @@ class LionProcessor(ProcessorMixin):
             list(answers), padding=True, truncation=True, max_length=self.max_answer_length, return_tensors="pt"
         )
         return encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, -100)
+
+
+def _values_of(processor: CLIPImageProcessorPil) -> np.ndarray:
+    """What each byte becomes in each channel, (3, 256): as the processor rescales and normalises them itself.
+
+    Looking bytes up gives the processor's own numbers in every digit, in a third of the time after resizing.
+    """
+    bytes_of_all = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
+    return processor([Image.fromarray(bytes_of_all)], do_resize=False, return_tensors="np")["pixel_values"][0][:, 0]
 
 
 def level_ids(levels: Sequence[str]) -> Tensor:

@@ -142,25 +142,34 @@ class Answerer:
                 `image` (a picture, or the `BadImage` that stands for it) or `uri`.
             limits: instead of the run's.
         """
-        replies: list[str | Unanswered] = []
+        bounds = limits or self.asking.limits
+        # Like with like: a batch is computed to the end of its longest answer and padded to its longest question.
+        order = sorted(range(len(rows)), key=lambda at: _length(rows[at], bounds))
+        replies: dict[int, str | Unanswered] = {}
         for start in range(0, len(rows), self.asking.batch_size):
-            batch = rows[start : start + self.asking.batch_size]
-            images = list(self.readers.map(_open, batch))
-            found = [self._problem(row, image) for row, image in zip(batch, images, strict=True)]
-            asked = [i for i, problem in enumerate(found) if problem is None]
-            given: Iterator[str] = iter(())
-            if asked:
-                bounds = limits or self.asking.limits
-                given = iter(self._generate([batch[i] for i in asked], [images[i] for i in asked], bounds))
-            replies += [next(given) if problem is None else problem for problem in found]
-        return replies
+            places = order[start : start + self.asking.batch_size]
+            replies |= zip(places, self._batch([rows[place] for place in places], bounds), strict=True)
+        return [replies[place] for place in range(len(rows))]
 
-    def _problem(self, row: Mapping[str, Any], image: "Image | BadImage") -> Unanswered | None:
-        """Why a row cannot be asked."""
-        if isinstance(image, BadImage):
-            return Unanswered(image.reason, image.detail)
+    def _batch(self, rows: Sequence[Mapping[str, Any]], bounds: Mapping[str, int]) -> list[str | Unanswered]:
+        """The replies of one forward pass."""
+        images = list(self.readers.map(_open, rows))
+        found = [Unanswered(one.reason, one.detail) if isinstance(one, BadImage) else None for one in images]
+        if self._refusal([row for row, problem in zip(rows, found, strict=True) if problem is None]):
+            found = [problem or self._refusal([row]) for row, problem in zip(rows, found, strict=True)]
+        asked = [i for i, problem in enumerate(found) if problem is None]
+        given: Iterator[str] = iter(())
+        if asked:
+            given = iter(self._generate([rows[i] for i in asked], [images[i] for i in asked], bounds))
+        return [next(given) if problem is None else problem for problem in found]
+
+    def _refusal(self, rows: Sequence[Mapping[str, Any]]) -> Unanswered | None:
+        """Why the model cannot be asked these questions; of several, the first that is found."""
+        if not rows:
+            return None
         try:
-            self.processor(text=[row["instruction"]], tags=_tags([row]), levels=[row["level"]])
+            levels = [row["level"] for row in rows]
+            self.processor(text=[row["instruction"] for row in rows], tags=_tags(rows), levels=levels)
         except ValueError as error:
             return Unanswered(UNANSWERABLE, str(error))
         return None
@@ -189,6 +198,12 @@ class Answerer:
             for row, limit in enumerate(limits):
                 ids[row, start + limit :] = self.model.generation_config.pad_token_id or 0
         return self.processor.answers(ids)
+
+
+def _length(row: Mapping[str, Any], bounds: Mapping[str, int]) -> tuple[int, str, int]:
+    """What a row is sorted by: its task, those of short answers first, and how much there is to read."""
+    letters = len(row["instruction"]) + sum(len(tag["tag"]) for tag in row["tags"] or ())
+    return bounds[row["task"]], row["task"], letters
 
 
 def _tags(rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, float]]]:

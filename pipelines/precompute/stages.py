@@ -8,6 +8,7 @@ Commit     → files; one row that says what was done
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +56,7 @@ class Caption:
     def __init__(self, folder: str, config: CaptionerConfig, gpus: float, threads: int) -> None:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(min(threads, os.cpu_count() or 1))
         self.read = ReadShard(folder)
         self.captioner = Captioner(config.path, config.batch_size, device_of(gpus))
 

@@ -97,7 +97,7 @@ class RamTagger(Tagger):
         from models.ram import RamForImageTagging, RamProcessor
 
         disable_progress_bar()  # an actor's bar would run through everybody's log
-        torch.set_num_threads(threads)
+        torch.set_num_threads(min(threads, os.cpu_count() or 1))  # a local Ray has more logical CPUs than there are
         folder = storage.absolute(self.config.path)
         self.processor = RamProcessor.from_pretrained(folder)
         self.model = RamForImageTagging.from_pretrained(folder)

@@ -77,7 +77,7 @@ def answer(reader: Reader, tokens: Any, batch: dict[str, Tensor]) -> list[str]:
     """The T5's greedy answers to a bundle."""
     embeddings, mask = reader.inputs(batch)
     encoded = reader.t5.encoder(inputs_embeds=embeddings, attention_mask=mask)
-    options = {"max_new_tokens": 40, "num_beams": 1, "do_sample": False, **cache_for(reader.t5.config)}
+    options = {"max_new_tokens": 40, "num_beams": 1, "do_sample": False, **cache_for()}
     ids = reader.t5.generate(encoder_outputs=encoded, attention_mask=mask, **options)  # type: ignore[misc]
     return [text.strip() for text in tokens.batch_decode(ids, skip_special_tokens=True)]
 

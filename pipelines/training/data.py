@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -94,6 +94,14 @@ class TrainingData(Protocol):
         """Samples as a batch."""
 
 
+@runtime_checkable
+class Lengths(Protocol):
+    """Training data whose samples are padded to each other's length."""
+
+    def length(self, draw: Draw) -> int:
+        """About how long the sample's text is, in any unit."""
+
+
 @dataclass(frozen=True)
 class StepBatches:
     """A worker's share of one global batch.
@@ -165,6 +173,10 @@ class Loader:
                     future.cancel()
 
     def _make(self, step: int, batch: Sequence[Draw]) -> StepBatches:
+        if self._micro_batches > 1 and isinstance(self._data, Lengths):
+            # The batch stays the same, only who is padded with whom: the micro-batches that all workers compute at the
+            # same time become alike in length.
+            batch = sorted(batch, key=self._data.length)
         share = split(batch, self._context.world, self._micro_batches)[self._context.rank]
         made = [self._data.collate([self._data.load(draw) for draw in piece or batch[:1]]) for piece in share]
         return StepBatches(step, tuple(made), tuple(not piece for piece in share))

@@ -3,8 +3,11 @@
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from PIL import Image
@@ -84,6 +87,15 @@ class StageData:
         self.ratios = tuple(pool.ratio for pool in mixture.pools)
         self.validation = [Draw(len(self.pools), index, 0) for index in range(len(mixture.validation))]
 
+    def length(self, draw: Draw) -> int:
+        """Letters of the question and of the image's tags, of which the prompt is made."""
+        row = int(self._parts[draw.pool][draw.index])
+        return len(self._samples["instruction"][row].as_py()) + int(self._tag_letters[self._image_rows[row]])
+
+    @cached_property
+    def _tag_letters(self) -> np.ndarray:
+        return np.concatenate([_letters_of_tags(chunk, self._settings) for chunk in self._images["tags"].chunks])
+
     def load(self, draw: Draw) -> Sample:
         """A sample with its picture; of several answers each epoch draws one."""
         row = int(self._parts[draw.pool][draw.index])
@@ -125,6 +137,18 @@ class StageData:
             int(tensors["attention_mask"].sum()) + answer_tokens,
             tuple(sample.task for sample in samples),
         )
+
+
+def _letters_of_tags(tags: pa.ListArray, settings: TrainStageConfig) -> np.ndarray:
+    """About how many letters each image's tags add to a prompt: those above the threshold, (images,)."""
+    letters = np.zeros(len(tags), dtype=np.int64)
+    if settings.prompt.kind == "none" or not settings.prompt.tags_in_text:
+        return letters
+    images, listed = pc.list_parent_indices(tags), pc.list_flatten(tags)
+    added = pc.utf8_length(pc.struct_field(listed, "tag")).to_numpy() + 2  # a comma and a blank
+    read = pc.struct_field(listed, "score").to_numpy() > settings.threshold
+    np.add.at(letters, images.to_numpy()[read], added[read])
+    return letters
 
 
 @dataclasses.dataclass(frozen=True)

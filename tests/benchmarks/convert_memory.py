@@ -1,25 +1,24 @@
-"""Memory and time of jobs.convert at real size, over files of the released shapes that are filled with zeros.
+"""Memory of jobs.convert, over files of the released shapes that are filled with zeros.
 
-    python -m tests.benchmarks.convert_memory DIR [--size xl] [--dtype float32]
-
-DIR needs some 30 GB for xl. The conversion runs in a process of its own; its peak is the kernel's count of resident
-memory, the pages of memory-mapped input files included.
+Of the released sizes by `python -m tests.benchmarks.convert_memory DIR xl`, where DIR is new and has room for 30 GB.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tests.benchmarks.figures import Figure, NotMeasured, Settings
+
 SHARD_BYTES = 5 * 10**9
+_ROOM = 20 * 2**30
 
 
 def released_shapes(size: str) -> dict[str, tuple[int, ...]]:
@@ -82,31 +81,45 @@ def write_released(folder: Path, size: str) -> list[str]:
             "--tokenizer", f"{folder}/words", "--qformer_tokenizer", f"{folder}/questions"]  # fmt: skip
 
 
-def main() -> None:
-    """Writes the files, converts them, prints one line of a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", choices=("xl", "xxl"), default="xl")
-    parser.add_argument("--dtype", default="float32")
-    args = parser.parse_args()
-    from pipelines.steps import git_commit
+def convert(folder: Path, size: str, dtype: str) -> tuple[float, int, int]:
+    """Writes the files, converts them, removes them.
 
-    args.folder.mkdir(parents=True)
+    Returns:
+        Peak memory in bytes (the kernel's count, pages of memory-mapped input files included), bytes of the model that
+        was written, and bytes of the released files.
+    """
+    folder.mkdir(parents=True)
     context = multiprocessing.get_context("spawn")  # what was written is out of memory before the conversion begins
     with context.Pool(1) as pool:
-        options = pool.apply(write_released, (args.folder, args.size))
-    command = [sys.executable, "-m", "jobs.convert", "--kind", "lion", "--dtype", args.dtype, *options]
-    started = time.monotonic()
-    with subprocess.Popen([*command, "--out", str(args.folder / "runs")], stdout=subprocess.PIPE, text=True) as process:
+        options = pool.apply(write_released, (folder, size))
+    read = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    command = [sys.executable, "-m", "jobs.convert", "--kind", "lion", "--dtype", dtype, *options]
+    with subprocess.Popen([*command, "--out", str(folder / "runs")], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.read().splitlines()[-1])
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    seconds, peak = time.monotonic() - started, usage.ru_maxrss / 2**20
-    print(f"{os.cpu_count()} cores, commit {git_commit()}")
-    print("| size | parameters | written as | peak memory GiB | seconds |\n|---|---|---|---|---|")
-    print(f"| {args.size} | {told['parameters']:,} | {args.dtype} | {peak:.1f} | {seconds:.0f} |")
+    written = sum(file.stat().st_size for file in Path(told["path"]).rglob("*.safetensors"))
+    shutil.rmtree(folder)
+    return usage.ru_maxrss * 2**10, written, read
+
+
+def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
+    """LION with Flan-T5-small and the released ViT; the files of XL take 30 GB."""
+    free = shutil.disk_usage(settings.work).free
+    if settings.quick or free < _ROOM:
+        why = (
+            "takes a minute"
+            if settings.quick
+            else f"needs {_ROOM / 2**30:.0f} GiB of disk, {free / 2**30:.0f} are free"
+        )
+        yield NotMeasured("memory", why)
+        return
+    peak, written, _ = convert(settings.work / "released", "small", "float32")
+    yield Figure("memory", "jobs.convert's peak memory, LION small, fp32", "the model that it writes", [peak / 2**30],
+                 [written / 2**30], "GiB", "memory", goal=1.0)  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    used, made, _ = convert(Path(sys.argv[1]), sys.argv[2], "float32")
+    print(f"{sys.argv[2]}: peak memory {used / 2**30:.1f} GiB, the model that was written {made / 2**30:.1f} GiB")

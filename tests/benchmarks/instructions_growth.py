@@ -1,21 +1,16 @@
 """How a build of instructions grows with its annotations: time, and the memory of the driver.
 
-    python -m tests.benchmarks.instructions_growth [--rows 100000 300000 1000000] [--images 50000] [--work DIR]
-
-Writes referring expressions (JSON lines) about images of a tagged table and builds them by `python -m
-jobs.instructions` in a process of its own, whose resident memory is sampled; Ray's workers are other processes. The
-driver's memory is flat when the last two columns do not grow with the rows.
+Referring expressions (JSON lines) about images of a tagged table are built by `python -m jobs.instructions` in a
+process of its own, whose resident memory is sampled; Ray's workers are other processes.
 """
 
-import argparse
+import contextlib
 import json
 import random
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +18,9 @@ import psutil
 import pyarrow.parquet as pq
 
 from pipelines.tables import TAGGED, to_table
+from tests.benchmarks.figures import Figure, Settings
+from tests.benchmarks.runner import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 _NOUNS = ("man", "dog", "cup", "red car", "woman in white", "zebra on the left", "pizza slice", "boy with a bat")
 
 
@@ -51,53 +47,61 @@ def lines(rows: int, images: int) -> Iterator[str]:
         yield json.dumps(row) + "\n"
 
 
-def measure(work: Path, rows: int, images: int, tokenizer: str) -> dict[str, Any]:
-    """One build; the peak of the driver is of the time after Ray's start, which costs what it costs at any size."""
+def build(work: Path, rows: int, images: int) -> tuple[float, float]:
+    """One build of that many rows.
+
+    Returns:
+        Seconds, and the driver's peak memory in MiB.
+    """
     annotations = work / f"refs-{rows}.jsonl"
     with open(annotations, "w") as stream:
         stream.writelines(lines(rows, images))
     entry = {"name": "refs", "kind": "refcoco", "annotations": str(annotations), "tasks": ["rec"], "split": "train"}
     config = work / f"config-{rows}.json"
-    config.write_text(json.dumps({"tagged": str(work / "tagged"), "sets": [entry], "tokenizer": tokenizer}))
-    out = work / f"out-{rows}"
-    command = [sys.executable, "-m", "jobs.instructions", "--config", str(config), "--out", str(out),
-               "--ray.address", "local"]  # fmt: skip
+    config.write_text(json.dumps({"tagged": str(work / "tagged"), "sets": [entry]}))
+    options = ["--config", str(config), "--out", str(work / f"out-{rows}"), "--ray.address", "local"]
+    seconds, peak, told = watched([sys.executable, "-m", "jobs.instructions", *options])
+    assert told["rows"] + told["quarantined"] == rows, told
+    return seconds, peak
+
+
+def watched(command: Sequence[str]) -> tuple[float, float, dict[str, Any]]:
+    """Runs a verb in a process of its own, whose resident memory (not its children's) is sampled.
+
+    Returns:
+        Seconds, peak in MiB, and the last line that it printed.
+    """
     begun = time.monotonic()
-    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=open(work / f"log-{rows}", "w"))  # noqa: SIM115
-    process, resident = psutil.Process(driver.pid), []
-    while driver.poll() is None:
-        try:
-            resident.append(process.memory_info().rss)
-        except psutil.NoSuchProcess:
-            break
-        time.sleep(0.2)
-    seconds = time.monotonic() - begun
-    assert driver.stdout is not None
-    line = driver.stdout.read()
-    if driver.wait() != 0:
-        raise RuntimeError((work / f"log-{rows}").read_text()[-3000:])
-    result = json.loads(line)
-    shutil.rmtree(out)
-    return {"rows in": rows, "rows out": result["rows"], "bad": result["quarantined"], "seconds": round(seconds, 1),
-            "rows/s": round(rows / seconds), "driver peak MiB": max(resident) >> 20,
-            "driver end MiB": resident[-2] >> 20}  # fmt: skip
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as driver:
+        process, peak = psutil.Process(driver.pid), 0
+        while driver.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                peak = max(peak, process.memory_info().rss)
+            time.sleep(0.1)
+        seconds = time.monotonic() - begun
+        assert driver.stdout is not None
+        printed = driver.stdout.read()
+    if driver.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {driver.returncode}")
+    return seconds, peak / 2**20, json.loads(printed.splitlines()[-1])
 
 
-def main() -> None:
-    """Prints a row for each size as it is done."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 300_000, 1_000_000])
-    parser.add_argument("--images", type=int, default=50_000)
-    parser.add_argument("--tokenizer", default="", help="a tokenizer's folder: also count tokens")
-    parser.add_argument("--work", default="", help="where to write; a temporary folder by default")
-    arguments = parser.parse_args()
-    work = Path(arguments.work or tempfile.mkdtemp(prefix="instructions-growth-"))
-    write_tagged(work / "tagged", arguments.images)
-    for rows in arguments.rows:
-        found = measure(work, rows, arguments.images, arguments.tokenizer)
-        print("  ".join(f"{name} {value}" for name, value in found.items()), flush=True)
-    shutil.rmtree(work)
-
-
-if __name__ == "__main__":
-    main()
+def measure(settings: Settings) -> Iterator[Figure]:
+    """Ten times the rows, and a hundred times."""
+    base = settings.choose(1000, 300)
+    images = 50 * base
+    write_tagged(settings.work / "tagged", images)
+    found = {
+        times: build(settings.work, times * base, images) for times in (1, 10, *([100] if not settings.quick else []))
+    }
+    most = max(found)
+    # What Ray's start and the tables take whatever the size is in both.
+    (small, low), (middle, _), (large, high) = found[1], found[10], found[most]
+    if most > 10:
+        yield Figure(
+            "time", f"seconds for each of the rows between 10 and {most} times {base:,}", "between once and 10 times",
+            [1e6 * (large - middle) / (90 * base)], [1e6 * max(middle - small, 1e-3) / (9 * base)], "µs/row",
+            "wall time", goal=0.9,
+        )  # fmt: skip
+    yield Figure("driver_memory", f"jobs.instructions' driver at {most} times {base:,} rows", f"at {base:,} rows",
+                 [high], [low], "MiB", "memory", goal=0.9)  # fmt: skip

@@ -1,71 +1,72 @@
-"""How fast LION generates and adapts: ``python -m tests.benchmarks.lion_speed [--size base] [--device cpu]``.
+"""How LION generates and adapts: with and without a KV cache, batches, beams, levels, fused adapters.
 
-Prints a table; nothing here passes or fails. Random weights of the true sizes: speed does not read them.
+Random weights: speed does not read them. The ViT and the Q-Former, which run once before, are left tiny.
 """
 
-import argparse
-import platform
-import statistics
-import subprocess
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from models.lion import LEVELS, LionConfig, LionForConditionalGeneration
 from models.lion.adapters import LionAdapter
+from tests.benchmarks.figures import Figure, Settings, clock, in_turns, seconds
 
-NEW_TOKENS, BEAMS, VISUAL_AND_TEXT, CALLS = 32, 5, 32 + 257 + 64, 20
-
-
-def seconds(run: Callable[[], Any], repeats: int, device: str) -> float:
-    """Median time of ``run`` after one warm-up: CPU time on a CPU (neighbours disturb it least), else wall time."""
-    clock = time.perf_counter if device == "cuda" else time.process_time
-    times = []
-    for _ in range(repeats + 1):
-        start = clock()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(clock() - start)
-    return statistics.median(times[1:])
+BEAMS, VISUAL_AND_TEXT, CALLS, LARGEST = 5, 32 + 257 + 64, 10, 64
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def generation(size: str, batch: int, repeats: int, device: str, dtype: torch.dtype) -> dict[bool, float]:
-    """Seconds by use of the KV cache: beam 5, 32 tokens, from the encoder's states on.
+class Generation:
+    """A LION that answers from encoder states on."""
 
-    The ViT and Q-Former, which run once before, are left tiny: they are not what the cache speeds up.
-    """
-    config = LionConfig.preset(
-        size,
-        vision_config={"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4},
-        qformer_config={"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4},
-        visual_input="qformer",
-        adapters=LEVELS,
-    )
-    model = LionForConditionalGeneration(config).eval()
-    model.to(device=device, dtype=dtype)
-    states = torch.randn(batch, VISUAL_AND_TEXT, config.text_config.d_model, device=device, dtype=dtype)
-    mask = torch.ones(states.shape[:2], dtype=torch.long, device=device)
-    levels = torch.arange(batch, device=device) % len(LEVELS)
-
-    def run(use_cache: bool) -> None:
-        model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states.clone()),
-            attention_mask=mask,
-            levels=levels,
-            num_beams=BEAMS,
-            max_new_tokens=NEW_TOKENS,
-            min_new_tokens=NEW_TOKENS,
-            use_cache=use_cache,
+    def __init__(self, size: str) -> None:
+        tiny = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+        config = LionConfig.preset(
+            size, vision_config=tiny, qformer_config=tiny, visual_input="qformer", adapters=LEVELS
         )
+        torch.manual_seed(0)
+        self.model = LionForConditionalGeneration(config).eval().to(DEVICE)
+        self.width = config.text_config.d_model
 
-    return {use_cache: seconds(partial(run, use_cache), repeats, device) for use_cache in (True, False)}
+    def run(
+        self,
+        batch: int,
+        tokens: int,
+        beams: int = BEAMS,
+        mixed: bool = True,
+        use_cache: bool = True,
+        plain: bool = False,
+    ) -> float:
+        """Seconds of one call.
+
+        Args:
+            batch: answers.
+            tokens: of each answer.
+            beams: of the search.
+            mixed: whether every second sample is of the other level.
+            use_cache: of keys and values.
+            plain: whether the cache is transformers' own.
+        """
+        states = torch.randn(batch, VISUAL_AND_TEXT, self.width, device=DEVICE)
+        levels = torch.arange(batch, device=DEVICE) % (len(LEVELS) if mixed else 1)
+        cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())} if plain else {}
+        return seconds(
+            lambda: self.model.generate(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states),
+                attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=DEVICE),
+                levels=levels,
+                num_beams=beams,
+                max_new_tokens=tokens,
+                min_new_tokens=tokens,
+                use_cache=use_cache,
+                **cache,
+            )
+        )
 
 
 def separate_adapters(adapter: LionAdapter, hidden: Tensor, levels: Tensor) -> Tensor:
@@ -81,62 +82,68 @@ def separate_adapters(adapter: LionAdapter, hidden: Tensor, levels: Tensor) -> T
     return total
 
 
-def adapters(
-    config: LionConfig, batch: int, repeats: int, device: str, dtype: torch.dtype
-) -> list[tuple[str, float, float]]:
-    """Seconds of one layer's adapters, fused and separate: in a training step, and in one decoding step of beam 5."""
+def adapters(batch: int, rounds: int) -> Iterator[Figure]:
+    """One layer's adapters of LION base: in a training step, and in one decoding step of beam 5."""
+    config = LionConfig.preset("base")
     width = config.text_config.d_model
-    adapter = LionAdapter(LEVELS, width, config.adapter_bottleneck).to(device, dtype)
-    rows = []
-    for name, shape, train in (
-        ("training step, forward and backward", (batch, VISUAL_AND_TEXT, width), True),
-        ("decoding step", (batch * BEAMS, 1, width), False),
+    adapter = LionAdapter(LEVELS, width, config.adapter_bottleneck).to(DEVICE)
+    for name, what, shape, train in (
+        ("adapters_training", "a layer's fused adapters, forward and backward", (batch, VISUAL_AND_TEXT, width), True),
+        ("adapters_decoding", "a layer's fused adapters, one decoding step", (batch * BEAMS, 1, width), False),
     ):
-        hidden = torch.randn(shape, device=device, dtype=dtype, requires_grad=train)
-        levels = torch.arange(shape[0], device=device) % len(LEVELS)
+        hidden = torch.randn(shape, device=DEVICE, requires_grad=train)
+        levels = torch.arange(shape[0], device=DEVICE) % len(LEVELS)
         if not train:
-            adapter._folded = adapter._fold(dtype)  # as generation does, once
+            adapter._folded = adapter._fold(hidden.dtype)  # as generation does, once
 
-        def run(call: Callable[..., Tensor], hidden: Tensor, levels: Tensor, train: bool) -> None:
-            with torch.set_grad_enabled(train):
-                for _ in range(CALLS):
-                    output = call(hidden, levels)
-                    if train:
-                        output.sum().backward()
+        def run(call: Callable[..., Tensor], hidden: Tensor, levels: Tensor, train: bool) -> float:
+            def work() -> None:
+                with torch.set_grad_enabled(train):
+                    for _ in range(CALLS if train else 10 * CALLS):
+                        output = call(hidden, levels)
+                        if train:
+                            output.sum().backward()
 
-        fused = seconds(partial(run, adapter, hidden, levels, train), repeats, device)
-        apart = seconds(partial(run, partial(separate_adapters, adapter), hidden, levels, train), repeats, device)
-        rows.append((name, fused / CALLS, apart / CALLS))
-    return rows
+            return 1000 * seconds(work) / (CALLS if train else 10 * CALLS)
 
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", default="base")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    arguments = parser.parse_args()
-    torch.manual_seed(0)
-    config, dtype = LionConfig.preset(arguments.size), getattr(torch, arguments.dtype)
-    setting = (arguments.batch, arguments.repeats, arguments.device, dtype)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{torch.get_num_threads()} threads"
-    print(
-        f"LION {arguments.size}, batch {arguments.batch}, {arguments.dtype}, {arguments.device} ({where}, "
-        f"{platform.machine()}), torch {torch.__version__}, commit {commit.stdout.strip() or 'unknown'}"
-    )
-    print(f"\n| what | {'seconds' if arguments.device == 'cuda' else 'CPU seconds'} | ratio |\n|---|---|---|")
-    taken = generation(arguments.size, *setting)
-    ratio = taken[False] / taken[True]
-    print(f"| {NEW_TOKENS} tokens, beam {BEAMS}, with cache | {taken[True]:.3f} | {ratio:.2f} × faster |")
-    print(f"| {NEW_TOKENS} tokens, beam {BEAMS}, without cache | {taken[False]:.3f} | 1 |")
-    for name, fused, apart in adapters(config, *setting):
-        print(f"| adapters of one layer, fused, {name} | {fused:.6f} | {apart / fused:.2f} × faster |")
-        print(f"| adapters of one layer, separate, {name} | {apart:.6f} | 1 |")
+        calls: dict[str, Callable[..., Tensor]] = {"fused": adapter, "apart": partial(separate_adapters, adapter)}
+        contenders = {kind: partial(run, call, hidden, levels, train) for kind, call in calls.items()}
+        in_turns(1, contenders)  # warms up
+        turns = in_turns(rounds, contenders)
+        yield Figure(name, what, "separate ones", turns["fused"], turns["apart"], "ms", clock(), goal=1.0)
 
 
-if __name__ == "__main__":
-    main()
+def measure(settings: Settings) -> Iterator[Figure]:
+    """Small T5 on a CPU, XL on a GPU."""
+    torch.set_num_threads(1)
+    model = Generation("xl" if DEVICE == "cuda" else "small")
+    rounds, tokens = settings.choose(3, 2), settings.choose(32, 12)
+    model.run(2, 2)
+
+    def figure(name: str, what: str, against: str, ours: Any, other: Any, per: tuple[int, int] = (1, 1),
+               count: int = rounds, **more: Any) -> Figure:  # fmt: skip
+        turns = in_turns(count, {"ours": ours, "other": other})
+        mine, others = ([value / share for value in turns[side]] for side, share in zip(turns, per, strict=True))
+        return Figure(name, what, against, mine, others, "s/answer", clock(), **more)
+
+    yield figure(
+        "cache", f"{tokens} tokens, beam {BEAMS}, with KV cache", "without",
+        lambda: model.run(1, tokens), lambda: model.run(1, tokens, use_cache=False), count=settings.choose(2, 1),
+        goal=4.0, note="the gain grows with the length of the answers",
+    )  # fmt: skip
+    yield figure(
+        "beam_cache", "a batch of 8, beam 5, the encoder's keys staying where they are", "transformers' cache",
+        partial(model.run, 8, 8), partial(model.run, 8, 8, plain=True), per=(8, 8), goal=1.2,
+    )  # fmt: skip
+    large = settings.choose(LARGEST, 16)
+    for beams in (1, BEAMS):
+        many = large if beams == 1 else large // 4
+        yield figure(
+            f"batch_beam_{beams}", f"batches of {many}, 8 tokens, beam {beams}", "one answer at a time",
+            partial(model.run, many, 8, beams), partial(model.run, 1, 8, beams), per=(many, 1), goal=2.0,
+        )  # fmt: skip
+    yield figure(
+        "mixed_levels", "a batch of 16, image and region in turn", "16 of image level",
+        partial(model.run, 16, 8, 1, True), partial(model.run, 16, 8, 1, False), per=(16, 16), goal=0.98,
+    )  # fmt: skip
+    yield from adapters(settings.choose(4, 2), rounds + 2)

@@ -1,132 +1,221 @@
-"""Images/s of the precompute pipeline on real images, against a bare loop of the same work in one process.
+"""Images/s of the whole precompute pipeline: against the bare model, the bare decoder, and PyTorch's DataLoader.
 
-    python -m tests.benchmarks.precompute_rate [--images DIR] [--copies 12] [--repeats 3] [--captions]
-
-Both do the whole of it: read the shard, pick captions (with `--captions`), decode, tag, write Parquet. They are
-measured in turn; the start-up is named and is no part of the rate. Read the load average beside the figures:
-other work on the machine slows both, though not alike, and on a busy one they mean nothing.
+Twice: with a tagger that is slower than decoding, and with one that costs next to nothing. All read JPEG files of 640
+pixels for a tagger of 384. A pipeline's rate is of two runs, over few shards and over all: what the further shards
+took, in which starting actors and the shards in flight before the first one ended have no part; start-up is named by
+itself.
 """
 
-import argparse
-import contextlib
-import json
+import dataclasses
 import os
-import statistics
-import tempfile
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 
-from pipelines import steps
-from pipelines.precompute import CaptionerConfig, PrecomputeConfig, SourceConfig, TaggerConfig, shards
+from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, shards
 from pipelines.precompute.pipeline import run_shards
-from pipelines.precompute.plan import Plan, make_plan
-from pipelines.precompute.stages import Caption, Commit, Decode, ReadShard, Tag
-from pipelines.precompute.taggers import Tagger, make_tagger
+from pipelines.precompute.plan import make_plan
+from pipelines.precompute.taggers import RamTagger
 from pipelines.runtime import RayConfig, ray_session
 from pipelines.shards import ShardIndex
 from pipelines.sources.records import ImageRecord
-from tests.pipelines.precompute.worlds import save_tiny_ram, write_tags
+from tests.benchmarks.decoding import bare
+from tests.benchmarks.figures import Figure, NotMeasured, Settings, in_turns
+from tests.benchmarks.material import photographs
+from tests.benchmarks.runner import ROOT, environment
 
-CAPTIONS = ("a dog on a sofa", "a brown dog lies there", "the dog sleeps", "one dog and a cushion", "a sofa with a dog")
-SHARD_ROWS = 64
-
-
-def records(images: Path, copies: int, captions: bool) -> Iterator[ImageRecord]:
-    """Every image of the folder, several times under ids of its own."""
-    for copy in range(copies):
-        for path in sorted(images.glob("*.jpg")):
-            texts = CAPTIONS if captions else ()
-            yield ImageRecord(f"{copy}-{path.name}", str(path), None, None, None, "benchmark", texts)
+SIDE, SHARD_ROWS, FEW = 384, 16, 2
+CORES = len(os.sched_getaffinity(0))
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def bare_loop(folder: str, index: ShardIndex, config: PrecomputeConfig, tagger: Tagger) -> float:
-    """Images/s of one process that does one thing after the other, its models on all cores."""
-    threads = os.cpu_count() or 1
-    read = Caption(folder, config.captioner, 0.0, threads) if index.counts["captions"] else ReadShard(folder)
-    decode = Decode(tagger.image_size, config.max_pixels, config.jpeg_draft, config.embed_bytes)
-    tag, commit = Tag(tagger, 0.0, threads, "fp32"), Commit(folder, index, {})
-    started = time.perf_counter()
-    for shard in range(index.shards):
-        commit(tag(decode(read(pa.table({"shard": [shard]})))))
-    return index.rows / (time.perf_counter() - started)
+def save_tagger(folder: Path, width: int, depths: tuple[int, ...], patch: int, tags: int) -> Path:
+    """A RAM of random weights that sees 384 pixels and is as slow as is wanted."""
+    from models.ram import RamConfig, RamForImageTagging, RamProcessor
+
+    torch.manual_seed(0)
+    swin = {"image_size": SIDE, "patch_size": patch, "embed_dim": width, "depths": depths, "window_size": 12,
+            "num_heads": tuple(2 ** (stage + 1) for stage in range(len(depths)))}  # fmt: skip
+    RamForImageTagging(RamConfig.preset("tiny", swin=swin, n_tags=tags)).save_pretrained(folder)
+    RamProcessor([f"tag {n}" for n in range(tags)], image_size=SIDE).save_pretrained(folder)
+    return folder
 
 
-def pipeline(
-    folder: str, index: ShardIndex, config: PrecomputeConfig, tagger: Tagger, plan: Plan
-) -> tuple[float, float]:
-    """Images/s, and the seconds that a run takes beside that.
+class Work:
+    """One tagger over some photographs, in each of the ways that are compared."""
 
-    Two runs, over a quarter of the shards and over all: the rate is what the further shards took, in which starting
-    actors and the shards that were in flight before the first one ended have no part.
-    """
-    few = max(1, index.shards // 4)
-    seconds = []
-    for count in (few, index.shards):
-        started = time.perf_counter()
-        proofs = list(run_shards(range(count), folder, index, config, tagger, plan, "fp32", {}))
-        seconds.append(time.perf_counter() - started)
-        assert len(proofs) == count
-    if seconds[1] <= seconds[0]:
-        raise SystemExit("More the work took less time: the machine is too busy to measure; try again when it is idle.")
-    further = index.rows - few * index.shard_rows
-    rate = further / (seconds[1] - seconds[0])
-    return rate, seconds[1] - index.rows / rate
+    def __init__(self, folder: Path, model: Path, count: int) -> None:
+        self.paths = photographs(folder / "images", count)
+        self.folder = folder
+        self.config = PrecomputeConfig(source=SourceConfig(images="-"), tagger=TaggerConfig(path=str(model)))
+        self.tagger = RamTagger(self.config.tagger)
+        self.tagger.prepare()
+        records = (ImageRecord(path.name, str(path), None, None, None, "benchmark", ()) for path in self.paths)
+        self.index: ShardIndex = shards.cut_source(records, str(folder), SHARD_ROWS)
+        self.loaded = RamTagger(self.config.tagger)
+        self.loaded.prepare()
+        self.loaded.setup(DEVICE, CORES, "fp32")
+        self.startup: dict[int | None, list[float]] = {}
+
+    def model(self, batch: int, count: int) -> float:
+        """Images/s of the model alone, on pixels in memory and all cores."""
+        pixels = np.random.default_rng(0).integers(0, 255, (count, SIDE, SIDE, 3), dtype=np.uint8)
+        begun = time.perf_counter()
+        for first in range(0, count, batch):
+            self.loaded.tag([""] * len(pixels[first : first + batch]), pixels[first : first + batch])
+        return count / (time.perf_counter() - begun)
+
+    def decoder(self) -> float:
+        """Images/s of reading, decoding and resizing alone, a thread for each core."""
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(CORES) as pool:
+            list(pool.map(partial(bare, side=SIDE), self.paths))
+        return len(self.paths) / (time.perf_counter() - begun)
+
+    def data_loader(self, workers: int) -> float:
+        """Images/s of what one would write with PyTorch alone, without its workers' start."""
+        torch.set_num_threads(CORES)
+        loader = torch.utils.data.DataLoader(
+            Photographs(self.paths), batch_size=SHARD_ROWS, num_workers=workers, collate_fn=list, prefetch_factor=4
+        )
+        begun = 0.0
+        for number, batch in enumerate(loader):
+            found = self.loaded.tag([name for name, _ in batch], np.stack([pixels for _, pixels in batch]))
+            rows = [{"image_id": name, "tags": [{"tag": tag, "score": score} for tag, score in tags]}
+                    for (name, _), tags in zip(batch, found, strict=True)]  # fmt: skip
+            pq.write_table(pa.Table.from_pylist(rows), self.folder / f"loop-{number}.parquet", compression="zstd")
+            begun = begun or time.perf_counter()
+        return (len(self.paths) - SHARD_ROWS) / (time.perf_counter() - begun)
+
+    def pipeline(self, actors: int | None = None) -> float:
+        """Images/s of the project's pipeline: as it plans itself, or with so many taggers of one core each."""
+        import ray
+
+        cpus = None if actors is None else 1.0
+        tagger = dataclasses.replace(self.config.tagger, actors=actors, cpus=cpus)
+        plan = make_plan(tagger, None, [node["Resources"] for node in ray.nodes()])
+        config = dataclasses.replace(self.config, tagger=tagger)
+        seconds = []
+        for count in (FEW, self.index.shards):
+            begun = time.perf_counter()
+            proofs = list(run_shards(range(count), str(self.folder), self.index, config, self.tagger, plan, "fp32", {}))
+            seconds.append(time.perf_counter() - begun)
+            assert len(proofs) == count
+        if seconds[1] <= seconds[0]:
+            raise TooBusy
+        rate = (self.index.rows - FEW * SHARD_ROWS) / (seconds[1] - seconds[0])
+        self.startup.setdefault(actors, []).append(seconds[0] - FEW * SHARD_ROWS / rate)
+        return rate
 
 
-def measure(name: str, config: PrecomputeConfig, arguments: argparse.Namespace, work: Path) -> str:
-    """One line of the table: medians over the repeats, and the ratio."""
-    import ray
+class TooBusy(Exception):
+    """More work took less time."""
 
-    tagger = make_tagger(config.tagger)
-    tagger.prepare()
-    index = shards.cut_source(records(arguments.images, arguments.copies, arguments.captions), str(work), SHARD_ROWS)
-    captioner = CaptionerConfig() if index.counts["captions"] else None
-    plan = make_plan(config.tagger, captioner, [node["Resources"] for node in ray.nodes()], tagger.needs_model)
-    loops, pipelines, starts = [], [], []
-    for _ in range(arguments.repeats):
-        loops.append(bare_loop(str(work), index, config, tagger))
-        rate, start = pipeline(str(work), index, config, tagger, plan)
-        pipelines.append(rate)
-        starts.append(start)
-    ratio = statistics.median(rate / loop for rate, loop in zip(pipelines, loops, strict=True))
-    spread = f"{min(pipelines):.1f}-{max(pipelines):.1f}"
-    return (
-        f"| {name} | {index.rows} | {statistics.median(loops):.1f} | {statistics.median(pipelines):.1f} ({spread}) "
-        f"| {ratio:.2f} | {statistics.median(starts):.1f} |"
+
+class Photographs(torch.utils.data.Dataset[tuple[str, np.ndarray]]):
+    """For PyTorch's DataLoader."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[str, np.ndarray]:
+        return self.paths[index].name, bare(self.paths[index], SIDE)
+
+
+def bare_start(model: Path) -> float:
+    """Seconds until a fresh process has the tagger in memory."""
+    script = f"from models.ram import RamForImageTagging as R; R.from_pretrained({str(model)!r})"
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment(), check=True)
+    return time.perf_counter() - begun
+
+
+def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
+    """Both taggers, in one Ray."""
+    slow = save_tagger(settings.work / "slow-ram", 64, (2, 2, 6), 8, 1000)
+    fast = save_tagger(settings.work / "fast-ram", 8, (1,), 32, 12)
+    with ray_session(RayConfig(address="local")):
+        for name, part in (
+            ("model_bound", lambda: model_bound(settings, slow)),
+            ("two_workers", lambda: two_workers(settings, slow)),
+            ("decoder_bound", lambda: decoder_bound(settings, fast)),
+        ):
+            try:
+                yield from part()
+            except TooBusy:
+                yield NotMeasured(name, "more work took less time: other work on the machine; try again")
+
+
+def model_bound(settings: Settings, model: Path) -> Iterator[Figure]:
+    """The tagger is the bottleneck."""
+    work = Work(settings.work / "model-bound", model, settings.choose(192, 96))
+    count = settings.choose(64, 32)
+    batch = max((1, 4, 16), key=lambda size: work.model(size, 16))
+    contenders: dict[str, Callable[[], float]] = {
+        "model": lambda: work.model(batch, count),
+        "loader": lambda: work.data_loader(CORES),
+        "pipeline": work.pipeline,
+    }
+    turns = in_turns(settings.choose(3, 1), contenders)
+    rate = {"unit": "images/s", "clock": "wall time", "rate": True}
+    yield Figure("over_model", "whole pipeline, the tagger being the bottleneck",
+                 f"the bare model on all cores, batch {batch}", turns["pipeline"], turns["model"], goal=0.95,
+                 note="on a CPU, decoding takes its share of the cores that the bare model has for itself",
+                 **rate)  # type: ignore[arg-type]  # fmt: skip
+    yield Figure("over_loader", "whole pipeline, the tagger being the bottleneck",
+                 f"a PyTorch DataLoader loop, {CORES} workers", turns["pipeline"], turns["loader"], goal=1.0,
+                 **rate)  # type: ignore[arg-type]  # fmt: skip
+    started = [bare_start(model) for _ in work.startup[None]]
+    yield Figure("startup", "seconds of a run beside its rate, Ray being there",
+                 "a fresh process with the model in memory", work.startup[None], started, "s",
+                 "wall time")  # fmt: skip
+
+
+def two_workers(settings: Settings, model: Path) -> Iterator[Figure | NotMeasured]:
+    """Taggers of one core each: one, and two."""
+    if CORES < 2:
+        yield NotMeasured("two_workers", "one core")
+        return
+    work = Work(settings.work / "two-workers", model, settings.choose(128, 64))
+    turns = in_turns(
+        settings.choose(3, 1), {"one": lambda: work.pipeline(actors=1), "two": lambda: work.pipeline(actors=2)}
     )
+    doubled = [2 * value for value in turns["one"]]
+    yield Figure("two_workers", "two taggers of a core each", "twice one tagger's rate", turns["two"], doubled,
+                 "images/s", "wall time", rate=True, goal=0.9,
+                 note="with two cores in all, decoding shares them with the two taggers, and one tagger has a core "
+                 "for itself")  # fmt: skip
 
 
-def main() -> None:
-    """Measures both taggers and prints a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    root = Path(__file__).resolve().parents[2]
-    parser.add_argument("--images", type=Path, default=root.parent / "shared/data/coco/images")
-    parser.add_argument("--copies", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--captions", action="store_true", help="also pick captions (five an image)")
-    arguments = parser.parse_args()
-    with contextlib.ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        names = [path.name for path in arguments.images.glob("*.jpg")]
-        table = write_tags(work / "tags.parquet", {name: [("dog", 0.9)] for name in names})
-        taggers = {
-            "table": TaggerConfig(kind="table", path=str(table)),
-            "ram (tiny)": TaggerConfig(path=str(save_tiny_ram(work / "ram"))),
-        }
-        stack.enter_context(ray_session(RayConfig(address="local")))
-        lines = [
-            measure(name, PrecomputeConfig(source=SourceConfig(images="-"), tagger=tagger), arguments, work / name)
-            for name, tagger in taggers.items()
-        ]
-    facts = {"cores": os.cpu_count(), "load": os.getloadavg(), "commit": steps.git_commit(), **steps.versions()}
-    print(json.dumps(facts))
-    print("| tagger | images | bare loop images/s | pipeline images/s (min-max) | ratio | start-up s |")
-    print("|---|---|---|---|---|---|")
-    print("\n".join(lines))
-
-
-if __name__ == "__main__":
-    main()
+def decoder_bound(settings: Settings, model: Path) -> Iterator[Figure]:
+    """Decoding is the bottleneck."""
+    work = Work(settings.work / "decoder-bound", model, settings.choose(768, 256))
+    contenders: dict[str, Callable[[], float]] = {
+        "decoder": work.decoder,
+        "loader": lambda: work.data_loader(CORES),
+        "lone_loader": lambda: work.data_loader(0),
+        "pipeline": work.pipeline,
+    }
+    turns = in_turns(settings.choose(3, 1), contenders)
+    rate = {"unit": "images/s", "clock": "wall time", "rate": True}
+    yield Figure("over_decoder", "whole pipeline, decoding being the bottleneck",
+                 f"reading, decoding and resizing alone, {CORES} threads", turns["pipeline"], turns["decoder"],
+                 goal=0.9, **rate)  # type: ignore[arg-type]  # fmt: skip
+    yield Figure("decoder_bound_over_loader", "whole pipeline, decoding being the bottleneck",
+                 f"a PyTorch DataLoader loop, {CORES} workers", turns["pipeline"], turns["loader"], goal=1.0,
+                 **rate)  # type: ignore[arg-type]  # fmt: skip
+    yield Figure("decoder_bound_over_lone_loader", "whole pipeline, decoding being the bottleneck",
+                 "a PyTorch DataLoader loop in one process", turns["pipeline"], turns["lone_loader"], goal=1.0,
+                 **rate)  # type: ignore[arg-type]  # fmt: skip

@@ -1,19 +1,16 @@
-"""What the training loop costs beside a bare PyTorch loop: ``python -m tests.benchmarks.training_overhead``.
+"""What the training loop costs beside a bare PyTorch loop.
 
 The same LION, the same optimiser, the same batches in memory, in turns in one process: once through the loop that
 `jobs.train_stage` runs (order, prefetching, DeepSpeed, collectives, records, progress), once through the fewest lines
-that train it. Prints steps per second of both and the loop's loss; nothing here passes or fails. On a CPU it is CPU
-time that is compared, which neighbours disturb least.
+that train it.
 """
 
-import argparse
 import dataclasses
 import itertools
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +24,7 @@ from pipelines.training.engine import parameter_groups
 from pipelines.training.loop import train
 from pipelines.training.order import Draw
 from pipelines.training.stage import StageTask
+from tests.benchmarks.figures import Figure, Settings, clock, in_turns
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-4)
 TEXT, ANSWER, KEPT = 64, 16, 4
@@ -120,40 +118,25 @@ def looped(task: InMemoryTask, steps: int, now: Callable[[], float]) -> list[flo
     return clock.times
 
 
-def main() -> None:
-    """Measures in turns and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", default="tiny", help="a preset of LionConfig")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--zero_stage", type=int, default=0)
-    chosen = parser.parse_args()
+def measure(settings: Settings) -> Iterator[Figure]:
+    """The tiny LION on a CPU, in one thread; XL's text model takes a GPU."""
     torch.set_num_threads(1)
     cuda = torch.cuda.is_available()
     now = time.perf_counter if cuda else time.process_time
-    loop = LoopConfig(steps=chosen.steps, batch_size=chosen.batch, checkpoint_every=10**9, zero_stage=chosen.zero_stage)
-    with tempfile.TemporaryDirectory() as start:
-        LionForConditionalGeneration(LionConfig.preset(chosen.size)).save_pretrained(start)
-        settings = TrainStageConfig("", "", start, stage=3, loop=loop, optimizer=OPTIMIZER)
-        task = InMemoryTask(settings, "", "", start, None, ())
-        seconds: dict[str, list[float]] = {"bare": [], "loop": []}
-        for _ in range(chosen.rounds):
-            for name, run in (("bare", bare), ("loop", looped)):
-                times = run(task, chosen.steps, now)[1:]  # the first steps warm up
-                taken = [after - before for before, after in itertools.pairwise(times)]
-                seconds[name].append(statistics.median(taken))
-    # The rounds of one process differ by a tenth and more on a shared machine, always upwards: the fastest is the work.
-    best = {name: min(values) for name, values in seconds.items()}
-    clock = "wall time" if cuda else "CPU time"
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, 1 thread, {clock}")
-    each = f"{chosen.rounds} rounds of {chosen.steps} steps each"
-    print(f"LION {chosen.size}, batch {chosen.batch}, ZeRO {chosen.zero_stage}, {each}")
-    for name, value in best.items():
-        rounds = ", ".join(f"{1000 * one:.0f}" for one in seconds[name])
-        print(f"{name}: {1 / value:.2f} steps/s ({1000 * value:.1f} ms; medians of the rounds {rounds})")
-    print(f"loss of speed: {100 * (1 - best['bare'] / best['loop']):.1f} %")
+    steps = settings.choose(20, 8)
+    start = str(settings.work / "lion")
+    LionForConditionalGeneration(LionConfig.preset("base" if cuda else "tiny")).save_pretrained(start)
+    loop = LoopConfig(steps=steps, batch_size=16, checkpoint_every=10**9)
+    task = InMemoryTask(
+        TrainStageConfig("", "", start, stage=3, loop=loop, optimizer=OPTIMIZER), "", "", start, None, ()
+    )
 
+    def median(run: Callable[..., list[float]]) -> float:
+        times = run(task, steps, now)[1:]  # the first steps warm up
+        return 1000 * statistics.median(after - before for before, after in itertools.pairwise(times))
 
-if __name__ == "__main__":
-    main()
+    turns = in_turns(settings.choose(5, 2), {"loop": lambda: median(looped), "bare": lambda: median(bare)})
+    yield Figure("loop", "a step of the training loop, LION tiny, batch 16, stage 3", "a bare PyTorch loop's",
+                 turns["loop"], turns["bare"], "ms", clock(), goal=0.95,
+                 note="what is left is DeepSpeed's bookkeeping over all parameters: it does not grow with the "
+                 "batch")  # fmt: skip

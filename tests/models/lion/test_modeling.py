@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache, EncoderDecoderCache
 
 from models.lion import GROUPS, TRAINABLE, LionConfig, LionForConditionalGeneration, parameter_group, set_trainable
 from models.lion.conversion import expected_shapes
+from models.lion.generation import BeamCache
 from models.lion.precision import set_precision
 from models.tag_encoder import TagEncoder, TagEncoderConfig
 from tests.models.lion.conftest import Build, batch_of, feed_forward
@@ -119,6 +121,27 @@ def test_the_cache_changes_nothing_but_time(build: Build, beams: int, text: dict
     cached, plain = (model.generate(**batch, **run, use_cache=use) for use in (True, False))
     assert torch.equal(cached.sequences, plain.sequences)
     torch.testing.assert_close(cached.scores[-1], plain.scores[-1], atol=1e-4, rtol=1e-4)
+
+
+def test_beams_that_share_the_encoders_keys_are_those_of_transformers_own_cache(build: Build) -> None:
+    model, processor = build()
+    batch = batch_of(processor, LEVELS, answers=False)
+    run: dict[str, Any] = {
+        "num_beams": 4,
+        "num_return_sequences": 4,
+        "max_new_tokens": 10,
+        "return_dict_in_generate": True,
+        "output_scores": True,
+    }
+    theirs = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    ours, expected = model.generate(**batch, **run), model.generate(**batch, **run, past_key_values=theirs)
+    assert isinstance(ours.past_key_values, BeamCache)
+    assert expected.past_key_values is theirs
+    assert torch.equal(ours.sequences, expected.sequences)
+    assert all(torch.equal(*pair) for pair in zip(ours.scores, expected.scores, strict=True))
+    assert len(set(map(tuple, ours.beam_indices.tolist()))) > 3, (
+        "the beams must change places for this test to say anything"
+    )
 
 
 def test_generation_defaults_are_lions_own() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import BertTokenizer, PreTrainedTokenizerBase, T5Tokenizer
+from transformers import BertTokenizer, CLIPImageProcessorPil, PreTrainedTokenizerBase, T5Tokenizer
 
 from models.lion import LionConfig, LionProcessor
 from models.lion.processing import SOFT_TOKEN
@@ -136,6 +136,18 @@ def test_pixels_are_clips_normalisation_of_the_whole_image(build: Build) -> None
     mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
     torch.testing.assert_close(pixels[:, 20, 0], -mean / std)
     torch.testing.assert_close(pixels[:, 20, -1], (1 - mean) / std)
+
+
+@pytest.mark.parametrize("rules", [{}, {"do_center_crop": True, "crop_size": 40}, {"do_normalize": False}])
+def test_pixels_equal_transformers_in_every_digit(build: Build, rules: dict[str, Any]) -> None:
+    _, processor = build()
+    size = {"height": 48, "width": 48}
+    settings: dict[str, Any] = {"size": size, "do_center_crop": False, **rules}
+    processor.image_processor = CLIPImageProcessorPil(**settings)
+    noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    images = [Image.fromarray(noise), Image.fromarray(noise[:, ::-1, ::-1].copy())]
+    expected = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+    assert torch.equal(processor(images=images)["pixel_values"], expected)
 
 
 def test_bad_input_is_told_apart(build: Build) -> None:

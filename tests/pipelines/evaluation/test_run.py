@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -139,6 +140,22 @@ def test_an_answer_does_not_depend_on_its_neighbours_in_the_batch(world: World) 
     assert not bad
     assert len({row["prediction"] for row in alone}) == len(rows)
     assert mixed == alone
+
+
+def test_a_batch_is_of_like_rows_and_each_answer_finds_its_place(world: World) -> None:
+    asked: list[list[str]] = []
+
+    class Recording(Answerer):
+        def _generate(self, rows: Any, images: Any, bounds: Any) -> list[str]:
+            asked.append([row["task"] for row in rows])
+            return [row["sample_id"] for row in rows]
+
+    limits = {"caption": 9, "rec": 9, "vqa": 3, "pope": 3}
+    uri = f"{os.path.dirname(world.model)}/0.png"
+    rows = [instruction(task, image) | {"uri": uri, "tags": []} for image in range(8) for task in limits]
+    found = Recording(Asking(world.model, "version", limits, 1, 4, "fp32", on_gpu=False, threads=1)).replies(rows)
+    assert found == [row["sample_id"] for row in rows]
+    assert [set(batch) for batch in asked] == [{task} for task in ("pope", "vqa", "caption", "rec") for _ in range(2)]
 
 
 def test_a_question_that_the_model_cannot_be_asked_is_wrong_and_said(world: World) -> None:

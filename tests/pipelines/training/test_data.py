@@ -1,4 +1,4 @@
-"""Tables: one file for all workers of a machine, whose pages none of them copies."""
+"""Tables: one file for all workers of a machine, whose pages none of them copies. Micro-batches of like length."""
 
 import tempfile
 from pathlib import Path
@@ -7,10 +7,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pipelines.errors import UserError
 from pipelines.tables import INSTRUCTIONS, to_table
-from pipelines.training.data import open_table, row_numbers
+from pipelines.training.config import LoopConfig, TrainStageConfig
+from pipelines.training.context import Context
+from pipelines.training.data import Lengths, Loader, open_table, row_numbers
+from pipelines.training.order import SampleOrder
+from pipelines.training.stage import StageTask
+from tests.pipelines.training.conftest import World
 
 COLUMNS = ("sample_id", "instruction")
 
@@ -63,3 +69,23 @@ def test_what_cannot_be_joined_is_said(table: str) -> None:
         row_numbers(pa.chunked_array([["vqa-7", "nobody"]]), opened, "sample_id", "ids")
     with pytest.raises(UserError, match="lacks"):
         open_table(table, pa.schema([("tags", pa.string())]), ("tags",))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_micro_batches_are_of_like_length_and_each_step_keeps_its_samples(
+    world: World, lion: str, workers: int
+) -> None:
+    settings = TrainStageConfig("", "", "", stage=3, validation_fraction=0.0, loop=LoopConfig(batch_size=12))
+    data = StageTask(settings, world.instructions, world.tagged, lion, None, ()).data()
+    assert isinstance(data, Lengths)
+    order = SampleOrder(data.pools, data.ratios, 12, 0)
+    place = {data.load(draw).sample_id: data.length(draw) for step in range(3) for draw in order.batch(step)}
+    devices = [Context(rank, workers, torch.device("cpu")) for rank in range(workers)]
+    shares = [list(Loader(data, order, context, 3, 36, 1, 1).steps(0, 3)) for context in devices]
+    for step in range(3):
+        drawn = sorted(data.load(draw).sample_id for draw in order.batch(step))
+        assert sorted(name for share in shares for name in share[step].ids) == drawn
+        parts = [[name for share in shares for name in share[step].micro_batches[part].ids] for part in range(3)]
+        lengths = [[place[name] for name in names] for names in parts]
+        assert [one for part in lengths for one in sorted(part)] == sorted(place[name] for name in drawn)
+        assert lengths[0] != lengths[-1]

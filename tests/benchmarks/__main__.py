@@ -1,0 +1,69 @@
+"""Every figure of speed and memory, as a ratio of two things measured in turn: `python -m tests.benchmarks`.
+
+    python -m tests.benchmarks [--only NAME …] [--out DIR] [--quick]           make bench
+    python -m tests.benchmarks --check [--table DIR/table.json]                make bench-check
+
+Leaves `table.md`, `table.json` and the benchmarks' logs in DIR. With `--check` the exit code is 1, and a sentence names
+the figure, where a ratio is under its floor (floors.yaml).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.benchmarks import table
+from tests.benchmarks.runner import chosen, facts, run
+
+BENCHMARKS = {
+    name: f"tests.benchmarks.{name}"
+    for name in (
+        "decoding",
+        "precompute_rate",
+        "ram_speed",
+        "training_overhead",
+        "training_data",
+        "zero_stages",
+        "checkpointing",
+        "lion_speed",
+        "evaluation_batches",
+        "growth",
+        "instructions_growth",
+        "convert_memory",
+    )
+}
+
+
+def main(arguments: list[str] | None = None, known: dict[str, str] = BENCHMARKS) -> int:
+    """Runs what is asked for; 1 where a benchmark failed or, with --check, a figure is under its floor."""
+    parser = argparse.ArgumentParser(
+        "tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(known)}")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the table (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller rounds, for a first look")
+    parser.add_argument("--check", action="store_true", help="fail where a ratio is under its floor")
+    parser.add_argument("--table", type=Path, help="check this table.json instead of measuring")
+    parser.add_argument("--floors", type=Path, default=table.FLOORS, help="the floors (%(default)s)")
+    options = parser.parse_args(arguments)
+    floors = table.read_floors(options.floors)
+    if options.table:
+        outcomes = table.read(options.table)
+    else:
+        where = facts()
+        outcomes = run(
+            chosen(options.only, known),
+            options.out / "logs",
+            options.quick,
+            lambda line: print(line, file=sys.stderr, flush=True),
+            lambda so_far: table.write(options.out, where, so_far, floors),
+        )
+        print((options.out / "table.md").read_text(encoding="utf-8"))
+    said = table.failures(outcomes, floors) if options.check else []
+    print("\n".join(said), file=sys.stderr)
+    if options.check and not said:
+        print(f"All {sum(len(one.figures) for one in outcomes)} figures reach their floors.")
+    return 1 if said or any(outcome.failure for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

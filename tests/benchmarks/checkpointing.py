@@ -1,0 +1,47 @@
+"""Gradient checkpointing on and off: the time of a step, and the memory of its activations."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from models.lion import LionConfig, LionForConditionalGeneration
+from pipelines.training.memory import peak_bytes
+from tests.benchmarks.figures import Figure, Settings, clock, in_turns, seconds
+from tests.benchmarks.training_overhead import InMemory
+
+BATCH = 16
+
+
+def measure(settings: Settings) -> Iterator[Figure]:
+    """LION tiny on a CPU, base on a GPU; stage 3's parts train."""
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    config = LionConfig.preset("base" if device == "cuda" else "tiny")
+    models: dict[str, Any] = {kind: LionForConditionalGeneration(config) for kind in ("kept", "again")}
+    for model in models.values():
+        model.to(device).train()
+    models["again"].activation_checkpointing_enable()
+    batch = {name: value.to(device) for name, value in InMemory(config, BATCH).batches[0].tensors.items()}
+
+    def loss(kind: str) -> torch.Tensor:
+        found: torch.Tensor = models[kind](**batch).loss
+        return found
+
+    def step(kind: str) -> float:
+        models[kind].zero_grad()
+        return 1000 * seconds(lambda: loss(kind).backward())
+
+    contenders = {kind: partial(step, kind) for kind in models}
+    in_turns(1, contenders)
+    turns = in_turns(settings.choose(8, 3), contenders)
+    yield Figure("time", "a step with gradient checkpointing", "without", turns["again"], turns["kept"], "ms", clock(),
+                 note="what is computed again is the forward pass of what trains or lies behind it")  # fmt: skip
+    peaks = {}
+    for kind, model in models.items():
+        model.zero_grad(set_to_none=True)
+        peaks[kind] = peak_bytes(model, partial(loss, kind)) / 2**20
+    yield Figure("memory", "the most that activations take with gradient checkpointing", "without", [peaks["again"]],
+                 [peaks["kept"]], "MiB", "memory", goal=2.0)  # fmt: skip

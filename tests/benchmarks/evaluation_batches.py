@@ -1,0 +1,94 @@
+"""Answers of several tasks in one run against each task by itself, as evaluation asks them.
+
+An untrained LION never ends an answer. Here each answer ends after as many tokens as its task's answers usually have,
+which is what decides how long a batch is computed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from pipelines.evaluation.inference import Answerer, Asking
+from tests.benchmarks.figures import Figure, Settings, clock, in_turns, seconds
+from tests.benchmarks.material import Tables, photographs, save_tables
+
+# Tokens of an answer, its end included, and the most that a task may use.
+LENGTHS = {"vqa": 3, "caption": 14, "rec": 22, "reg": 10}
+LIMITS = dict(zip(LENGTHS, (8, 32, 33, 31), strict=True))
+BATCH = 16
+
+
+class Ending(LogitsProcessor):
+    """Ends each answer where it is told to."""
+
+    def __init__(self, end: int) -> None:
+        self.end, self.lengths = end, list[int]()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Nothing but the end at the end, and never before."""
+        beams = len(scores) // len(self.lengths)
+        over = torch.tensor([length <= input_ids.shape[1] for length in self.lengths for _ in range(beams)])
+        only_end = torch.full_like(scores, float("-inf"))
+        only_end[:, self.end] = 0.0
+        going_on = scores.clone()
+        going_on[:, self.end] = float("-inf")
+        return torch.where(over.to(scores.device)[:, None], only_end, going_on)
+
+
+class Asked(Answerer):
+    """Evaluation's own, with answers that end."""
+
+    def __init__(self, asking: Asking) -> None:
+        super().__init__(asking)
+        self.ending = Ending(self.model.config.eos_token_id)
+        generate: Any = partial(self.model.generate, logits_processor=LogitsProcessorList([self.ending]))
+        self.model.generate = generate
+
+    def _generate(
+        self, rows: Sequence[Mapping[str, Any]], images: Sequence[Any], bounds: Mapping[str, int]
+    ) -> list[str]:
+        self.ending.lengths = [LENGTHS[row["task"]] for row in rows]
+        return super()._generate(rows, images, bounds)
+
+
+def rows_of(tables: Tables) -> list[dict[str, Any]]:
+    """The instructions with their images' places and tags, as a shard of an evaluation has them."""
+    images = {row["image_id"]: row for row in pq.read_table(tables.tagged).to_pylist()}
+    rows = pq.read_table(tables.instructions).to_pylist()
+    return [row | {name: images[row["image_id"]][name] for name in ("uri", "tags")} for row in rows]
+
+
+def measure(settings: Settings) -> Iterator[Figure]:
+    """LION tiny, four tasks in turn, beam 5."""
+    torch.set_num_threads(1)
+    cuda = torch.cuda.is_available()
+    tables = save_tables(settings.work, photographs(settings.work / "images", 16), settings.choose(256, 128))
+    rows = rows_of(tables)
+    asked = Asked(Asking(tables.lion, "benchmark", LIMITS, 5, BATCH, "fp32", cuda, 1))
+
+    def apart() -> None:
+        for task in LENGTHS:
+            asked.replies([row for row in rows if row["task"] == task])
+
+    def as_they_come() -> None:
+        for first in range(0, len(rows), BATCH):
+            asked.replies(rows[first : first + BATCH])
+
+    asked.replies(rows[:BATCH])
+    ways: dict[str, Callable[[], object]] = {
+        "mixed": partial(asked.replies, rows),
+        "apart": apart,
+        "as they come": as_they_come,
+    }
+    contenders: dict[str, Callable[[], float]] = {name: partial(seconds, way) for name, way in ways.items()}
+    turns = in_turns(settings.choose(3, 2), contenders)
+    ours, others, unsorted = ([1000 * value / len(rows) for value in turns[name]] for name in ways)
+    yield Figure("mixed_tasks", "four tasks in one run, beam 5", "each task by itself", ours, others, "ms/answer",
+                 clock(), goal=0.95)  # fmt: skip
+    yield Figure("like_with_like", "four tasks in one run, beam 5", "batches of rows as they come", ours, unsorted,
+                 "ms/answer", clock(), goal=1.2)  # fmt: skip

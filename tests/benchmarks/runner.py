@@ -1,0 +1,164 @@
+"""Runs benchmarks one after the other, each in a process of its own, and gathers their figures."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.figures import Figure, NotMeasured
+
+ROOT = Path(__file__).resolve().parents[2]
+FIELDS = {field.name for field in dataclasses.fields(Figure)}
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a benchmark came to.
+
+    Attributes:
+        name: the benchmark's.
+        figures: its figures.
+        left_out: what this machine cannot measure.
+        seconds: wall time.
+        load: load averages over the last minute, before and after it.
+        failure: the end of its log, where it failed.
+    """
+
+    name: str
+    figures: list[Figure] = dataclasses.field(default_factory=list)
+    left_out: list[NotMeasured] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    load: tuple[float, float] = (0.0, 0.0)
+    failure: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**dataclasses.asdict(self), "figures": [figure.as_dict() for figure in self.figures]}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> "Outcome":
+        """The other way."""
+        figures = [Figure(**{name: row[name] for name in FIELDS}) for row in found["figures"]]
+        left_out = [NotMeasured(**row) for row in found["left_out"]]
+        return cls(found["name"], figures, left_out, found["seconds"], tuple(found["load"]), found["failure"])
+
+
+def run(
+    modules: Mapping[str, str],
+    logs: Path,
+    quick: bool,
+    tell: Callable[[str], None],
+    done: Callable[[list[Outcome]], Any],
+) -> list[Outcome]:
+    """Runs benchmarks in turn; one that fails stops none of the others.
+
+    Args:
+        modules: the benchmarks' modules by name.
+        logs: folder for what they print.
+        quick: fewer and smaller rounds.
+        tell: gets a line whenever something happened.
+        done: gets what there is after each benchmark, so that an interrupted run loses one benchmark at most.
+    """
+    outcomes: list[Outcome] = []
+    logs.mkdir(parents=True, exist_ok=True)
+    for number, (name, module) in enumerate(modules.items(), start=1):
+        tell(f"[{number}/{len(modules)}] {name}")
+        outcome = Outcome(name)
+        outcomes.append(outcome)
+        before, begun = os.getloadavg()[0], time.monotonic()
+        log = logs / f"{name}.log"
+        with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as work, log.open("w") as stream:
+            command = [sys.executable, "-m", "tests.benchmarks.worker", module, work, *(["quick"] if quick else [])]
+            with subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stream, text=True, env=environment(),
+                start_new_session=True,
+            ) as process:  # fmt: skip
+                try:
+                    _read(process.stdout or (), outcome, tell)
+                except BaseException:
+                    process.terminate()
+                    raise
+        outcome.seconds, outcome.load = time.monotonic() - begun, (before, os.getloadavg()[0])
+        if process.returncode:
+            outcome.failure = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            tell(f"    FAILED with exit code {process.returncode}; its log is {log}:\n{outcome.failure}")
+        tell(f"    {outcome.seconds:.0f} s, load average {before:.1f} before and {outcome.load[1]:.1f} after")
+        done(outcomes)
+    return outcomes
+
+
+def _read(lines: Iterable[str], outcome: Outcome, tell: Callable[[str], None]) -> None:
+    for line in lines:
+        found = json.loads(line)
+        if "left_out" in found:
+            outcome.left_out.append(NotMeasured(**found["left_out"]))
+            tell(f"    {outcome.left_out[-1].name}: not measured: {outcome.left_out[-1].why}")
+            continue
+        figure = Figure(**{name: found["figure"][name] for name in FIELDS})
+        outcome.figures.append(figure)
+        tell(f"    {figure.name}: {figure.ratio:.2f} (best rounds {figure.best:.2f}): {figure.what} / {figure.against}")
+
+
+def environment() -> dict[str, str]:
+    """What a benchmark's process sees: no hub, one thread unless it asks for more."""
+    fixed = {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {"OMP_NUM_THREADS": "1", **os.environ, **fixed}
+
+
+def facts() -> dict[str, Any]:
+    """Where and with what it was measured."""
+    import torch
+
+    from pipelines import steps
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": gpus,
+        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+        "commit": steps.git_commit(),
+        "versions": steps.versions(),
+        "load_average": os.getloadavg(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that may still be written there."""
+    return shutil.disk_usage(folder).free
+
+
+def chosen(only: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+    """The benchmarks that are asked for; all where none is named.
+
+    Raises:
+        SystemExit: there is none of a name.
+    """
+    if unknown := set(only) - set(known):
+        raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
+    return {name: module for name, module in known.items() if not only or name in only}
