@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint types check clean
+.PHONY: help demo cluster test lint types check clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ $(STAMP): requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
+
+cluster: $(STAMP) ## A Ray head and an MLflow server on this machine, to submit jobs to; ARGS="--port 8300 …"
+	$(BIN)/python -m cluster.local $(ARGS)
 
 demo: $(STAMP) ## The whole main job on the sample world, to $(OUT)
 	$(BIN)/python -m jobs.pipeline --config jobs/pipeline.yaml --out $(OUT)
@@ -30,7 +33,7 @@ lint: $(STAMP) ## ruff
 	$(BIN)/ruff format --check .
 
 types: $(STAMP) ## mypy
-	$(BIN)/mypy models pipelines jobs tests
+	$(BIN)/mypy models pipelines jobs cluster tests
 
 clean: ## Removes what runs left, not the environment
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache

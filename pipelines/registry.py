@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.secrets import holds_credentials
 from pipelines.serving.signature import Kind, requirements, signature_and_example
 
 if TYPE_CHECKING:
@@ -78,13 +79,18 @@ class Registry:
         out: the results' root; the embedded default lies there.
 
     Raises:
-        UserError: `out` is an object store and no tracking address is given.
+        UserError: `out` is an object store and no tracking address is given, or the address holds credentials.
     """
 
     def __init__(self, config: RegistryConfig, out: str) -> None:
         self.config = config
         self.uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
         self.artifact_location = config.artifact_location
+        if holds_credentials(self.uri):
+            raise UserError(
+                "MLflow's address holds credentials, which logs would show; leave them out of it and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            )
         if not self.uri:
             if storage.is_remote(out):
                 raise UserError(f"SQLite cannot lie under {out}; name an MLflow server: --registry.tracking_uri.")
