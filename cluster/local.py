@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -32,8 +32,6 @@ _SAVE = 900  # seconds that a stopped job has to save before it is killed; Ray's
 def main(argv: Sequence[str] | None = None) -> int:
     """Starts both, prints where they are, and waits for Ctrl-C, SIGTERM, or the end of one of them."""
     options = _parser().parse_args(argv)
-    options.agent_port = _free_port()
-    agent = f"http://127.0.0.1:{options.agent_port}"  # what starts the jobs; it comes after the dashboard
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("port", "mlflow_port"):
@@ -42,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
+    agent = _free_port()
+    _address_file(options).unlink(missing_ok=True)
     ray = f"http://127.0.0.1:{options.port}"
     mlflow = f"http://127.0.0.1:{options.mlflow_port}"
     environment = {
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         try:
             servers = [
-                _up(stack, _mlflow(options, folder), environment, folder / "mlflow.log", f"{mlflow}/health"),
-                _up(stack, _ray(options), environment, folder / "ray.log", agent),
+                _up(stack, _mlflow(options, folder), environment, folder / "mlflow.log", lambda: _responds(mlflow)),
+                _up(stack, _ray(options, agent), environment, folder / "ray.log", lambda: _started(options, agent)),
             ]
             _say(ray, mlflow, folder, environment["RAY_AUTH_MODE"] == "token")
             while all(server.poll() is None for server in servers):
@@ -89,14 +89,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _ray(options: argparse.Namespace) -> list[str]:
-    # Below 107 bytes, the longest path of a socket; its own, so that no other Ray is taken for this one.
-    files = os.environ.get("RAY_TMPDIR") or os.path.join(tempfile.gettempdir(), f"lion-ray-{options.port}")
+def _ray_files(options: argparse.Namespace) -> str:
+    """Ray's own files: a short path, since those of sockets end at 107 bytes, and not another Ray's."""
+    return os.environ.get("RAY_TMPDIR") or os.path.join(tempfile.gettempdir(), f"lion-ray-{options.port}")
+
+
+def _address_file(options: argparse.Namespace) -> Path:
+    """What `ray start` writes when the head is complete."""
+    return Path(_ray_files(options), "ray_current_cluster")
+
+
+def _started(options: argparse.Namespace, agent: int) -> bool:
+    """Whether the head is complete and takes jobs: its agent, which starts them, comes after the dashboard."""
+    return _address_file(options).exists() and _answers(agent)
+
+
+def _ray(options: argparse.Namespace, agent: int) -> list[str]:
     return [
         str(_BIN / "ray"), "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", "0",
         "--dashboard-host", "127.0.0.1", "--dashboard-port", str(options.port), "--num-cpus", str(options.cpus),
-        "--dashboard-agent-listen-port", str(options.agent_port), "--ray-client-server-port", str(_free_port()),
-        "--temp-dir", files, "--disable-usage-stats",
+        "--dashboard-agent-listen-port", str(agent), "--ray-client-server-port", str(_free_port()),
+        "--temp-dir", _ray_files(options), "--disable-usage-stats",
     ]  # fmt: skip
 
 
@@ -127,24 +140,24 @@ def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) 
 
 
 def _up(
-    stack: ExitStack, command: Sequence[str], environment: Mapping[str, str], log: Path, address: str
+    stack: ExitStack, command: Sequence[str], environment: Mapping[str, str], log: Path, ready: Callable[[], bool]
 ) -> subprocess.Popen[bytes]:
     """Starts a server, once more where it gives up: Ray's head has half a minute to come up, whatever the machine does.
 
     Raises:
-        TimeoutError: it does not answer at `address`.
+        TimeoutError: it does not become ready.
     """
     for _ in range(_TRIES):
         trial = stack.enter_context(ExitStack())
         server = trial.enter_context(_running(command, environment, log))
         deadline = time.monotonic() + _START
         while server.poll() is None and time.monotonic() < deadline:
-            if _responds(address):
+            if ready():
                 return server
             time.sleep(0.5)
         trial.close()
     last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise TimeoutError(f"{address} did not come up; the last lines of {log}:\n{last}")
+    raise TimeoutError(f"{command[0]} did not come up; the last lines of {log}:\n{last}")
 
 
 def _responds(address: str) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import storage
+from pipelines.copies import cache_folder, on_this_machine
 from pipelines.errors import UserError
 from pipelines.secrets import holds_credentials
 from pipelines.serving.signature import Kind, requirements, signature_and_example
@@ -292,7 +293,7 @@ class Registry:
             root = storage.absolute(source)
         else:
             root = os.path.join(
-                _cache(), f"{name}-{version}-{uuid.uuid5(uuid.NAMESPACE_URL, self.uri + source).hex[:12]}"
+                cache_folder("models"), f"{name}-{version}-{uuid.uuid5(uuid.NAMESPACE_URL, self.uri + source).hex[:12]}"
             )
             if not os.path.isdir(root):
                 partial = f"{root}.{uuid.uuid4().hex[:8]}.partial"
@@ -348,9 +349,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _local_folder(path: str) -> str:
     folder = storage.absolute(path)
-    for candidate in (folder, os.path.join(folder, "model")):
-        if os.path.isfile(os.path.join(candidate, "config.json")):
-            return candidate
+    for candidate in (folder, storage.join(folder, "model")):
+        if storage.exists(storage.join(candidate, "config.json")):
+            return on_this_machine(candidate)
     raise UserError(
         f"{path} is not a model's folder (it has no config.json); give a folder that save_pretrained wrote."
     )
@@ -366,12 +367,6 @@ def _code() -> Iterator[list[str]]:
             source = os.path.join(_ROOT, os.path.basename(copy))
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns("weights", "__pycache__"))
         yield copies
-
-
-def _cache() -> str:
-    path = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "dynamic-lion", "models")
-    os.makedirs(path, exist_ok=True)
-    return path
 
 
 def _first_line(error: BaseException) -> str:
