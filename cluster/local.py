@@ -2,7 +2,7 @@
 
 The dashboard and MLflow listen on loopback alone. Ray's own ports cannot be bound to it, which is why Ray asks for this
 user's token (`~/.ray/auth_token`, made when there is none) unless `RAY_AUTH_MODE=disabled` is set. MLflow keeps its
-SQLite database and its files in `--folder`.
+SQLite database and its files in `--folder`; where `MLFLOW_TRACKING_URI` names one already, that one is used.
 """
 
 import argparse
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("port", "mlflow_port"):
+    own = os.environ.get("MLFLOW_TRACKING_URI")
+    for name in ("port",) if own else ("port", "mlflow_port"):
         if _answers(getattr(options, name)):
             sys.stderr.write(f"Port {getattr(options, name)} is taken; give another --{name.replace('_', '-')}.\n")
             return 2
@@ -52,21 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(int(_START)),
         "RAY_JOB_STOP_WAIT_TIME_S": str(_SAVE),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # six processes for what nobody here asks of it
-        "MLFLOW_TRACKING_URI": mlflow,
+        "MLFLOW_TRACKING_URI": own or mlflow,
     }
     environment.pop("RAY_ADDRESS", None)
     if environment["RAY_AUTH_MODE"] == "token" and not _has_token():
         subprocess.run([_BIN / "ray", "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
     with ExitStack() as stack:
         try:
-            servers = [
-                _up(stack, _mlflow(options, folder), environment, folder / "mlflow.log", lambda: _responds(mlflow)),
-                _up(stack, _ray(options, agent), environment, folder / "ray.log", lambda: _started(options, agent)),
-            ]
-            _say(ray, mlflow, folder, environment["RAY_AUTH_MODE"] == "token")
+            servers = []
+            if not own:
+                log = folder / "mlflow.log"
+                servers.append(_up(stack, _mlflow(options, folder), environment, log, lambda: _responds(mlflow)))
+            log = folder / "ray.log"
+            servers.append(_up(stack, _ray(options, agent), environment, log, lambda: _started(options, agent)))
+            _say(ray, own or mlflow, folder, environment["RAY_AUTH_MODE"] == "token")
             while all(server.poll() is None for server in servers):
                 time.sleep(0.5)
-            sys.stderr.write(f"One of the two has ended by itself; see the logs in {folder}.\n")
+            sys.stderr.write(f"A server has ended by itself; see the logs in {folder}.\n")
             return 1
         except KeyboardInterrupt:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -176,7 +179,7 @@ def _say(ray: str, mlflow: str, folder: Path, token: bool) -> None:
     mode = "token" if token else "disabled"
     lines = [
         f"Ray      {ray}" + ("   (in the browser it asks for the token: ray get-auth-token)" if token else ""),
-        f"MLflow   {mlflow}   (database, files and logs: {folder})",
+        f"MLflow   {mlflow}   (logs of both, and what it keeps if it is this one's: {folder})",
         f"Submit   python -m jobs.submit --address {ray} -- {verb}",
         f"or       RAY_AUTH_MODE={mode} ray job submit --address {ray} --working-dir . -- python -m jobs.{verb}",
         "Ctrl-C ends both.",

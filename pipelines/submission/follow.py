@@ -32,24 +32,27 @@ class Log:
         """The verb's own JSON line: the last one of that form, as Ray may have more to say after it."""
 
     def add(self, text: str) -> None:
-        """Takes the next piece, which may end inside a line."""
+        """Takes the next piece, which may end inside a line; the JSON line is kept, all others are passed on."""
         self.length += len(text)
-        if self._sink is not None:
-            self._sink.write(text)
-            self._sink.flush()
         *whole, self._line = (self._line + text).split("\n")
         for line in whole:
-            self._read(line)
+            if (document := _result(line)) is not None:
+                self.result = document
+            elif self._sink is not None:
+                self._sink.write(f"{line}\n")
+        if self._sink is not None:
+            self._sink.flush()
 
-    def _read(self, line: str) -> None:
-        if not (line.startswith("{") and line.endswith("}")):
-            return
-        try:
-            document = json.loads(line)
-        except json.JSONDecodeError:
-            return
-        if {"step", "path", "skipped"} <= document.keys():
-            self.result = document
+
+def _result(line: str) -> dict[str, Any] | None:
+    """What a verb prints as its last line, if this is it."""
+    if not (line.startswith("{") and line.endswith("}")):
+        return None
+    try:
+        document = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return document if {"step", "path", "skipped"} <= document.keys() else None
 
 
 def follow(client: "JobSubmissionClient", name: str, shown: Log) -> None:

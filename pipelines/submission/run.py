@@ -69,12 +69,13 @@ def connect(address: str | None) -> "JobSubmissionClient":
         UserError: nothing answers there, or it wants another token.
     """
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
-    _use_own_token()
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
     try:
-        return JobSubmissionClient(address)
+        return JobSubmissionClient(address, headers=_own_token())
     except AuthenticationError as error:
         raise UserError(
             f"The cluster at {address} does not take the token of this machine; set RAY_AUTH_TOKEN, or "
@@ -87,11 +88,18 @@ def connect(address: str | None) -> "JobSubmissionClient":
         ) from error
 
 
-def _use_own_token() -> None:
-    """Lets Ray send the user's token, where there is one; it must know before it is imported."""
-    given = [os.environ.get("RAY_AUTH_TOKEN"), os.environ.get("RAY_AUTH_TOKEN_PATH")]
-    if any(given) or (Path.home() / ".ray/auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+def _own_token() -> dict[str, str]:
+    """The header with this user's token, from where Ray itself looks for it; none where there is none.
+
+    Given to Ray's client, because Ray looks only when it is imported, and only where RAY_AUTH_MODE is set.
+    """
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray/auth_token")
+    if not token and path.is_file():
+        token = path.read_text().strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def last_attempt(client: "JobSubmissionClient", name: str) -> "JobDetails | None":
