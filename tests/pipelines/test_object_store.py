@@ -1,9 +1,5 @@
-"""The whole main job in an object store: weights, images, tables, checkpoints, models and MLflow's files."""
+"""Models and local files in an object store. The whole main job there: `python -m tests.object_store_world`."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +10,6 @@ from pipelines.copies import for_workers, on_this_machine
 from pipelines.errors import UserError
 from pipelines.steps import StepFolder, fingerprint
 from tests.object_store import BUCKET, s3_server, settings
-
-TRAININGS = ("tag_encoder", "stage1", "stage2", "stage3")
 
 
 @pytest.fixture(scope="module")
@@ -28,38 +22,30 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"s3://{BUCKET}"
 
 
-def command(bucket: str, database: Path) -> list[str]:
-    """`make demo`, tiny: one training by Ray, the others in the driver's process."""
-    changes = ["world.images=24", "tag_encoder.loop.epochs=1", "evaluated.inference.launcher=local"]
-    for name in TRAININGS:
-        changes += [f"{name}.registry.tracking_uri=sqlite:///{database}"]
-        changes += [f"{name}.registry.artifact_location={bucket}/mlartifacts", f"{name}.loop.batch_size=4"]
-        changes += [f"{name}.launch.launcher={'ray' if name == 'stage1' else 'local'}"]
-    for name in TRAININGS[1:]:
-        changes += [f"{name}.loop.steps=2"]
-    changes += [f"evaluated.registry.tracking_uri=sqlite:///{database}", "evaluated.inference.batch_size=4"]
-    options = [word for change in changes for word in ("--set+", change)]
-    return [
-        sys.executable, "-m", "jobs.pipeline", "--ray.address", "local", "--ray.local_cpus", "4",
-        "--variables.backbones", f"{bucket}/backbones", "--out", f"{bucket}/runs", *options,
-    ]  # fmt: skip
+def test_a_step_that_writes_local_files_leaves_them_in_the_bucket(bucket: str, root: Path) -> None:
+    """Backbones from the bucket, a LION to it: what a pipeline's next step opens by its URI alone."""
+    from models.lion import LionForConditionalGeneration
+    from pipelines.pretraining.compose import TinyLionConfig, tiny_lion
+    from pipelines.registry import Registry, RegistryConfig
 
-
-@pytest.mark.slow
-def test_the_main_job_needs_no_disk_that_is_shared(bucket: str, root: Path, tmp_path: Path) -> None:
     storage.upload_folder(str(root / "pipelines/pretraining/weights"), f"{bucket}/backbones")
-    words = command(bucket, tmp_path / "mlflow.db")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.run(words, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=800)
-    said = json.loads(first.stdout.splitlines()[-1])
-    assert said["steps"] == 12
-    assert all(path.startswith(f"{bucket}/runs/") for path in said["results"].values())
-    for name in TRAININGS:
-        assert storage.exists(storage.join(said["results"][name], "model", "model.safetensors"))
-        assert not storage.list_files(storage.join(said["results"][name], "checkpoints"))
-    assert any(name.endswith("model.safetensors") for name in storage.list_files(f"{bucket}/mlartifacts"))
-    again = subprocess.run(words, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
-    assert json.loads(again.stdout.splitlines()[-1])["skipped_steps"] == 12
+    config = TinyLionConfig(backbones=f"{bucket}/backbones", visual_input="qformer", out=f"{bucket}/runs")
+    made = tiny_lion(config)
+    assert made.path.startswith(f"{bucket}/runs/tiny_lion-")
+    folder = Registry(RegistryConfig("sqlite://"), "runs").lookup(made.path).folder
+    assert not storage.is_remote(folder)
+    assert LionForConditionalGeneration.from_pretrained(folder).config.visual_input == "qformer"
+    assert tiny_lion(config).skipped
+
+
+def test_the_script_of_the_whole_job_is_a_pipeline_that_is_accepted(tmp_path: Path) -> None:
+    from jobs.pipeline import DEMO, prepare
+    from jobs.submit import make_job
+    from pipelines.pipeline import check, with_changes
+    from tests.object_store_world import command
+
+    words = command("s3://lion", tmp_path / "mlflow.db")[2:]
+    check(with_changes(make_job(["pipeline", "--config", str(DEMO), *words[1:]]).config), prepare)
 
 
 def test_a_folder_is_copied_once_and_again_when_it_changes(bucket: str) -> None:
