@@ -16,6 +16,9 @@ $(STAMP): requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+cluster: $(STAMP) ## A Ray head and an MLflow server on this machine, to submit jobs to; ARGS="--port 8300 …"
+	$(BIN)/python -m cluster.local $(ARGS)
+
 demo: $(STAMP) ## The whole main job on the sample world, to $(OUT)
 	$(BIN)/python -m jobs.pipeline --config jobs/pipeline.yaml --out $(OUT)
 
@@ -34,7 +37,7 @@ lint: $(STAMP) ## ruff
 	$(BIN)/ruff format --check .
 
 types: $(STAMP) ## mypy
-	$(BIN)/mypy models pipelines jobs tests
+	$(BIN)/mypy models pipelines jobs cluster tests
 
 bench: $(STAMP) ## Every figure of speed and memory as a ratio, to runs/bench (a quarter hour; ARGS="--only NAME")
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from pipelines.errors import DataRefused, Stopped, UserError
+from pipelines.secrets import require_none
 from pipelines.steps import StepResult
 
 Config = TypeVar("Config")
@@ -78,6 +79,13 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str] | None = Non
     return _build(parser, config_type, parser.parse_args(argv))
 
 
+def with_default(argv: Sequence[str], default_file: Path | None) -> list[str]:
+    """The command line, with the file in it that stands in for a `--config` that is not given."""
+    if default_file is None or any(word == "--config" or word.startswith("--config=") for word in argv):
+        return list(argv)
+    return ["--config", str(default_file), *argv]
+
+
 def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any]) -> Config:
     """The configuration of a verb from plain values, as in its YAML.
 
@@ -90,9 +98,14 @@ def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any])
     return _build(parser, config_type, parser.parse_object(copy.deepcopy(dict(values))))
 
 
-def _build(parser: ArgumentParser, config_type: type[Config], namespace: Any) -> Config:
+def _build(parser: "_Parser", config_type: type[Config], namespace: Any) -> Config:
     namespace = parser.instantiate_classes(namespace)
-    return config_type(**{name: namespace[name] for name in inspect.signature(config_type).parameters})
+    config = config_type(**{name: namespace[name] for name in inspect.signature(config_type).parameters})
+    try:
+        require_none(config)
+    except UserError as error:
+        parser.error(str(error))
+    return config
 
 
 def main(
@@ -102,10 +115,7 @@ def main(
 
     `default_file` stands in for a `--config` that is not given.
     """
-    argv = sys.argv[1:]
-    if default_file and not any(word == "--config" or word.startswith("--config=") for word in argv):
-        argv = ["--config", str(default_file), *argv]
-    config = parse(verb, config_type, argv)
+    config = parse(verb, config_type, with_default(sys.argv[1:], default_file))
     stdout = _keep_stdout_for_the_result()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pipelines import storage
+from pipelines.copies import on_disk, on_this_machine
 from pipelines.errors import UserError
 from pipelines.steps import StepFolder, StepResult, fingerprint, run_step
 
@@ -50,9 +51,16 @@ def convert(config: ConvertConfig) -> StepResult:
         UserError: an option is missing or belongs to the other kind, a path is wrong, or the checkpoint is refused.
     """
     _check(config)
+    here = {name: on_this_machine(path) for name, path in _given(config).items() if storage.is_remote(path)}
+    config = replace(config, **here)
     if config.back:
         return _back(config)
-    return run_step("convert", config, config.out, lambda folder: _forward(config, folder), _inputs(config))
+
+    def work(folder: StepFolder) -> Mapping[str, Any]:
+        with on_disk(folder) as local:
+            return _forward(config, local)
+
+    return run_step("convert", config, config.out, work, _inputs(config))
 
 
 def _check(config: ConvertConfig) -> None:
@@ -66,18 +74,18 @@ def _check(config: ConvertConfig) -> None:
         raise UserError(f"{direction} does not read {', '.join(f'--{name}' for name in foreign)}; leave it out.")
     if config.back and config.dtype is not None:
         raise UserError(f"{direction} keeps the folder's precision; leave --dtype out.")
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, str) and storage.is_remote(value):
-            raise UserError(f"{field.name} is {value}; convert reads and writes local files only, so copy it first.")
+    if config.back and storage.is_remote(config.out):
+        raise UserError(f"out is {config.out}; {direction} writes a local file, so give one and copy it from there.")
+
+
+def _given(config: ConvertConfig) -> dict[str, str]:
+    given = {name: getattr(config, name) for name in ("checkpoint", *_OF_A_KIND)}
+    return {name: path for name, path in given.items() if path}
 
 
 def _inputs(config: ConvertConfig) -> dict[str, str]:
-    given = {name: getattr(config, name) for name in ("checkpoint", *_OF_A_KIND)}
     # The Q-Former's tokenizer may be a hub name, which has no content to fingerprint here.
-    return {
-        name: path for name, path in given.items() if path and (name != "qformer_tokenizer" or os.path.exists(path))
-    }
+    return {name: path for name, path in _given(config).items() if name != "qformer_tokenizer" or os.path.exists(path)}
 
 
 def _checked(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import storage
+from pipelines.copies import cache_folder, on_this_machine
 from pipelines.errors import UserError
+from pipelines.secrets import holds_credentials
 from pipelines.serving.signature import Kind, requirements, signature_and_example
 
 if TYPE_CHECKING:
@@ -79,13 +81,18 @@ class Registry:
         out: the results' root; the embedded default lies there.
 
     Raises:
-        UserError: `out` is an object store and no tracking address is given.
+        UserError: `out` is an object store and no tracking address is given, or the address holds credentials.
     """
 
     def __init__(self, config: RegistryConfig, out: str) -> None:
         self.config = config
         self.uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
         self.artifact_location = config.artifact_location
+        if holds_credentials(self.uri):
+            raise UserError(
+                "MLflow's address holds credentials, which logs would show; leave them out of it and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            )
         if not self.uri:
             if storage.is_remote(out):
                 raise UserError(f"SQLite cannot lie under {out}; name an MLflow server: --registry.tracking_uri.")
@@ -287,7 +294,7 @@ class Registry:
             root = storage.absolute(source)
         else:
             root = os.path.join(
-                _cache(), f"{name}-{version}-{uuid.uuid5(uuid.NAMESPACE_URL, self.uri + source).hex[:12]}"
+                cache_folder("models"), f"{name}-{version}-{uuid.uuid5(uuid.NAMESPACE_URL, self.uri + source).hex[:12]}"
             )
             if not os.path.isdir(root):
                 partial = f"{root}.{uuid.uuid4().hex[:8]}.partial"
@@ -343,9 +350,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _local_folder(path: str) -> str:
     folder = storage.absolute(path)
-    for candidate in (folder, os.path.join(folder, "model")):
-        if os.path.isfile(os.path.join(candidate, "config.json")):
-            return candidate
+    for candidate in (folder, storage.join(folder, "model")):
+        if storage.exists(storage.join(candidate, "config.json")):
+            return on_this_machine(candidate)
     raise UserError(
         f"{path} is not a model's folder (it has no config.json); give a folder that save_pretrained wrote."
     )
@@ -361,12 +368,6 @@ def _code() -> Iterator[list[str]]:
             source = os.path.join(_ROOT, os.path.basename(copy))
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns("weights", "__pycache__"))
         yield copies
-
-
-def _cache() -> str:
-    path = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "dynamic-lion", "models")
-    os.makedirs(path, exist_ok=True)
-    return path
 
 
 def _first_line(error: BaseException) -> str:

@@ -128,12 +128,14 @@ def read_manifest(folder: str) -> dict[str, Any]:
 def git_commit() -> str | None:
     """The commit of the code that runs, with `+` behind it where the tree was changed; None outside a checkout."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not os.path.exists(os.path.join(root, ".git")):  # where a job was unpacked, git may find somebody else's
+        return os.environ.get("LION_GIT_COMMIT")  # set by whoever ships the code without its history
     try:
         run = {"cwd": root, "capture_output": True, "text": True, "check": True}
         commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()  # type: ignore[call-overload]
         changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **run).stdout  # type: ignore[call-overload]
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("LION_GIT_COMMIT")  # set by whoever ships the code without its history
+        return None
     return commit + ("+" if changed.strip() else "")
 
 

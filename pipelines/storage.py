@@ -151,16 +151,34 @@ def delete_folder(uri: str) -> None:
         filesystem.delete_dir(path)
 
 
+def state_of(uri: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a file, or of each file under a folder: what tells two states of it apart."""
+    filesystem, root = resolve(uri)
+    info = filesystem.get_file_info(root)
+    found = [info] if info.is_file else filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
+    return sorted((one.path.removeprefix(root), one.size, one.mtime_ns or 0) for one in found if one.is_file)
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copies a file as a stream; an object is there when all of it is, a local file from the start."""
+    (come_from, path), (go_to, other) = resolve(source), resolve(target)
+    if not is_remote(target):
+        os.makedirs(os.path.dirname(absolute(target)), exist_ok=True)
+    with come_from.open_input_stream(path) as stream, go_to.open_output_stream(other) as sink:
+        while chunk := stream.read(_CHUNK * 8):
+            sink.write(chunk)
+
+
 def upload_folder(local: str, uri: str) -> None:
     """Copies the files of a local folder to a folder or prefix."""
     for name in list_files(local):
-        write_atomic(join(uri, name.removeprefix(absolute(local))), read_bytes(name))
+        copy_file(name, join(uri, name.removeprefix(absolute(local))))
 
 
 def download_folder(uri: str, local: str) -> None:
     """Copies the files under a folder or prefix to a local folder."""
     for name in list_files(uri):
-        write_atomic(join(local, name.removeprefix(absolute(uri))), read_bytes(name))
+        copy_file(name, join(local, name.removeprefix(absolute(uri))))
 
 
 def sha256(uri: str) -> str:

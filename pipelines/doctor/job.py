@@ -62,7 +62,7 @@ def _pipeline_findings(values: Mapping[str, Any], prepare: Prepare, nodes: Nodes
 def _missing(settings: Any) -> Iterator[str]:
     """The inputs that are not there; what an earlier step will make is not looked for."""
     registry = Registry(settings.registry, settings.out) if hasattr(settings, "registry") else None
-    for field, value in _inputs(settings):
+    for field, value in path_fields(settings):
         if value in _NO_PATHS or references(value):
             continue
         if value.startswith("models:"):
@@ -81,7 +81,7 @@ def _missing(settings: Any) -> Iterator[str]:
                 yield f"{field}: {value} does not exist; correct the path, or make it by the verb before."
 
 
-def _inputs(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def path_fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every path and model's address in a configuration, by dotted field."""
     if isinstance(settings, Mapping):
         items = list(settings.items())
@@ -96,9 +96,9 @@ def _inputs(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from ((f"{prefix}{name}", one) for one in value if isinstance(one, str))
         elif isinstance(value, list | tuple):
             for number, one in enumerate(value):
-                yield from _inputs(one, f"{prefix}{name}[{number}].")
+                yield from path_fields(one, f"{prefix}{name}[{number}].")
         else:
-            yield from _inputs(value, f"{prefix}{name}.")
+            yield from path_fields(value, f"{prefix}{name}.")
 
 
 def _training(settings: Any, nodes: Nodes) -> str:

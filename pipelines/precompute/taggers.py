@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import storage
+from pipelines.copies import on_this_machine
 from pipelines.errors import UserError
 from pipelines.precompute.config import Precision, TaggerConfig
 from pipelines.tables import TAG
@@ -70,10 +71,7 @@ class RamTagger(Tagger):
     needs_model = True
 
     def prepare(self) -> None:
-        path = self.config.path
-        if storage.is_remote(path):
-            raise UserError(f"tagger.path is {path}; weights are read from a local or mounted folder: copy them there.")
-        folder = storage.absolute(path)
+        folder = on_this_machine(self.config.path)
         if not os.path.isfile(os.path.join(folder, "config.json")):
             raise UserError(f"{folder} has no config.json, so it is no RAM; `jobs.convert --kind ram` makes one.")
         from models.ram import RamConfig, RamProcessor
@@ -98,7 +96,7 @@ class RamTagger(Tagger):
 
         disable_progress_bar()  # an actor's bar would run through everybody's log
         torch.set_num_threads(min(threads, os.cpu_count() or 1))  # a local Ray has more logical CPUs than there are
-        folder = storage.absolute(self.config.path)
+        folder = on_this_machine(self.config.path)
         self.processor = RamProcessor.from_pretrained(folder)
         self.model = RamForImageTagging.from_pretrained(folder)
         self.model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the types of torch's `to`

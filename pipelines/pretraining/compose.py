@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from pipelines import storage
+from pipelines.copies import on_disk, on_this_machine
 from pipelines.errors import UserError
 from pipelines.steps import StepFolder, StepResult, run_step
 
@@ -30,7 +31,7 @@ def tiny_lion(config: TinyLionConfig) -> StepResult:
     """
     from pipelines.pretraining.kept import WEIGHTS, kept_backbones
 
-    folder = storage.absolute(config.backbones or str(WEIGHTS))
+    folder = on_this_machine(config.backbones or str(WEIGHTS))
     try:
         backbones = kept_backbones(folder)
     except ValueError as error:
@@ -39,10 +40,10 @@ def tiny_lion(config: TinyLionConfig) -> StepResult:
     def work(result: StepFolder) -> dict[str, Any]:
         from pipelines.pretraining.lion import make_lion
 
-        target = result.child("model")
         made = (backbones.vision, backbones.language, backbones.tag_encoder)
-        make_lion(*made, target, config.seed, visual_input=config.visual_input)
-        digest = storage.sha256(storage.join(target, "model.safetensors"))
+        with on_disk(result) as local:
+            make_lion(*made, local.child("model"), config.seed, visual_input=config.visual_input)
+            digest = storage.sha256(local.child("model", "model.safetensors"))
         return {"rows": None, "files": [{"path": "model/model.safetensors", "rows": None, "sha256": digest}]}
 
     return run_step("tiny_lion", config, config.out, work, {"backbones": folder})

@@ -3,10 +3,10 @@
 import dataclasses
 import logging
 import os
-import tempfile
 import uuid
 
 from pipelines import storage
+from pipelines.copies import cache_folder, for_workers, on_this_machine
 from pipelines.errors import UserError
 from pipelines.registry import Registry
 from pipelines.steps import StepFolder, StepResult, fingerprint, run_step
@@ -29,6 +29,8 @@ def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
     if start.startswith("models:"):
         found = registry.lookup(start)
         start, parent = found.folder, {"parent.base": str(found)}
+    elif storage.is_remote(start):
+        start = on_this_machine(start)
     inputs = {"data": config.data} | ({} if start in PRESETS else {"base": start})
     for path in inputs.values():
         if not storage.exists(path):
@@ -36,7 +38,8 @@ def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
 
     def work(folder: StepFolder) -> dict[str, object]:
         digests = {name: fingerprint(path) for name, path in inputs.items()}
-        task = TagEncoderTask(config, storage.absolute(config.data), start, digests.get("base", start))
+        ready = start if start in PRESETS else for_workers(storage.absolute(start), folder, "base")
+        task = TagEncoderTask(config, storage.absolute(config.data), ready, digests.get("base", start))
         lineage = {f"digest.{name}": digest for name, digest in digests.items()} | parent
         return train_and_register(Training(task, config, "tag_encoder", config.name, registry, lineage), folder)
 
@@ -71,7 +74,8 @@ def train_stage(config: TrainStageConfig) -> StepResult:
         start = found["parent1"].folder
         if len(parents) == 2:
             start = _merged(start, found["parent2"].folder, folder)
-        encoder = found["tag_encoder"].folder if "tag_encoder" in found else None
+        start = for_workers(start, folder, "lion")
+        encoder = for_workers(found["tag_encoder"].folder, folder, "tag_encoder") if "tag_encoder" in found else None
         base = tuple((name, digests[name]) for name in found)
         settings = dataclasses.replace(config, optimizer=_with_projector(config))
         task = StageTask(settings, storage.absolute(config.data), storage.absolute(config.tagged), start, encoder, base)
@@ -98,7 +102,7 @@ def _log_mixture(config: TrainStageConfig) -> None:
 def _tidied(result: StepResult, loop: LoopConfig) -> StepResult:
     """Removes what only an unfinished training needs; not before the manifest is there, so that no crash loses it."""
     if not loop.keep_after:
-        for name in ("checkpoints", "merged"):
+        for name in ("checkpoints", "merged", "start"):
             storage.delete_folder(storage.join(result.path, name))
     return result
 
@@ -107,7 +111,7 @@ def _merged(first: str, second: str, folder: StepFolder) -> str:
     """The folder of stage 1's and stage 2's LION merged into one; on this machine, because models load from there."""
     target = folder.child("merged")
     if storage.is_remote(target):
-        target = os.path.join(tempfile.gettempdir(), f"merged-{folder.hash[:12]}")
+        target = os.path.join(cache_folder("merged"), folder.hash[:24])
     if not os.path.isdir(target):
         from pipelines.training.stage import merge_parents
 

@@ -27,6 +27,7 @@ from models.lion.merge import merge_stages
 from models.lion.precision import set_precision
 from models.lion.processing import QFORMER_LENGTH
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
+from pipelines.copies import on_this_machine
 from pipelines.errors import UserError
 from pipelines.images import BadImage, load_image
 from pipelines.instructions.augmentation import augment
@@ -159,7 +160,7 @@ class StageTask:
         settings: the training's configuration.
         samples: folder of the `instructions` table.
         images: folder of the `tagged` table.
-        start: the LION's folder that the weights come from.
+        start: the LION's folder that the weights come from, a path or a URI.
         tag_encoder: the tag encoder's folder; None: the start's own, or none at all.
         digests: of the start and the tag encoder.
     """
@@ -176,14 +177,19 @@ class StageTask:
         """What the frozen weights come from."""
         return dict(self.digests)
 
+    @property
+    def _folders(self) -> tuple[str, str | None]:
+        """The start and the tag encoder on the machine that asks."""
+        return on_this_machine(self.start), on_this_machine(self.tag_encoder) if self.tag_encoder else None
+
     def build(self) -> LionForConditionalGeneration:
         """The start's LION with this training's prompt; the stage's groups require gradients."""
-        return self._prepared(start_model(self.start, self.tag_encoder, self.settings))
+        return self._prepared(start_model(*self._folders, self.settings))
 
     def outline(self) -> LionForConditionalGeneration:
         """`build`'s LION on the meta device."""
         with torch.device("meta"):
-            model = LionForConditionalGeneration(start_config(self.start, self.tag_encoder, self.settings))
+            model = LionForConditionalGeneration(start_config(*self._folders, self.settings))
         set_precision(model, compute_dtype(self.settings.loop))
         return self._prepared(model)
 
@@ -220,9 +226,10 @@ class StageTask:
 
     def processor(self) -> LionProcessor:
         """The start's processor for this training's prompt and tags."""
-        config = start_config(self.start, self.tag_encoder, self.settings)
-        parent = LionProcessor.from_pretrained(self.start)
-        tags = TagEncoderProcessor.from_pretrained(self.tag_encoder).tokenizer if self.tag_encoder else None
+        start, tag_encoder = self._folders
+        config = start_config(start, tag_encoder, self.settings)
+        parent = LionProcessor.from_pretrained(start)
+        tags = TagEncoderProcessor.from_pretrained(tag_encoder).tokenizer if tag_encoder else None
         try:
             return LionProcessor.for_config(
                 config,

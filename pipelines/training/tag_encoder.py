@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor, triplet_margin_loss
+from pipelines.copies import on_this_machine
 from pipelines.errors import UserError
 from pipelines.tables import TAGGED
 from pipelines.training.config import TrainTagEncoderConfig
@@ -150,14 +151,19 @@ class TagEncoderTask:
         """What the weights start from; all of them are trained."""
         return {"start": self.start_digest}
 
+    @property
+    def _start(self) -> str:
+        """The start on the machine that asks."""
+        return self.start if self.start in PRESETS else on_this_machine(self.start)
+
     def build(self) -> TagEncoder:
         """The encoder to train."""
-        return start_model(self.start, self.settings)
+        return start_model(self._start, self.settings)
 
     def outline(self) -> nn.Module:
         """The encoder on the meta device."""
         with torch.device("meta"):
-            model: nn.Module = TagEncoder(start_config(self.start, self.settings))
+            model: nn.Module = TagEncoder(start_config(self._start, self.settings))
         return model.to(compute_dtype(self.settings.loop)).train()
 
     def longest(self, model: Any, samples: int) -> Tensor:
@@ -170,9 +176,9 @@ class TagEncoderTask:
 
     def processor(self) -> TagEncoderProcessor:
         """Reads tags at this training's threshold."""
-        made = TagEncoderProcessor.from_pretrained(_tokenizer(self.start))
+        made = TagEncoderProcessor.from_pretrained(_tokenizer(self._start))
         made.top_k, made.threshold = self.settings.top_k, self.settings.threshold
-        longest = start_config(self.start, self.settings).bert.max_position_embeddings
+        longest = start_config(self._start, self.settings).bert.max_position_embeddings
         made.max_length = min(self.settings.max_length, longest)
         return made
 

@@ -1,14 +1,17 @@
-"""The cluster files are valid for KubeRay's CRDs and for the pinned Ray (P10)."""
+"""KubeRay's files are valid for its CRDs and for the pinned Ray (P10), and hold to the house's rules."""
 
 import copy
 import gzip
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+
+FILES = {"RayJob": "rayjob", "RayCluster": "raycluster"}
 
 
 def closed(schema: Any) -> Any:
@@ -25,52 +28,86 @@ def closed(schema: Any) -> Any:
     return schema
 
 
+@pytest.fixture(scope="module", params=sorted(FILES))
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def schema(shared: Path) -> dict[str, Any]:
-    """The schema of a RayJob's spec, of the version that KubeRay stores."""
+def schema(shared: Path, kind: str) -> dict[str, Any]:
+    """The schema of the kind's spec, of the version that KubeRay stores."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the CRD is 1.4 MB: half a minute without the C loader
-    with gzip.open(shared / "data/kuberay/ray.io_rayjobs.yaml.gz") as stream:
+    with gzip.open(shared / f"data/kuberay/ray.io_{kind.lower()}s.yaml.gz") as stream:
         crd = yaml.load(stream, loader)
     (version,) = [version for version in crd["spec"]["versions"] if version["storage"]]
     return closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
 
 
+@pytest.fixture(scope="module")
+def document(root: Path, kind: str) -> dict[str, Any]:
+    return yaml.safe_load((root / f"cluster/kuberay/{FILES[kind]}.yaml").read_text())
+
+
+def cluster_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The Ray cluster's spec, of either kind."""
+    return document["spec"].get("rayClusterSpec", document["spec"])
+
+
+def containers(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    cluster = cluster_of(document)
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        yield from group["template"]["spec"]["containers"]
+
+
 def errors(document: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    """What a RayJob has that its CRD does not allow."""
+    """What a file has that its CRD does not allow."""
     found = Draft202012Validator(schema).iter_errors(document["spec"])
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
 
 
-@pytest.fixture(scope="module")
-def rayjob(root: Path) -> dict[str, Any]:
-    return yaml.safe_load((root / "cluster/kuberay/rayjob.yaml").read_text())
-
-
-def test_the_rayjob_meets_the_crd(rayjob: dict[str, Any], schema: dict[str, Any]) -> None:
-    assert rayjob["apiVersion"] == "ray.io/v1"
-    assert errors(rayjob, schema) == []
-
-
-def test_a_misspelt_key_would_be_found(rayjob: dict[str, Any], schema: dict[str, Any]) -> None:
-    broken = copy.deepcopy(rayjob)
-    broken["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplica"] = 3
+def test_the_file_meets_the_crd(document: dict[str, Any], kind: str, schema: dict[str, Any]) -> None:
+    assert (document["apiVersion"], document["kind"]) == ("ray.io/v1", kind)
+    assert errors(document, schema) == []
+    broken = copy.deepcopy(document)
+    cluster_of(broken)["workerGroupSpecs"][0]["maxReplica"] = 3
     assert "maxReplica" in errors(broken, schema)[0]
 
 
-def test_the_cluster_runs_the_pinned_ray(rayjob: dict[str, Any], root: Path) -> None:
+def test_it_runs_the_pinned_ray_behind_a_token(document: dict[str, Any], root: Path) -> None:
     pinned = re.search(r"^ray\[.*\]==(\S+)$", (root / "requirements.txt").read_text(), re.MULTILINE)
     assert pinned
-    assert rayjob["spec"]["rayClusterSpec"]["rayVersion"] == pinned[1]
+    assert cluster_of(document)["rayVersion"] == pinned[1]
+    assert cluster_of(document)["authOptions"] == {"mode": "token"}
 
 
-def test_no_secret_stands_in_a_cluster_file(root: Path) -> None:
-    for path in (root / "cluster").rglob("*.y*ml"):
-        assert not re.search(r"(?i)(secret_access_key|password|token)\s*:\s*\S*[A-Za-z0-9]{16,}", path.read_text())
+def test_the_head_takes_no_work_and_both_groups_scale_from_none(document: dict[str, Any]) -> None:
+    cluster = cluster_of(document)
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert cluster["enableInTreeAutoscaling"]
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    assert all(group["minReplicas"] == 0 < group["maxReplicas"] for group in groups.values())
+    asked = {name: group["template"]["spec"]["containers"][0]["resources"]["limits"] for name, group in groups.items()}
+    assert "nvidia.com/gpu" in asked["gpu"]
+    assert "nvidia.com/gpu" not in asked["decode"]
 
 
-def test_the_entrypoint_is_a_verb_with_known_keys(rayjob: dict[str, Any], root: Path) -> None:
+def test_no_container_runs_as_root_or_holds_a_secret(document: dict[str, Any]) -> None:
+    cluster = cluster_of(document)
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert group["template"]["spec"]["securityContext"]["runAsNonRoot"]
+    for container in containers(document):
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        named = [one for one in container["env"] if re.search(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY", one["name"])]
+        assert named
+        assert all("secretKeyRef" in one["valueFrom"] and "value" not in one for one in named)
+
+
+def test_the_jobs_entrypoint_is_a_verb_with_known_keys(root: Path) -> None:
+    rayjob = yaml.safe_load((root / "cluster/kuberay/rayjob.yaml").read_text())
     words = rayjob["spec"]["entrypoint"].split()
     assert words[:3] == ["python", "-m", "jobs.pipeline"]
     config = yaml.safe_load((root / words[words.index("--config") + 1]).read_text())
     given = {word.removeprefix("--variables.") for word in words if word.startswith("--variables.")}
     assert given <= set(config["variables"])
+    assert rayjob["spec"]["backoffLimit"] > 0 < rayjob["spec"]["activeDeadlineSeconds"]
+    assert rayjob["spec"]["shutdownAfterJobFinishes"]

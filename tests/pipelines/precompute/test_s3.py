@@ -1,10 +1,7 @@
 """Images read from an object store and results written to one (moto's S3 server in a process of its own)."""
 
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,46 +13,17 @@ from pipelines import storage
 from pipelines.images import BadImage, load_image
 from pipelines.precompute import shards
 from pipelines.prediction.pictures import find_pictures, open_picture
+from tests.object_store import BUCKET, s3_server, settings
 from tests.pipelines.precompute.worlds import folder_config, rows_of
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def bucket() -> Iterator[str]:
     """An empty bucket; every S3 client of this process and of its children finds the server by the environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    endpoint = f"http://127.0.0.1:{port}"
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        patch.setenv("AWS_ENDPOINT_URL", endpoint)
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        try:
-            _wait_for(endpoint)
-            urllib.request.urlopen(urllib.request.Request(f"{endpoint}/lion", method="PUT"), timeout=10)
-            yield "s3://lion"
-        finally:
-            server.kill()
-            server.wait()
-
-
-def _wait_for(endpoint: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=5)
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+    with s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in settings(endpoint).items():
+            patch.setenv(name, value)
+        yield f"s3://{BUCKET}"
 
 
 def upload(folder: Path, uri: str) -> None:

@@ -1,0 +1,211 @@
+"""`make cluster`: a Ray head and an MLflow server on this machine, to submit jobs to; both end with Ctrl-C.
+
+The dashboard and MLflow listen on loopback alone. Ray's own ports cannot be bound to it, which is why Ray asks for this
+user's token (`~/.ray/auth_token`, made when there is none) unless `RAY_AUTH_MODE=disabled` is set. MLflow keeps its
+SQLite database and its files in `--folder`; where `MLFLOW_TRACKING_URI` names one already, that one is used.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+
+_ROOT = Path(__file__).resolve().parents[1]
+_BIN = Path(sys.executable).parent
+_START = 600.0  # seconds that each has to come up: 20 on a quiet machine
+_TRIES = 4
+_END = 60.0  # seconds that each has to end
+_SAVE = 900  # seconds that a stopped job has to save before it is killed; Ray's own are three
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Starts both, prints where they are, and waits for Ctrl-C, SIGTERM, or the end of one of them."""
+    options = _parser().parse_args(argv)
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    own = os.environ.get("MLFLOW_TRACKING_URI")
+    for name in ("port",) if own else ("port", "mlflow_port"):
+        if _answers(getattr(options, name)):
+            sys.stderr.write(f"Port {getattr(options, name)} is taken; give another --{name.replace('_', '-')}.\n")
+            return 2
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    agent = _free_port()
+    _address_file(options).unlink(missing_ok=True)
+    ray = f"http://127.0.0.1:{options.port}"
+    mlflow = f"http://127.0.0.1:{options.mlflow_port}"
+    environment = {
+        **os.environ,
+        "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",  # jobs say `python`
+        "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(int(_START)),
+        "RAY_JOB_STOP_WAIT_TIME_S": str(_SAVE),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # six processes for what nobody here asks of it
+        "MLFLOW_TRACKING_URI": own or mlflow,
+    }
+    environment.pop("RAY_ADDRESS", None)
+    if environment["RAY_AUTH_MODE"] == "token" and not _has_token():
+        subprocess.run([_BIN / "ray", "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    with ExitStack() as stack:
+        try:
+            servers = []
+            if not own:
+                log = folder / "mlflow.log"
+                servers.append(_up(stack, _mlflow(options, folder), environment, log, lambda: _responds(mlflow)))
+            log = folder / "ray.log"
+            servers.append(_up(stack, _ray(options, agent), environment, log, lambda: _started(options, agent)))
+            _say(ray, own or mlflow, folder, environment["RAY_AUTH_MODE"] == "token")
+            while all(server.poll() is None for server in servers):
+                time.sleep(0.5)
+            sys.stderr.write(f"A server has ended by itself; see the logs in {folder}.\n")
+            return 1
+        except KeyboardInterrupt:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)  # what is begun is ended
+            sys.stderr.write("\nending both …\n")
+            return 0
+        except TimeoutError as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cluster.local", description=__doc__)
+    parser.add_argument("--port", type=int, default=8265, help="of Ray's dashboard, where jobs are submitted")
+    parser.add_argument("--mlflow-port", type=int, default=5000, help="of the MLflow server")
+    parser.add_argument("--cpus", type=int, default=8, help="logical CPUs of Ray; more than the machine has is right")
+    parser.add_argument(
+        "--folder", type=Path, default=_ROOT / "runs/cluster", help="MLflow's database and files, and both logs"
+    )
+    return parser
+
+
+def _ray_files(options: argparse.Namespace) -> str:
+    """Ray's own files: a short path, since those of sockets end at 107 bytes, and not another Ray's."""
+    return os.environ.get("RAY_TMPDIR") or os.path.join(tempfile.gettempdir(), f"lion-ray-{options.port}")
+
+
+def _address_file(options: argparse.Namespace) -> Path:
+    """What `ray start` writes when the head is complete."""
+    return Path(_ray_files(options), "ray_current_cluster")
+
+
+def _started(options: argparse.Namespace, agent: int) -> bool:
+    """Whether the head is complete and takes jobs: its agent, which starts them, comes after the dashboard."""
+    return _address_file(options).exists() and _answers(agent)
+
+
+def _ray(options: argparse.Namespace, agent: int) -> list[str]:
+    return [
+        str(_BIN / "ray"), "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", "0",
+        "--dashboard-host", "127.0.0.1", "--dashboard-port", str(options.port), "--num-cpus", str(options.cpus),
+        "--dashboard-agent-listen-port", str(agent), "--ray-client-server-port", str(_free_port()),
+        "--temp-dir", _ray_files(options), "--disable-usage-stats",
+    ]  # fmt: skip
+
+
+def _mlflow(options: argparse.Namespace, folder: Path) -> list[str]:
+    return [
+        str(_BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(options.mlflow_port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "mlartifacts"),
+    ]  # fmt: skip
+
+
+@contextmanager
+def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a server out of the terminal's reach and ends it with all its processes, each by its id."""
+    with log.open("ab") as sink:
+        server = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, start_new_session=True)
+    try:
+        yield server
+    finally:
+        family = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+        server.terminate()
+        try:
+            server.wait(_END)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        for one in psutil.wait_procs(family, timeout=_END)[1]:
+            one.kill()
+
+
+def _up(
+    stack: ExitStack, command: Sequence[str], environment: Mapping[str, str], log: Path, ready: Callable[[], bool]
+) -> subprocess.Popen[bytes]:
+    """Starts a server, once more where it gives up: Ray's head has half a minute to come up, whatever the machine does.
+
+    Raises:
+        TimeoutError: it does not become ready.
+    """
+    for _ in range(_TRIES):
+        trial = stack.enter_context(ExitStack())
+        server = trial.enter_context(_running(command, environment, log))
+        deadline = time.monotonic() + _START
+        while server.poll() is None and time.monotonic() < deadline:
+            if ready():
+                return server
+            time.sleep(0.5)
+        trial.close()
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise TimeoutError(f"{command[0]} did not come up; the last lines of {log}:\n{last}")
+
+
+def _responds(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=5).close()
+    except urllib.error.HTTPError:  # it is there and wants a token, or has no such page
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _say(ray: str, mlflow: str, folder: Path, token: bool) -> None:
+    out = folder.parent
+    verb = f"sample_world --images 100 --out {out}"
+    mode = "token" if token else "disabled"
+    lines = [
+        f"Ray      {ray}" + ("   (in the browser it asks for the token: ray get-auth-token)" if token else ""),
+        f"MLflow   {mlflow}   (logs of both, and what it keeps if it is this one's: {folder})",
+        f"Submit   python -m jobs.submit --address {ray} -- {verb}",
+        f"or       RAY_AUTH_MODE={mode} ray job submit --address {ray} --working-dir . -- python -m jobs.{verb}",
+        "Ctrl-C ends both.",
+    ]
+    print("\n".join(lines), flush=True)
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _has_token() -> bool:
+    given = [os.environ.get("RAY_AUTH_TOKEN"), os.environ.get("RAY_AUTH_TOKEN_PATH")]
+    return any(given) or (Path.home() / ".ray/auth_token").exists()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""`python -m jobs.submit [options] -- VERB [its options]`: runs a verb on a Ray cluster, once."""
+
+import importlib
+import importlib.util
+import json
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.cli import main, parse, with_default
+from pipelines.errors import UserError
+from pipelines.steps import StepResult
+from pipelines.submission.config import SubmitConfig
+from pipelines.submission.job import Job
+
+
+def make_job(command: Sequence[str]) -> Job:
+    """The job that a command line is, after its configuration was read as the job itself will read it.
+
+    Raises:
+        UserError: there is no such verb.
+        SystemExit: with code 2, after a sentence on stderr, where the verb's options or files are wrong.
+    """
+    verb, *arguments = command or [""]
+    if verb in ("", "submit", "cli") or not verb.isidentifier() or not importlib.util.find_spec(f"jobs.{verb}"):
+        verbs = sorted(path.stem for path in Path(__file__).parent.glob("*.yaml") if path.stem != "submit")
+        raise UserError(f"There is no verb {verb!r} to submit; write `-- VERB [its options]` with one of {verbs}.")
+    module = importlib.import_module(f"jobs.{verb}")
+    config_type = typing.get_type_hints(module.run)["config"]
+    return Job(verb, arguments, parse(verb, config_type, with_default(arguments, getattr(module, "DEMO", None))))
+
+
+def run(config: SubmitConfig) -> StepResult:
+    """Submits, follows or stops the job."""
+    from pipelines.submission.run import submit
+
+    return submit(config, make_job(config.command))
+
+
+def split(argv: Sequence[str]) -> list[str]:
+    """A command line in which everything behind `--` has become the value of `--command`."""
+    if "--" not in argv:
+        return list(argv)
+    at = list(argv).index("--")
+    return [*argv[:at], "--command", json.dumps(list(argv[at + 1 :]))]
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = split(sys.argv[1:])
+    main("submit", SubmitConfig, run)

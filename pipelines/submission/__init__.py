@@ -1,0 +1,1 @@
+"""A verb as a job of a running Ray cluster: shipped, submitted once, followed to its end, and stopped."""

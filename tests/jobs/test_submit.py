@@ -1,0 +1,87 @@
+"""Jobs on a real cluster: the exit code is the job's own, a stopped training is gone on with, nothing runs twice."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.submit import make_job
+from pipelines.errors import UserError
+from pipelines.steps import StepResult
+from pipelines.submission.config import SubmitConfig
+from tests.faults.test_training_stopped import command, traced
+from tests.pipelines.training import conftest as drawn
+from tests.pipelines.training.conftest import World
+
+world, tag_encoder = drawn.world, drawn.tag_encoder  # fixtures
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def dashboard(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`make cluster` with ports and files of its own, behind a token; the address of its dashboard."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "token").write_text("of-this-test-" + "0" * 32)
+    settings = {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "OMP_NUM_THREADS": "1",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "RAY_TMPDIR": f"/tmp/lion-ray-{port}",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "cluster.local", "--port", str(port), "--folder", str(folder)]
+    cluster = subprocess.Popen(command, cwd=root, env={**os.environ, **settings}, stdout=subprocess.PIPE, text=True)
+    assert cluster.stdout is not None
+    try:
+        lines = list(iter(cluster.stdout.readline, "Ctrl-C ends both.\n"))
+        assert f"http://127.0.0.1:{port}" in lines[0]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
+            yield f"http://127.0.0.1:{port}"
+    finally:
+        cluster.send_signal(signal.SIGINT)
+        assert cluster.wait(timeout=300) == 0
+
+
+def submitted(dashboard: str, words: list[str], **options: bool) -> StepResult:
+    from pipelines.submission.run import submit
+
+    return submit(SubmitConfig(words, dashboard, **options), make_job(words))
+
+
+@pytest.mark.slow
+def test_a_job_ends_here_as_it_ended_there_and_a_stopped_one_goes_on(
+    dashboard: str, world: World, tag_encoder: str, tmp_path: Path
+) -> None:
+    mistake = ["convert", "--kind", "ram", "--checkpoint", "/no/such.pth", "--tags", "/no/tags", "--out", str(tmp_path)]
+    assert submitted(dashboard, mistake).exit_code == 2
+
+    training = ["train_tag_encoder", *command(world, tag_encoder, tmp_path, "local")[3:]]
+    first = submitted(dashboard, training, detach=True)
+    deadline = time.monotonic() + 300
+    while len(traced(tmp_path, 0)) < 5 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert submitted(dashboard, training, detach=True).path == first.path  # the same job, not another
+    stopped = submitted(dashboard, training, stop=True)
+    assert (stopped.path, stopped.summary["status"]) == (first.path, "STOPPED")
+    assert 5 <= len(traced(tmp_path, 0)) < STEPS
+
+    done = submitted(dashboard, training)
+    assert (done.step, done.exit_code) == ("train_tag_encoder", 0)
+    assert traced(tmp_path, 0) == list(range(STEPS))
+    again = submitted(dashboard, training)
+    assert json.loads(again.as_json()) == json.loads(done.as_json())
+    manifest = json.loads((Path(done.path) / "manifest.json").read_text())
+    assert manifest["git_commit"]
+
+
+def test_where_no_dashboard_is_it_says_so() -> None:
+    with pytest.raises(UserError, match=r"No Ray dashboard answers at http://127\.0\.0\.1:9"):
+        submitted("http://127.0.0.1:9", ["convert", "--kind", "ram", "--checkpoint", "/a", "--out", "/tmp/x"])

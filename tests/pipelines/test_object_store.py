@@ -1,0 +1,70 @@
+"""Models and local files in an object store. The whole main job there: `python -m tests.object_store_world`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.copies import for_workers, on_this_machine
+from pipelines.errors import UserError
+from pipelines.steps import StepFolder, fingerprint
+from tests.object_store import BUCKET, s3_server, settings
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket, and a cache of copies of its own."""
+    with s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        cache = str(tmp_path_factory.mktemp("cache"))
+        for name, value in {**settings(endpoint), "XDG_CACHE_HOME": cache}.items():
+            patch.setenv(name, value)
+        yield f"s3://{BUCKET}"
+
+
+def test_a_step_that_writes_local_files_leaves_them_in_the_bucket(bucket: str, root: Path) -> None:
+    """Backbones from the bucket, a LION to it: what a pipeline's next step opens by its URI alone."""
+    from models.lion import LionForConditionalGeneration
+    from pipelines.pretraining.compose import TinyLionConfig, tiny_lion
+    from pipelines.registry import Registry, RegistryConfig
+
+    storage.upload_folder(str(root / "pipelines/pretraining/weights"), f"{bucket}/backbones")
+    config = TinyLionConfig(backbones=f"{bucket}/backbones", visual_input="qformer", out=f"{bucket}/runs")
+    made = tiny_lion(config)
+    assert made.path.startswith(f"{bucket}/runs/tiny_lion-")
+    folder = Registry(RegistryConfig("sqlite://"), "runs").lookup(made.path).folder
+    assert not storage.is_remote(folder)
+    assert LionForConditionalGeneration.from_pretrained(folder).config.visual_input == "qformer"
+    assert tiny_lion(config).skipped
+
+
+def test_the_script_of_the_whole_job_is_a_pipeline_that_is_accepted(tmp_path: Path) -> None:
+    from jobs.pipeline import DEMO, prepare
+    from jobs.submit import make_job
+    from pipelines.pipeline import check, with_changes
+    from tests.object_store_world import command
+
+    words = command("s3://lion", tmp_path / "mlflow.db")[2:]
+    check(with_changes(make_job(["pipeline", "--config", str(DEMO), *words[1:]]).config), prepare)
+
+
+def test_a_folder_is_copied_once_and_again_when_it_changes(bucket: str) -> None:
+    for name in ("config.json", "deep/weights.bin"):
+        storage.write_atomic(f"{bucket}/model/{name}", b"1")
+    first = on_this_machine(f"{bucket}/model")
+    assert (Path(first) / "deep/weights.bin").read_bytes() == b"1"
+    assert on_this_machine(f"{bucket}/model") == first
+    assert fingerprint(first) == fingerprint(f"{bucket}/model")
+    storage.write_atomic(f"{bucket}/model/config.json", b"22")
+    on_this_machine.__globals__["_copied"].cache_clear()  # another process
+    assert on_this_machine(f"{bucket}/model") != first
+    with pytest.raises(UserError, match="does not exist"):
+        on_this_machine(f"{bucket}/nothing")
+
+
+def test_a_model_that_only_the_driver_has_is_put_beside_the_results(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert for_workers(str(tmp_path), StepFolder("train", str(tmp_path / "out"), "h"), "lion") == str(tmp_path)
+    remote = for_workers(str(tmp_path), StepFolder("train", f"{bucket}/train-1", "h"), "lion")
+    assert storage.read_json(storage.join(remote, "config.json")) == {}
+    assert fingerprint(on_this_machine(remote)) == fingerprint(str(tmp_path))
