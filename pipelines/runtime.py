@@ -103,7 +103,12 @@ def _start(config: RayConfig) -> None:
         raise UserError(
             f"No Ray cluster answers at {address!r} ({error}); start one or leave the address out."
         ) from error
-    except Exception as error:  # Ray raises no narrower class when its own processes come up too slowly
+    except Exception as error:  # Ray raises no narrower class in either case
+        if "Version mismatch" in str(error):
+            raise UserError(
+                f"The cluster at {address!r} and this process have different versions "
+                f"({' '.join(str(error).split())}); give both the same environment: requirements.txt pins it."
+            ) from error
         if "timed out during startup" not in str(error):
             raise
         raise UserError(
