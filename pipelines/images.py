@@ -19,7 +19,6 @@ annotator did not apply, is refused: its boxes would point elsewhere.
 
 import contextlib
 import struct
-import time
 import warnings
 from io import BytesIO
 from typing import Literal, get_args
@@ -74,7 +73,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TRIES = 3
 
 
 class BadImage(Exception):
@@ -109,24 +107,22 @@ def load_image(uri: str, *, max_pixels: int = MAX_PIXELS, draft: int | None = No
 
 
 def read_image_bytes(uri: str) -> bytes:
-    """The encoded bytes at a URI; an object store that fails for a moment is asked three times.
+    """The encoded bytes at a URI.
 
     Raises:
         BadImage: missing, not_a_file, unreadable or empty.
+        storage.Unavailable: the object store is out of order, which says nothing of the image.
     """
-    content = b""
-    for attempt in range(_TRIES):
-        try:
-            content = storage.read_bytes(uri)
-            break
-        except FileNotFoundError as error:
-            raise BadImage("missing", f"{uri} does not exist") from error
-        except OSError as error:
-            if not storage.is_remote(uri) and storage.is_folder(uri):
-                raise BadImage("not_a_file", f"{uri} is a folder") from error
-            if not storage.is_remote(uri) or attempt + 1 == _TRIES:
-                raise BadImage("unreadable", str(error)) from error
-            time.sleep(0.5 * 2**attempt)
+    try:
+        content = storage.read_bytes(uri)
+    except FileNotFoundError as error:
+        raise BadImage("missing", f"{uri} does not exist") from error
+    except storage.Unavailable:
+        raise
+    except OSError as error:
+        if not storage.is_remote(uri) and storage.is_folder(uri):
+            raise BadImage("not_a_file", f"{uri} is a folder") from error
+        raise BadImage("unreadable", str(error)) from error
     if not content:
         raise BadImage("empty", f"{uri} has no bytes")
     return content

@@ -102,7 +102,12 @@ def _start(config: RayConfig) -> None:
             )
     except (ConnectionError, ValueError) as error:
         raise _no_cluster(address, error) from error
-    except Exception as error:  # Ray raises no narrower class when its own processes come up too slowly
+    except Exception as error:  # Ray raises no narrower class in either case
+        if "Version mismatch" in str(error):
+            raise UserError(
+                f"The cluster at {address!r} and this process have different versions "
+                f"({' '.join(str(error).split())}); give both the same environment: requirements.txt pins it."
+            ) from error
         if "timed out during startup" not in str(error):
             raise
         raise UserError(

@@ -1,21 +1,82 @@
-"""Files anywhere `pyarrow.fs` reaches: local paths, `s3://`, `gs://`. One place, so that no step cares which."""
+"""Files anywhere `pyarrow.fs` reaches: local paths, `s3://`, `gs://`. One place, so that no step cares which.
+
+An object store that answers errors for a while is asked again for `PATIENCE` seconds, everywhere: what a job lost by
+giving up would be more.
+"""
 
 import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
+import re
+import time
 import uuid
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
 
+log = logging.getLogger("lion.storage")
+T = TypeVar("T")
+PATIENCE = 300.0
 _CHUNK = 1 << 20
 _BUCKETS = ("s3", "gs")
 _CLIENT_SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_REGION")
+# In what pyarrow says of a request: the server is overloaded, out of order or out of reach. All else stays as it is.
+_PASSING = re.compile(
+    r"HTTP status (408|429|5\d\d)|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|NETWORK_CONNECTION|REQUEST_TIMEOUT|"
+    r"THROTTLING|Retry policy exhausted"
+)
+_patience: ContextVar[float] = ContextVar("patience", default=PATIENCE)
+
+
+class Unavailable(OSError):
+    """An object store that answered errors for longer than anybody should wait."""
+
+
+@contextlib.contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Waits for an object store only so long, in this thread."""
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+def asked_again(function: Callable[..., T]) -> Callable[..., T]:
+    """The function of a URI, which is called again while an object store answers errors that pass.
+
+    Raises:
+        Unavailable: they did not pass.
+    """
+
+    @functools.wraps(function)
+    def patient(uri: str, *arguments: Any, **named: Any) -> T:
+        begun, pause = time.monotonic(), 0.5
+        while True:
+            try:
+                return function(uri, *arguments, **named)
+            except OSError as error:
+                if isinstance(error, Unavailable) or not is_remote(uri) or not _PASSING.search(str(error)):
+                    raise
+                waited = time.monotonic() - begun
+                if waited + pause > _patience.get():
+                    raise Unavailable(
+                        f"{uri}: the object store has answered nothing but errors for {waited:.0f} s ({error}); run "
+                        "the same command again when it is well: it goes on where it was."
+                    ) from error
+                log.warning("%s: %s; trying again in %.1f s", uri, str(error)[:200], pause)
+                time.sleep(pause)
+                pause = min(2 * pause, 10.0)
+
+    return patient
 
 
 def is_remote(uri: str) -> bool:
@@ -64,18 +125,21 @@ def _open_bucket(root: str, *settings: str | None) -> pafs.FileSystem:
     return pafs.FileSystem.from_uri(root)[0]
 
 
+@asked_again
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     filesystem, path = resolve(uri)
     return filesystem.get_file_info(path).type != pafs.FileType.NotFound
 
 
+@asked_again
 def is_folder(uri: str) -> bool:
     """Whether `uri` is a folder (on an object store: a prefix with something under it)."""
     filesystem, path = resolve(uri)
     return filesystem.get_file_info(path).type == pafs.FileType.Directory
 
 
+@asked_again
 def read_bytes(uri: str) -> bytes:
     """The whole content of a file.
 
@@ -98,6 +162,7 @@ def make_folder(uri: str) -> None:
         os.makedirs(absolute(uri), exist_ok=True)
 
 
+@asked_again
 def write_atomic(uri: str, content: bytes) -> None:
     """Writes a file that readers see whole or not at all: a rename locally, a single PUT on object stores."""
     if is_remote(uri):
@@ -125,6 +190,7 @@ def write_json(uri: str, document: Any) -> None:
     write_atomic(uri, (json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode())
 
 
+@asked_again
 def list_files(uri: str, suffix: str = "", recursive: bool = True) -> list[str]:
     """Files under a folder whose name ends with `suffix`, sorted, as URIs; none where the folder is missing."""
     filesystem, root = resolve(uri)
@@ -137,6 +203,7 @@ def list_files(uri: str, suffix: str = "", recursive: bool = True) -> list[str]:
     )
 
 
+@asked_again
 def delete_file(uri: str) -> None:
     """Deletes a file that may be gone already."""
     filesystem, path = resolve(uri)
@@ -144,6 +211,7 @@ def delete_file(uri: str) -> None:
         filesystem.delete_file(path)
 
 
+@asked_again
 def delete_folder(uri: str) -> None:
     """Deletes a folder with everything in it; it may be gone already."""
     filesystem, path = resolve(uri)
@@ -181,6 +249,7 @@ def download_folder(uri: str, local: str) -> None:
         copy_file(name, join(local, name.removeprefix(absolute(uri))))
 
 
+@asked_again
 def sha256(uri: str) -> str:
     """The content digest of a file, read as a stream.
 

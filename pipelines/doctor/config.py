@@ -3,9 +3,33 @@
 import dataclasses
 from typing import Any
 
+from pipelines.errors import UserError
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig
 from pipelines.steps import runtime_group
+
+
+@dataclasses.dataclass(frozen=True)
+class CostConfig:
+    """What the data will take in hours and dollars, by rates that were measured."""
+
+    images: int | None = None
+    """Images of the data; empty: nothing is reckoned."""
+    workers: int = 1
+    """GPUs, or processes on CPUs, that compute at once."""
+    dollars_per_hour: float | None = None
+    """Price of one of them for an hour, with its share of the machine; empty: worker hours are all that is said."""
+    measured: list[str] = dataclasses.field(default_factory=list)
+    """Folders of finished steps (precompute, train_tag_encoder, train_stage): their manifests hold how fast they
+    were."""
+    rates: str | None = None
+    """A YAML file of rates; see pipelines/doctor/cost.py."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "workers", "dollars_per_hour"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"cost.{name} is {value:g}; give a number above 0.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +46,7 @@ class DoctorConfig:
     """GiB that must be free where results go."""
     patience: float = 60.0
     """Seconds that each node has to answer."""
+    cost: CostConfig = dataclasses.field(default_factory=CostConfig)
     registry: RegistryConfig = runtime_group(RegistryConfig)
     ray: RayConfig = runtime_group(RayConfig)
     out: str = "runs"

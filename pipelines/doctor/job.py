@@ -1,6 +1,7 @@
 """The job: whether its configuration is right, its inputs are there, and its plan fits the cluster."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ _PATHS = {"data", "tagged", "test_data", "test_tagged", "base", "parents", "tag_
           "annotations", "questions", "images", "image", "path", "checkpoint", "vit", "llm", "tokenizer", "backbones",
           "predictions"}  # fmt: skip
 _NO_PATHS = {"", "minilm", "tiny"}
+_POINTER = 1024  # bytes; git LFS leaves about 130 in the place of a large file
 
 
 def job_findings(
@@ -79,6 +81,17 @@ def _missing(settings: Any) -> Iterator[str]:
                 continue
             if not there:
                 yield f"{field}: {value} does not exist; correct the path, or make it by the verb before."
+            elif _lacks_weights(value):
+                yield (f"{field}: {value} has a model's config.json and no weights (*.safetensors); the copy was not "
+                       "whole, or its large files are pointers of git LFS: fetch it again.")  # fmt: skip
+
+
+def _lacks_weights(folder: str) -> bool:
+    """Whether it is the folder of a model whose weights are not there, or too small to be any."""
+    if storage.is_remote(folder) or not storage.exists(storage.join(folder, "config.json")):
+        return False
+    files = [name for ending in (".safetensors", ".bin") for name in storage.list_files(folder, ending)]
+    return not any(os.path.getsize(name) > _POINTER for name in files)
 
 
 def path_fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -109,9 +122,12 @@ def _training(settings: Any, nodes: Nodes) -> str:
     from pipelines.training.launch import worker_resources
 
     cpus, gpus = worker_resources(launch, any(node.get("GPU") for node in nodes))
+    wanted = "loop.precision fp16" if settings.loop.precision == "fp16" else "launch.gpu_memory"
+    if not gpus and (settings.loop.precision == "fp16" or launch.gpu_memory is not None):
+        raise UserError(f"{wanted} is for GPUs, and no node has one; give the cluster some, or leave that field out.")
     room = room_for_workers(dataclasses.replace(launch, cpus_per_worker=cpus, gpus_per_worker=gpus), nodes, 0.0)
     said = f"{launch.workers} workers of {cpus} CPUs and {gpus:g} GPUs"
-    if room < launch.workers:
+    if room < launch.fewest:
         raise UserError(
             f"{said} are asked for, and the nodes have room for {room}; lower launch.workers or "
             "launch.cpus_per_worker, or add nodes: until then the training would wait for ever."

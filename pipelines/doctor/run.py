@@ -9,6 +9,7 @@ import yaml
 
 from pipelines import storage
 from pipelines.doctor.config import DoctorConfig
+from pipelines.doctor.cost import cost_findings
 from pipelines.doctor.findings import Finding
 from pipelines.doctor.job import job_findings
 from pipelines.doctor.place import cpu_finding, here_findings, node_findings, package_findings, probe_nodes
@@ -23,12 +24,13 @@ def examine(config: DoctorConfig, prepare: Prepare) -> Iterator[Finding]:
     """Looks at the place and, where a verb is named, at the job; each finding as it is made.
 
     Raises:
-        UserError: the job's file cannot be read.
+        UserError: the job's file, or a rate, cannot be read.
     """
     values = job_values(config)
     if _REQUIREMENTS.exists():
         yield from package_findings(_REQUIREMENTS.read_text())
     yield from here_findings(config)
+    yield from cost_findings(config.cost)
     try:
         with ray_session(config.ray):
             yield from _on_ray(config, prepare, values)

@@ -12,7 +12,7 @@ from pipelines import steps, storage, tables
 from pipelines.errors import DataRefused, UserError
 from pipelines.precompute.captioner import resolve_encoder
 from pipelines.precompute.config import Precision, PrecomputeConfig, check
-from pipelines.precompute.plan import make_plan, require_place
+from pipelines.precompute.plan import Plan, make_plan, require_place
 from pipelines.precompute.shards import cut_source, shard_set
 from pipelines.precompute.stages import IMAGE_BYTES
 from pipelines.precompute.taggers import make_tagger
@@ -95,6 +95,7 @@ class _Run:
         self.config = config
         self.tagger = tagger
         self.described = described
+        self.speed: dict[str, Any] | None = None
 
     def work(self) -> dict[str, Any]:
         """Cuts the source, computes the missing shards, and returns the manifest's entries."""
@@ -135,16 +136,21 @@ class _Run:
         require_place(plan, nodes)
         precision = self._precision(bool(plan.tagger.gpus))
         log.info("%d of %d shards to compute; %s; %s", len(missing), index.shards, plan, precision)
-        computed = []
+        computed, clock = [], []
         found = run_shards(missing, self.folder, index, self.config, self.tagger, plan, precision, self.described)
         try:
             for proof in found:
                 computed.append(proof)
+                clock.append(time.monotonic())
                 tally.add(proof)
                 tally.report()
                 tally.check()
         finally:
             found.close()
+        rows = sum(proof["rows"] for proof in computed[1:])
+        if rows and clock[-1] > clock[0]:  # from the first on: what starts the models is no part of the rate
+            self.speed = {"unit": "images", "per_second": rows / (clock[-1] - clock[0]),
+                          "workers": plan.tagger.actors, "device": _device(plan, nodes)}  # fmt: skip
         return computed
 
     def _precision(self, on_gpu: bool) -> Precision:
@@ -179,9 +185,19 @@ class _Run:
             "summary": counts,
             "reasons": {"image": dict(sorted(reasons.items())), "annotation": dict(index.bad_records)},
             "made_by": self.described,
+            "speed": self.speed,
             "schema": {field.name: str(field.type) for field in columns},
             "files": [*(file for proof in proofs for file in proof["files"]), *index.files],
         }
+
+
+def _device(plan: Plan, nodes: Iterable[Mapping[str, Any]]) -> str:
+    """What the tagger's actors compute on: Ray's name of the GPUs, or cpu."""
+    if not plan.tagger.gpus:
+        return "cpu"
+    mark = "accelerator_type:"
+    names = sorted({name.removeprefix(mark) for node in nodes for name in node if name.startswith(mark)})
+    return " or ".join(names) or "GPU"
 
 
 def _cut(config: PrecomputeConfig, folder: str) -> ShardIndex:

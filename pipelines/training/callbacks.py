@@ -107,16 +107,18 @@ class Trace(Callback):
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._file: Any = None
+        self._world = 1
 
     def start(self, step: int, steps: int, context: Context) -> None:
         """Opens the file; a resumed training appends."""
+        self._world = context.world
         os.makedirs(self._folder, exist_ok=True)
         path = os.path.join(self._folder, f"rank-{context.rank}.jsonl")
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - closed in `close`
 
     def step(self, step: Step) -> None:
         """Writes the line."""
-        line = {"step": step.step, "loss": step.loss, "ids": step.ids, "pid": os.getpid()}
+        line = {"step": step.step, "loss": step.loss, "ids": step.ids, "world": self._world, "pid": os.getpid()}
         self._file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:

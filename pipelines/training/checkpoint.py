@@ -44,6 +44,7 @@ class State:
         updates: AdamW's steps, fewer than `step` where fp16 left some out; None: as many.
         loss_scale: fp16's loss scale and what it follows from.
         history: the records of metrics so far.
+        device: what it computed on, by its maker's name.
         format: version of this layout.
     """
 
@@ -57,6 +58,7 @@ class State:
     updates: int | None = None
     loss_scale: Mapping[str, float] | None = None
     history: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    device: str = "cpu"
     format: int = FORMAT
 
 

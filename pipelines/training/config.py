@@ -130,6 +130,11 @@ class LaunchConfig:
     process, more are started by torchrun's launcher."""
     workers: int = 1
     """Processes, each with its share of every batch; on GPUs one per GPU."""
+    min_workers: int | None = None
+    """The fewest that a training on Ray begins or goes on with where nodes are missing; it grows back to `workers` from
+    its last checkpoint when there is room for them again. Empty: it waits for all of them."""
+    resize_every: float = 60.0
+    """Seconds between two looks at whether there is room for more workers, where fewer than `workers` run."""
     cpus_per_worker: int | None = None
     """CPU threads of a worker; empty: this machine's cores shared by the workers, 8 at most."""
     gpus_per_worker: float | None = None
@@ -143,6 +148,19 @@ class LaunchConfig:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise UserError(f"launch.workers is {self.workers}; at least one has to do the work.")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
+            raise UserError(
+                f"launch.min_workers is {self.min_workers}; give a number from 1 to launch.workers, {self.workers}."
+            )
+        if self.min_workers is not None and self.launcher == "local":
+            raise UserError("launch.min_workers needs launch.launcher ray; local processes come and go together.")
+        if self.resize_every <= 0:
+            raise UserError(f"launch.resize_every is {self.resize_every:g}; give a number of seconds above 0.")
+
+    @property
+    def fewest(self) -> int:
+        """The number of workers that must have room."""
+        return self.workers if self.min_workers is None else self.min_workers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,11 @@ class Context:
         """Bytes of this worker's GPU."""
         return int(torch.cuda.get_device_properties(self.device).total_memory)
 
+    @property
+    def device_name(self) -> str:
+        """What it is called by its maker."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
     def sum(self, *values: float | torch.Tensor) -> list[float]:
         """Each value summed over the workers."""
         total = torch.stack([torch.as_tensor(value, dtype=torch.float64).to(self.device) for value in values])

@@ -75,6 +75,7 @@ def train_and_register(training: Training, folder: StepFolder) -> dict[str, Any]
         "rows": state.samples,
         "files": describe_files(folder),
         "metrics": metrics,
+        "speed": speed(history, state.device),
         "lineage": dict(training.lineage),
         "model": {"name": training.name, "version": version, "run_id": run_id},
         "summary": {
@@ -116,6 +117,16 @@ def result_metrics(history: Sequence[Mapping[str, Any]], step: int) -> dict[str,
             skipped = ("kind", "step", "epoch")
             return {f"{kind}_{name}": value for name, value in found[-1].items() if name not in skipped}
     return {}
+
+
+def speed(history: Sequence[Mapping[str, Any]], device: str) -> dict[str, Any] | None:
+    """How fast it was, as `pipelines.doctor.cost` reads it: the median of the records, without the first, in which
+    everything is done for the first time; None where there is no other."""
+    records = [record for record in history if record["kind"] == "train"][1:]
+    if not records:
+        return None
+    usual = sorted(records, key=lambda record: record["samples_per_second"])[len(records) // 2]
+    return {"unit": "samples", "per_second": usual["samples_per_second"], "workers": usual["workers"], "device": device}
 
 
 def publish(

@@ -216,14 +216,15 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
     from pipelines.training.interrupts import on_sigterm
 
     cpus, gpus = worker_resources(config, bool(ray.cluster_resources().get("GPU", 0)))
-    plan = {"CPU": float(cpus * config.workers)} | ({"GPU": gpus * config.workers} if gpus else {})
-    require_resources(plan, f"{job.name} with {config.workers} worker{'s' if config.workers > 1 else ''}")
+    plan = {"CPU": float(cpus * config.fewest)} | ({"GPU": gpus * config.fewest} if gpus else {})
+    require_resources(plan, f"{job.name} with {config.fewest} worker{'s' if config.fewest > 1 else ''}")
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"job": dataclasses.replace(job, threads=cpus)},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=config.workers,
+            num_workers=config.workers if config.min_workers is None else (config.min_workers, config.workers),
+            elastic_resize_monitor_interval_s=config.resize_every,  # type: ignore[call-arg]  # Ray Train V2's
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
         ),

@@ -261,6 +261,7 @@ class Training:
             "samples_per_second": sum(one.samples for one in self._interval) / seconds,
             "tokens_per_second": sum(one.tokens for one in self._interval) / seconds,
             "data_wait": sum(one.waited for one in self._interval) / seconds,
+            "workers": self.context.world,
         }
         if step.loss_scale is not None:
             record["loss_scale"] = step.loss_scale
@@ -308,7 +309,7 @@ class Training:
         loss, step = self.best or (None, None)
         state = State(
             done, min(done * self.loop.batch_size, plan.samples), self.loop.seed, self.identity, dict(self.task.base),
-            loss, step, engine.updates, engine.loss_scale, list(self.history),
+            loss, step, engine.updates, engine.loss_scale, list(self.history), self.context.device_name,
         )  # fmt: skip
         weights, moments = engine.weights(), engine.moments()
         if self.context.is_main:

@@ -99,8 +99,8 @@ def estimate(task: Outlined, loop: LoopConfig, launch: LaunchConfig) -> MemoryEs
         UserError: it cannot fit.
     """
     model = task.outline()
-    samples = loop.micro_batch_size or math.ceil(loop.batch_size / launch.workers)
-    state, host = state_bytes(model, loop, launch.workers)
+    samples = loop.micro_batch_size or math.ceil(loop.batch_size / launch.fewest)
+    state, host = state_bytes(model, loop, launch.fewest)
     found = MemoryEstimate(state, peak_bytes(model, lambda: task.longest(model, samples)), host)
     log.info("memory of each worker, GiB, with %d of the longest samples at once: %s", samples, found)
     if launch.gpu_memory is not None:

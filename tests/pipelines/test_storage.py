@@ -7,6 +7,8 @@ import pytest
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.images import read_image_bytes
+from tests.faults.services import ObjectStore
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,3 +42,37 @@ def test_files_are_listed_in_order_by_suffix(tmp_path: Path) -> None:
 def test_an_unknown_scheme_says_what_can_be_opened() -> None:
     with pytest.raises(UserError, match="s3://bucket"):
         storage.exists("gopher://hole/file")
+
+
+def test_errors_that_pass_are_waited_for_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[str] = []
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+
+    @storage.asked_again
+    def ask(uri: str) -> str:
+        if answers:
+            raise OSError(answers.pop(0))
+        return "well"
+
+    answers[:] = ["AWS Error UNKNOWN (HTTP status 503) during HeadObject", "AWS Error SLOW_DOWN during PutObject",
+                  "AWS Error NETWORK_CONNECTION during GetObject: curlCode: 7"]  # fmt: skip
+    assert ask("s3://bucket/a") == "well"
+    for uri, said in (("s3://bucket/a", "AWS Error ACCESS_DENIED (HTTP status 403)"), ("/a", "HTTP status 503")):
+        answers[:] = [said]
+        with pytest.raises(OSError, match=r"HTTP status") as caught:
+            ask(uri)
+        assert not isinstance(caught.value, storage.Unavailable)
+
+
+def test_an_object_store_that_is_out_of_order_is_said_and_makes_no_image_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ObjectStore("store")
+    try:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        storage.write_atomic("s3://store/a.jpg", b"content")
+        assert read_image_bytes("s3://store/a.jpg") == b"content"
+        store.failing.set()
+        with storage.patience(0), pytest.raises(storage.Unavailable, match="run the same command again"):
+            read_image_bytes("s3://store/a.jpg")
+    finally:
+        store.close()

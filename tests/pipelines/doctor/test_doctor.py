@@ -116,6 +116,55 @@ def test_a_training_that_would_wait_for_ever_is_a_problem(tmp_path: Path) -> Non
     assert job("train_tag_encoder", gpus, [{"CPU": 16.0, "GPU": 2.0}] * 2) == {}
 
 
+def test_a_training_for_gpus_where_there_are_none_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "tagged").mkdir()
+    values = {"data": str(tmp_path / "tagged"), "out": str(tmp_path)}
+    for changes, said in (
+        ({"loop": {"precision": "fp16"}}, "precision fp16"),
+        ({"launch": {"gpu_memory": 80}}, "memory"),
+    ):
+        found = job("train_tag_encoder", {**values, **changes})
+        assert f"{said} is for GPUs" in found["train_tag_encoder: plan"]
+        assert job("train_tag_encoder", {**values, **changes}, [{"CPU": 16.0, "GPU": 1.0}]) == {}
+
+
+def test_an_elastic_training_needs_room_for_the_fewest_workers(tmp_path: Path) -> None:
+    (tmp_path / "tagged").mkdir()
+    values = {"data": str(tmp_path / "tagged"), "out": str(tmp_path)}
+    launch = {"workers": 4, "cpus_per_worker": 4}
+    assert job("train_tag_encoder", {**values, "launch": {**launch, "min_workers": 2}}) == {}
+    assert job("train_tag_encoder", {**values, "launch": {**launch, "min_workers": 3}})
+
+
+def test_a_model_without_its_weights_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "tagged").mkdir()
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert/config.json").write_text("{}")
+    values = {"data": str(tmp_path / "tagged"), "base": str(tmp_path / "bert"), "out": str(tmp_path)}
+    assert "no weights" in job("train_tag_encoder", values)["train_tag_encoder: inputs"]
+    (tmp_path / "bert/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    assert "git LFS" in job("train_tag_encoder", values)["train_tag_encoder: inputs"]
+    (tmp_path / "bert/model.safetensors").write_bytes(bytes(4096))
+    assert job("train_tag_encoder", values) == {}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_of_another_version_is_a_problem(root: Path) -> None:
+    import ray
+
+    program = (
+        "import ray\n"
+        "ray.__version__ = '2.59.0'\n"
+        "from pipelines.runtime import RayConfig, ray_session\n"
+        f"with ray_session(RayConfig(address={ray.get_runtime_context().gcs_address!r})): pass\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert "UserError" in found.stderr
+    assert "have different versions" in found.stderr
+
+
 def test_what_is_missing_or_wrong_in_a_configuration_is_named(tmp_path: Path) -> None:
     values = {"data": str(tmp_path / "no"), "base": "models:/lion-tag-encoder@champion", "out": str(tmp_path)}
     found = list(job_findings("train_tag_encoder", values, prepare, NODES))

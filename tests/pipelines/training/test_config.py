@@ -50,3 +50,11 @@ def test_stages_train_their_groups_with_the_prompts_own_parts() -> None:
     assert groups(3, "both") == set(TRAINABLE)
     assert groups(1, "static") == {"q_former", "query_tokens", "t5_projection", "ln_vision", "image_adapter", "prompt"}
     assert groups(2, "dynamic") == {"vision_aggregator", "region_adapter", "projector"}
+
+
+def test_an_elastic_training_needs_room_for_the_fewest() -> None:
+    assert LaunchConfig(workers=4).fewest == 4
+    assert LaunchConfig(workers=4, min_workers=2).fewest == 2
+    for wrong in ({"min_workers": 5}, {"min_workers": 0}, {"min_workers": 2, "launcher": "local"}, {"resize_every": 0}):
+        with pytest.raises(UserError, match="launch"):
+            LaunchConfig(**{"workers": 4, **wrong})  # type: ignore[arg-type]

@@ -1,0 +1,118 @@
+"""How precompute grows with its rows: time, and the memory of the driver and of the largest worker.
+
+    python -m tests.benchmarks.precompute_growth [--rows 10000 100000 1000000] [--shard_rows 1024] [--work DIR]
+
+All rows are of one small picture, and their tags come from a table, so that what is measured is what each row costs
+beside its pixels: cutting the source, blocks of Ray Data, proofs, files, the manifest. The driver and Ray's processes
+below it are sampled. The table of tags lies once in Ray's object store, which is not counted, being shared memory: it
+grows with the rows, as RAM does not.
+"""
+
+import argparse
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from pipelines.steps import git_commit
+from pipelines.tables import TAG
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def annotations(rows: int) -> Iterator[str]:
+    """COCO's instances file with `rows` images, all of them the same picture, and no boxes."""
+    yield '{"images": ['
+    for number in range(rows):
+        entry = {"id": number, "file_name": "one.png", "width": 8, "height": 8}
+        yield f"{',' if number else ''}{json.dumps(entry)}"
+    yield '], "annotations": [], "categories": []}'
+
+
+def write_tags(path: Path, rows: int) -> None:
+    """Two tags for each image, in row groups."""
+    schema = pa.schema([("image_id", pa.string()), ("tags", pa.list_(TAG))])
+    tags = [{"tag": "dog", "score": 0.9}, {"tag": "cat", "score": 0.4}]
+    with pq.ParquetWriter(path, schema) as writer:
+        for first in range(0, rows, 100_000):
+            ids = [str(number) for number in range(first, min(first + 100_000, rows))]
+            writer.write_table(pa.table({"image_id": ids, "tags": [tags] * len(ids)}, schema))
+
+
+def measure(work: Path, rows: int, shard_rows: int) -> dict[str, Any]:
+    """One run in a process of its own."""
+    source = work / f"instances-{rows}.json"
+    with open(source, "w") as stream:
+        stream.writelines(annotations(rows))
+    write_tags(work / f"tags-{rows}.parquet", rows)
+    out = work / f"out-{rows}"
+    command = [
+        sys.executable, "-m", "jobs.precompute", "--source.kind", "coco_instances", "--source.annotations", str(source),
+        "--source.images", str(work / "images"), "--tagger.kind", "table", "--tagger.path",
+        str(work / f"tags-{rows}.parquet"), "--shard_rows", str(shard_rows), "--out", str(out),
+        "--ray.address", "local", "--ray.local_cpus", "4",
+    ]  # fmt: skip
+    begun = time.monotonic()
+    with open(work / f"log-{rows}", "w") as log:
+        driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log)
+    peaks: dict[str, int] = {}
+    while driver.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            _sample(psutil.Process(driver.pid), peaks)
+        time.sleep(0.5)
+    seconds = time.monotonic() - begun
+    assert driver.stdout is not None
+    line = driver.stdout.read()
+    if driver.wait() != 0:
+        raise RuntimeError((work / f"log-{rows}").read_text()[-3000:])
+    result = json.loads(line)
+    size = sum(file.stat().st_size for file in Path(result["path"]).rglob("*") if file.is_file())
+    files = sum(file.is_file() for file in Path(result["path"]).rglob("*"))
+    shutil.rmtree(out)
+    return {
+        "rows": result["rows"], "seconds": round(seconds), "rows/s": round(rows / seconds),
+        "driver peak MiB": peaks["driver"] >> 20, "largest worker peak MiB": peaks["worker"] >> 20, "files": files,
+        "bytes/row": round(size / rows),
+    }  # fmt: skip
+
+
+def _sample(driver: psutil.Process, peaks: dict[str, int]) -> None:
+    """Raises the peaks of the driver and of Ray's workers to what they hold now, without shared memory."""
+    for process in [driver, *driver.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            memory = process.memory_info()
+            if process.pid == driver.pid or " ".join(process.cmdline()).startswith("ray::"):
+                name = "driver" if process.pid == driver.pid else "worker"
+                peaks[name] = max(peaks.get(name, 0), memory.rss - memory.shared)
+
+
+def main() -> None:
+    """Prints a row for each size as it is done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--shard_rows", type=int, default=1024)
+    parser.add_argument("--work", default="", help="where to write; a temporary folder by default")
+    arguments = parser.parse_args()
+    work = Path(arguments.work or tempfile.mkdtemp(prefix="precompute-growth-"))
+    (work / "images").mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(work / "images/one.png")
+    print(f"commit {git_commit()}, {psutil.cpu_count()} cores, shards of {arguments.shard_rows} rows")
+    for rows in arguments.rows:
+        found = measure(work, rows, arguments.shard_rows)
+        print("  ".join(f"{name} {value}" for name, value in found.items()), flush=True)
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()

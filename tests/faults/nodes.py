@@ -1,0 +1,137 @@
+"""Several Ray nodes on this machine, each of which can end as a machine does whose power goes."""
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from tests.faults.services import free_port
+
+PATIENCE = 900.0  # seconds that a node has to start, however busy the machine is
+OBJECT_STORE = 150 * 2**20
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",  # all of it is on loopback
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # by which Ray takes loopback for the address of every node
+    # On a busy machine a node needs minutes to start, and what is busy is not dead.
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_gcs_server_request_timeout_seconds": "300",
+    "RAY_health_check_timeout_ms": "60000",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One `ray start` with all that it started."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def below(self) -> list[psutil.Process]:
+        """Its raylet, its agents and its workers."""
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+
+def environment(root: str | Path, **more: str) -> dict[str, str]:
+    """What nodes, and drivers that connect to them, are started with; apart from any other Ray of this machine.
+
+    Args:
+        root: the checkout, from which workers import the project.
+        more: further variables.
+    """
+    temporary = tempfile.mkdtemp(prefix="lf-")  # short: the names of sockets below it may have 107 characters
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return {**inherited, **ENVIRONMENT, "RAY_TMPDIR": temporary, "PYTHONPATH": path, **more}
+
+
+class Nodes:
+    """A head without logical CPUs, as in the cluster files, and nodes that work: `ray start` of its own for each.
+
+    Args:
+        environment: see `environment`.
+        cpus: logical CPUs of each node that works.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *cpus: int) -> None:
+        self._environment = dict(environment)
+        self.address = f"127.0.0.1:{free_port()}"
+        port = self.address.rpartition(":")[2]
+        self._head = self._start("--head", "--port", port, "--num-cpus", "0", "--include-dashboard", "false")
+        self._wait(self._head)
+        self.workers = [self._start(*self._joining(count)) for count in cpus]
+        for node in self.workers:
+            self._wait(node)
+
+    def _joining(self, cpus: int) -> list[str]:
+        return ["--address", self.address, "--num-cpus", str(cpus)]
+
+    def _start(self, *options: str) -> Node:
+        log = Path(tempfile.mkstemp(prefix="node-", suffix=".log", dir=self._environment["RAY_TMPDIR"])[1])
+        command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address", "127.0.0.1",
+            "--object-store-memory", str(OBJECT_STORE), "--num-gpus", "0", "--min-worker-port", "0",
+            "--max-worker-port", "0", "--dashboard-agent-listen-port", "0", *options,
+        ]  # fmt: skip
+        with open(log, "wb") as stream:
+            process = subprocess.Popen(
+                command, env=self._environment, stdout=stream, stderr=stream, start_new_session=True
+            )
+        return Node(process, log)
+
+    @staticmethod
+    def _wait(node: Node) -> None:
+        """Waits until a node says that it runs."""
+        deadline = time.monotonic() + PATIENCE
+        while "Ray runtime started" not in (said := node.log.read_text(errors="replace")):
+            if node.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"a Ray node did not start:\n{said[-2000:]}")
+            time.sleep(0.1)
+
+    def add(self, cpus: int) -> None:
+        """One more node that works."""
+        self.workers.append(self._start(*self._joining(cpus)))
+        self._wait(self.workers[-1])
+
+    @staticmethod
+    def processes(node: Node, *titles: str) -> list[psutil.Process]:
+        """Ray's worker processes on a node that do something of such a title right now."""
+        found = []
+        for process in node.below():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if " ".join(process.cmdline()).startswith(titles):
+                    found.append(process)
+        return found
+
+    def kill(self, node: Node) -> None:
+        """Ends all of a node at once."""
+        for process in [*node.below(), psutil.Process(node.process.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        node.process.wait()
+        if node in self.workers:
+            self.workers.remove(node)
+
+    def kill_head(self) -> None:
+        """Ends the head: nobody knows the cluster any more, and its nodes end themselves when they have noticed."""
+        self.kill(self._head)
+
+    def close(self) -> None:
+        """Ends what is left of it."""
+        for node in [*self.workers, self._head]:
+            if node.process.poll() is None:
+                self.kill(node)

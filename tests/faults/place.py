@@ -1,0 +1,163 @@
+"""Where faults are tried: a world, nodes, and what undisturbed runs make of it."""
+
+import contextlib
+import dataclasses
+import json
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from tests.faults.drivers import ROOT, Driver
+from tests.faults.nodes import Nodes, environment
+from tests.faults.services import ObjectStore
+
+BUCKET = "faults"
+NODE_CPUS = 3
+WEIGHTS = ROOT / "pipelines/pretraining/weights"
+MODEL = "lion-tag-encoder"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much is computed.
+
+    Attributes:
+        images: drawn, of which eight tenths are precomputed.
+        shard_rows: of a shard.
+        steps: of a training.
+        outage: seconds that MLflow or storage are gone.
+    """
+
+    images: int = 60
+    shard_rows: int = 1
+    steps: int = 40
+    outage: float = 60.0
+
+
+class Place:
+    """The world in a folder, a cluster of three nodes, and the undisturbed results, each made when first asked for.
+
+    Args:
+        folder: for all that is written.
+        seed: of all that is left to chance.
+        sizes: how much is computed.
+        store: the object store, which workers find through the environment that the nodes are started with.
+    """
+
+    def __init__(self, folder: Path, seed: int, sizes: Sizes, store: ObjectStore) -> None:
+        self.environment = environment(ROOT, **store.environment)
+        self.folder, self.seed, self.sizes, self.store = folder, seed, sizes, store
+        self._nodes: Nodes | None = None
+        self._old: list[Nodes] = []
+        self._made: dict[str, Path] = {}
+
+    def chance(self, name: str) -> random.Random:
+        """The chance of one fault, whichever others are tried."""
+        return random.Random(f"{self.seed}-{name}")
+
+    @property
+    def nodes(self) -> Nodes:
+        """The cluster, whole: a head and two nodes that work."""
+        if self._nodes is None:
+            self._nodes = Nodes(self.environment, NODE_CPUS, NODE_CPUS)
+        while len(self._nodes.workers) < 2:
+            self._nodes.add(NODE_CPUS)
+        return self._nodes
+
+    def take_cluster(self) -> Nodes:
+        """The cluster; from now on there will be another one beside it."""
+        taken, self._nodes = self.nodes, None
+        self._old.append(taken)
+        return taken
+
+    def close(self) -> None:
+        """Ends all clusters."""
+        for nodes in [*self._old, *filter(None, [self._nodes])]:
+            nodes.close()
+
+    @property
+    def world(self) -> Path:
+        """Drawn scenes with captions, one of whose pictures is torn."""
+        if "world" not in self._made:
+            options = {"images": self.sizes.images, "seed": self.seed, "preset": "tiny", "out": self.folder / "world"}
+            code, result = self.drive("sample_world", options, self.folder / "world", "world").finish()
+            assert code == 0
+            self._made["world"] = Path(result["path"])
+            torn = json.loads((self._made["world"] / "captions_train.json").read_text())["images"][3]["file_name"]
+            (self._made["world"] / "images" / torn).write_bytes(b"\xff\xd8torn")
+        return self._made["world"]
+
+    @property
+    def tagged(self) -> Path:
+        """The undisturbed result of precompute."""
+        if "tagged" not in self._made:
+            self._made["tagged"] = self._undisturbed("precompute", self.precompute_options("tagged"))
+        return self._made["tagged"]
+
+    def trained_for(self, steps: int) -> Path:
+        """The undisturbed training of so many steps, of two workers."""
+        name = f"trained-{steps}"
+        if name not in self._made:
+            options = {**self.training_options(name), "loop.steps": steps}
+            self._made[name] = self._undisturbed("train_tag_encoder", options)
+        return self._made[name]
+
+    def drive(
+        self, verb: str, options: Mapping[str, Any], logs: Path, name: str, progress: Callable[[], int] = lambda: 0
+    ) -> Driver:
+        """Starts a verb; see `Driver`."""
+        return Driver(verb, options, logs, name, progress, self.environment)
+
+    def _undisturbed(self, verb: str, options: dict[str, Any]) -> Path:
+        driver = self.drive(verb, {**options, "ray.address": self.nodes.address}, self.folder / "logs", f"whole-{verb}")
+        code, result = driver.finish()
+        if code:
+            raise RuntimeError(driver.tail())
+        return Path(result["path"])
+
+    def precompute_options(self, name: str, out: str | None = None, images: str | None = None) -> dict[str, Any]:
+        """Precompute of the world: RAM tags, a sentence encoder picks captions; with many shards to be hit."""
+        return {
+            "source.kind": "coco_captions", "source.annotations": self.world / "captions_train.json",
+            "source.images": images or self.world / "images", "tagger.path": WEIGHTS / "tagger",
+            "shard_rows": self.sizes.shard_rows, "max_bad_fraction": 0.1, "out": out or self.folder / name,
+        }  # fmt: skip
+
+    def training_options(self, name: str, out: str | None = None, **more: Any) -> dict[str, Any]:
+        """A training of the tag encoder by two workers, of which each node holds one."""
+        return {
+            "data": self.tagged, "base": WEIGHTS / "tag_encoder", "normalize": True, "pooling": "mean", "dropout": 0.0,
+            "loop.steps": self.sizes.steps, "loop.batch_size": 64, "loop.zero_stage": 1,
+            "loop.validate_every": 10_000, "loop.checkpoint_every": 5, "loop.log_every": 1,
+            "loop.trace": out is None, "launch.workers": 2, "launch.cpus_per_worker": 2,
+            "out": out or self.folder / name, **more,
+        }  # fmt: skip
+
+    def upload(self, folder: Path, key: str) -> None:
+        """Copies a folder into the bucket, past the proxy."""
+        pafs.copy_files(str(folder), f"{BUCKET}/{key}", pafs.LocalFileSystem(), self.store.filesystem)
+
+    def download(self, uri: str, folder: Path) -> Path:
+        """Copies a result out of the bucket, past the proxy."""
+        folder.mkdir(parents=True, exist_ok=True)
+        pafs.copy_files(uri.removeprefix("s3://"), str(folder), self.store.filesystem, pafs.LocalFileSystem())
+        return folder
+
+    def listed(self, out: str, pattern: str) -> dict[str, int]:
+        """Files below an `out` whose path in it matches, and when each was written."""
+        if not out.startswith("s3://"):
+            found = {}
+            for path in Path(out).glob(pattern):
+                with contextlib.suppress(FileNotFoundError):  # a checkpoint may be deleted meanwhile
+                    found[str(path.relative_to(out))] = path.stat().st_mtime_ns
+            return found
+        root = out.removeprefix("s3://")
+        infos = self.store.filesystem.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True))
+        return {
+            info.path.removeprefix(f"{root}/"): info.mtime_ns
+            for info in infos
+            if info.type == pafs.FileType.File and Path(info.path).match(pattern)
+        }
