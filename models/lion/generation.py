@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import LongTensor
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 
 from models.lion.configuration import LionConfig
@@ -31,7 +31,7 @@ class BeamCache(EncoderDecoderCache):
     keys and values, and those are nearly all of the cache: 353 positions beside the few that are written so far.
     """
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
+    def reorder_cache(self, beam_idx: LongTensor) -> None:
         """Moves the decoder's own keys and values to where their beams went.
 
         Args:

@@ -1,5 +1,6 @@
 """Images into RAM's pixels, and confidences into tags."""
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -165,11 +166,15 @@ class RamProcessor(ImageProcessingMixin):
         else:
             keep = scores > (floor if threshold is None else float(threshold))
         keep[:, self._indices(exclude)] = False
-        ranked = torch.sort(scores, dim=1, descending=True, stable=True).indices
-        return [
-            [(self.tag_list[i], row[i].item()) for i in order[kept[order]].tolist()][:top_k]
-            for row, order, kept in zip(scores, ranked, keep, strict=True)
+        images, columns = keep.nonzero(as_tuple=True)
+        kept = scores[images, columns]
+        order = kept.argsort(descending=True, stable=True)
+        order = order[images[order].argsort(stable=True)]  # by image, and within each still by falling confidence
+        named = [
+            (self.tag_list[i], score) for i, score in zip(columns[order].tolist(), kept[order].tolist(), strict=True)
         ]
+        ends = keep.sum(dim=1).cumsum(dim=0).tolist()
+        return [named[start:end][:top_k] for start, end in itertools.pairwise([0, *ends])]
 
     def _indices(self, tags: Sequence[str]) -> list[int]:
         position = {tag: index for index, tag in enumerate(self.tag_list)}

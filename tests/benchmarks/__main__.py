@@ -8,6 +8,7 @@ the figure, where a ratio is under its floor (floors.yaml).
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -66,4 +67,5 @@ def main(arguments: list[str] | None = None, known: dict[str, str] = BENCHMARKS)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the benchmark in hand, too
     raise SystemExit(main())

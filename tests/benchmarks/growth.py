@@ -94,9 +94,9 @@ def measure(settings: Settings) -> Iterator[Figure]:
     """The three, each at its own size."""
     whole = (1, 10) if settings.quick else (1, 10, 100)
     parts: Sequence[tuple[str, Callable[[Path, int], tuple[float, float]], int, str]] = (
-        ("precompute", precompute, settings.choose(300, 200), "driver of jobs.precompute"),
         ("training_start", training_start, settings.choose(5000, 2000), "own memory of a worker when it starts"),
         ("evaluation", evaluation, settings.choose(1000, 500), "process of jobs.evaluate"),
+        ("precompute", precompute, settings.choose(300, 200), "driver of jobs.precompute"),
     )
     for name, run, base, what in parts:
         work = settings.work / name

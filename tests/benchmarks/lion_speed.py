@@ -131,19 +131,21 @@ def measure(settings: Settings) -> Iterator[Figure]:
         lambda: model.run(1, tokens), lambda: model.run(1, tokens, use_cache=False), count=settings.choose(2, 1),
         goal=4.0, note="the gain grows with the length of the answers",
     )  # fmt: skip
+    few = settings.choose(8, 2)
     yield figure(
-        "beam_cache", "a batch of 8, beam 5, the encoder's keys staying where they are", "transformers' cache",
-        partial(model.run, 8, 8), partial(model.run, 8, 8, plain=True), per=(8, 8), goal=1.2,
+        "beam_cache", f"a batch of {few}, beam 5, the encoder's keys staying where they are", "transformers' cache",
+        partial(model.run, few, 8), partial(model.run, few, 8, plain=True), per=(few, few), goal=1.2,
     )  # fmt: skip
-    large = settings.choose(LARGEST, 16)
+    large = settings.choose(LARGEST, 8)
     for beams in (1, BEAMS):
         many = large if beams == 1 else large // 4
         yield figure(
             f"batch_beam_{beams}", f"batches of {many}, 8 tokens, beam {beams}", "one answer at a time",
             partial(model.run, many, 8, beams), partial(model.run, 1, 8, beams), per=(many, 1), goal=2.0,
         )  # fmt: skip
+    some = settings.choose(16, 4)
     yield figure(
-        "mixed_levels", "a batch of 16, image and region in turn", "16 of image level",
-        partial(model.run, 16, 8, 1, True), partial(model.run, 16, 8, 1, False), per=(16, 16), goal=0.98,
+        "mixed_levels", f"a batch of {some}, image and region in turn", f"{some} of image level",
+        partial(model.run, some, 8, 1, True), partial(model.run, some, 8, 1, False), per=(some, some), goal=0.98,
     )  # fmt: skip
     yield from adapters(settings.choose(4, 2), rounds + 2)

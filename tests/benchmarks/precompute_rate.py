@@ -85,7 +85,11 @@ class Work:
         """Images/s of what one would write with PyTorch alone, without its workers' start."""
         torch.set_num_threads(CORES)
         loader = torch.utils.data.DataLoader(
-            Photographs(self.paths), batch_size=SHARD_ROWS, num_workers=workers, collate_fn=list, prefetch_factor=4
+            Photographs(self.paths),
+            batch_size=SHARD_ROWS,
+            num_workers=workers,
+            collate_fn=list,
+            prefetch_factor=4 if workers else None,
         )
         begun = 0.0
         for number, batch in enumerate(loader):

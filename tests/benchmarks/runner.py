@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import platform
-import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,7 +85,7 @@ def run(
                 try:
                     _read(process.stdout or (), outcome, tell)
                 except BaseException:
-                    process.terminate()
+                    os.killpg(process.pid, signal.SIGTERM)
                     raise
         outcome.seconds, outcome.load = time.monotonic() - begun, (before, os.getloadavg()[0])
         if process.returncode:
@@ -146,11 +146,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def free_space(folder: Path) -> int:
-    """Bytes that may still be written there."""
-    return shutil.disk_usage(folder).free
 
 
 def chosen(only: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:

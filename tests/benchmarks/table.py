@@ -1,6 +1,7 @@
 """The table of all figures, as Markdown and as JSON, and the floors that they are held to."""
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,6 @@ def _row(benchmark: str, figure: Figure, floors: Mapping[str, float]) -> str:
 
 
 def _median(values: Sequence[float]) -> str:
-    import statistics
-
     return f"{statistics.median(values):,.4g}"
 
 
