@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,6 +49,7 @@ def dashboard(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     finally:
         cluster.send_signal(signal.SIGINT)
         assert cluster.wait(timeout=300) == 0
+        shutil.rmtree(settings["RAY_TMPDIR"])
 
 
 def submitted(dashboard: str, words: list[str], detach: bool = False, stop: bool = False) -> StepResult:
