@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(int(_START)),
         "RAY_JOB_STOP_WAIT_TIME_S": str(_SAVE),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # six processes for what nobody here asks of it
         "MLFLOW_TRACKING_URI": own or mlflow,
     }

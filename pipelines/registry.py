@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger("lion.registry")
+# It tells nobody outside; and its thread changes the environment while requests read it, which fails one now and then.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SERVING = os.path.join(os.path.dirname(os.path.abspath(__file__)), "serving")

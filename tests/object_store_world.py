@@ -34,7 +34,7 @@ def command(bucket: str, database: Path) -> list[str]:
         changes |= {f"{name}.{field}": value for field, value in mlflow.items()}
     options = [word for name, value in changes.items() for word in ("--set+", f"{name}={value}")]
     return [
-        sys.executable, "-m", "jobs.pipeline", "--ray.address", "local", "--ray.local_cpus", "4",
+        sys.executable, "-m", "jobs.pipeline", "--ray.address", "local", "--ray.local_cpus", "8",
         "--variables.backbones", f"{bucket}/backbones", "--out", f"{bucket}/runs", *options,
     ]  # fmt: skip
 

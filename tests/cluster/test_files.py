@@ -65,7 +65,7 @@ def test_mlflow_asks_for_a_password_and_gets_its_own_by_reference(root: Path) ->
     compose = yaml.safe_load((root / "cluster/mlflow/compose.yaml").read_text())
     for arguments in (container["args"], compose["services"]["mlflow"]["command"]):
         assert "--app-name=basic-auth" in arguments
-        assert "--backend-store-uri=postgresql:///mlflow" in arguments
+        assert "--backend-store-uri=postgresql+psycopg2:///mlflow" in arguments
         assert any(re.match(r"--artifacts-destination=(s3://|\$\{MLFLOW_BUCKET)", one) for one in arguments)
     values = {one["name"]: one for one in container["env"]}
     for name in ("PGPASSWORD", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,12 +49,13 @@ def dashboard(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     finally:
         cluster.send_signal(signal.SIGINT)
         assert cluster.wait(timeout=300) == 0
+        shutil.rmtree(settings["RAY_TMPDIR"])
 
 
-def submitted(dashboard: str, words: list[str], **options: bool) -> StepResult:
+def submitted(dashboard: str, words: list[str], detach: bool = False, stop: bool = False) -> StepResult:
     from pipelines.submission.run import submit
 
-    return submit(SubmitConfig(words, dashboard, **options), make_job(words))
+    return submit(SubmitConfig(words, dashboard, detach=detach, stop=stop), make_job(words))
 
 
 @pytest.mark.slow
@@ -63,7 +65,7 @@ def test_a_job_ends_here_as_it_ended_there_and_a_stopped_one_goes_on(
     mistake = ["convert", "--kind", "ram", "--checkpoint", "/no/such.pth", "--tags", "/no/tags", "--out", str(tmp_path)]
     assert submitted(dashboard, mistake).exit_code == 2
 
-    training = ["train_tag_encoder", *command(world, tag_encoder, tmp_path, "local")[3:]]
+    training = ["train_tag_encoder", *command(world, tag_encoder, tmp_path, "local")[3:], "--launch.workers", "1"]
     first = submitted(dashboard, training, detach=True)
     deadline = time.monotonic() + 300
     while len(traced(tmp_path, 0)) < 5 and time.monotonic() < deadline:
