@@ -17,11 +17,18 @@ from tests.faults.services import free_port
 
 TRIES = 8  # to start a node on a machine that is busy
 OBJECT_STORE = 150 * 2**20
+# Ray turns 127.0.0.1 in an address into the machine's own, where nobody listens here. A driver is told to leave it by a
+# variable that `ray start` takes for a system without clusters: there, the function that asks is replaced.
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_START = (
+    "import ray._private.services as services; services.get_node_ip_address = lambda address=None: '127.0.0.1'; "
+    "from ray.scripts.scripts import main; main()"
+)
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",  # all of it is on loopback
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # by which Ray takes loopback for the address of every node
+    _LOOPBACK: "0",
     # On a busy machine a node needs minutes to start, and what is busy is not dead.
     "RAY_raylet_start_wait_time_s": "60",
     "RAY_gcs_server_request_timeout_seconds": "300",
@@ -94,14 +101,13 @@ class Nodes:
         agents = ("dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent", "metrics-export")
         ports = [part for agent in agents for part in (f"--{agent}-port", str(free_port()))]
         command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address", "127.0.0.1",
+            sys.executable, "-c", _START, "start", "--block", "--node-ip-address", "127.0.0.1",
             "--object-store-memory", str(OBJECT_STORE), "--num-gpus", "0", "--min-worker-port", "0",
             "--max-worker-port", "0", *ports, *options,
         ]  # fmt: skip
         with open(log, "wb") as stream:
-            process = subprocess.Popen(
-                command, env=self._environment, stdout=stream, stderr=stream, start_new_session=True
-            )
+            own = {name: value for name, value in self._environment.items() if name != _LOOPBACK}
+            process = subprocess.Popen(command, env=own, stdout=stream, stderr=stream, start_new_session=True)
         return Node(process, log)
 
     def _patiently(self, *options: str) -> Node:
