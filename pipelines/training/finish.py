@@ -122,7 +122,7 @@ def result_metrics(history: Sequence[Mapping[str, Any]], step: int) -> dict[str,
 def speed(history: Sequence[Mapping[str, Any]], device: str) -> dict[str, Any] | None:
     """How fast it was, as `pipelines.doctor.cost` reads it: the median of the records, without the first, in which
     everything is done for the first time; None where there is no other."""
-    records = [record for record in history if record["kind"] == "train"][1:]
+    records = [record for record in history if record["kind"] == "train" and "workers" in record][1:]
     if not records:
         return None
     usual = sorted(records, key=lambda record: record["samples_per_second"])[len(records) // 2]

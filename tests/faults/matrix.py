@@ -35,7 +35,7 @@ def hardware() -> dict[str, Any]:
 
     return {
         "machine": platform.machine(), "cores": os.cpu_count(), "memory GiB": psutil.virtual_memory().total >> 30,
-        "gpus": 0, "commit": git_commit(), "versions": versions(),
+        "commit": git_commit(), "versions": versions(),
     }  # fmt: skip
 
 

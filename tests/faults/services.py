@@ -162,7 +162,7 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
     Raises:
         PermissionError: this process may not mount.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)], capture_output=True, check=False
     )

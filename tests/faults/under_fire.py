@@ -193,7 +193,9 @@ class Training(UnderFire):
         same = difference <= (ROUNDING if self.elastic else 0.0)
         promises = {"P3": ordered and same and not lost and not twice, "P8": self._gives_back(folder)}
         if self.elastic:
-            promises["P5"] = same and {line["world"] for line in self.lines()} == {1, 2}
+            lines = self.lines()
+            grown_back = max(lines, key=lambda line: line["step"])["world"] == 2
+            promises["P5"] = same and grown_back and {line["world"] for line in lines} == {1, 2}
         return {"lost": lost, "twice": twice, "repeated": repeated, "difference": difference, "promises": promises}
 
     def _gives_back(self, folder: Path) -> bool:
