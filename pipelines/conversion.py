@@ -51,7 +51,9 @@ def convert(config: ConvertConfig) -> StepResult:
         UserError: an option is missing or belongs to the other kind, a path is wrong, or the checkpoint is refused.
     """
     _check(config)
-    here = {name: on_this_machine(path) for name, path in _given(config).items() if storage.is_remote(path)}
+    here: dict[str, Any] = {
+        name: on_this_machine(path) for name, path in _given(config).items() if storage.is_remote(path)
+    }
     config = replace(config, **here)
     if config.back:
         return _back(config)

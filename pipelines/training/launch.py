@@ -223,7 +223,7 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
         train_loop_config={"job": dataclasses.replace(job, threads=cpus)},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=config.workers if config.min_workers is None else (config.min_workers, config.workers),
+            num_workers=config.workers if config.min_workers is None else (config.min_workers, config.workers),  # type: ignore[arg-type]  # Ray Train V2's, too
             elastic_resize_monitor_interval_s=config.resize_every,  # type: ignore[call-arg]  # Ray Train V2's
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),

@@ -125,7 +125,8 @@ def training_worker(place: Place) -> Outcome:
 def training_node(place: Place) -> Outcome:
     """The node of one of two workers is killed: the other goes on alone, and both go on when there is a node again."""
     steps = 4 * place.sizes.steps
-    job = Elastic(place, "training_node", **{"loop.steps": steps, "launch.min_workers": 1, "launch.resize_every": 5})
+    elastic: dict[str, Any] = {"loop.steps": steps, "launch.min_workers": 1, "launch.resize_every": 5}
+    job = Elastic(place, "training_node", **elastic)
     return job.run(_node(job, job.alone), earliest=6)
 
 
@@ -206,9 +207,13 @@ def _full(place: Place, job: UnderFire, earliest: int = 1) -> Outcome:
         fillers.append(services.fill(place.folder / "small-disk"))
         return f"a disk of {DISK} MiB is full"
 
+    def make_room() -> None:
+        for filler in fillers:
+            filler.unlink()
+
     try:
         with services.small_disk(place.folder / "small-disk", DISK):
-            return job.run(strike, lambda: [filler.unlink() for filler in fillers], earliest)
+            return job.run(strike, make_room, earliest)
     except PermissionError as error:
         raise NotHere(str(error)) from error
 
