@@ -38,7 +38,10 @@ _BOX_PIECES = ("[0.", ",0.")
 _SLOTS = (6, 8, 12, 16)
 # How much longer a question of each kind is than a short one, with its answer: a bundle has that many fewer.
 _LENGTH: dict[Kind, int] = {"short": 1, "long": 2, "region": 2, "scene": 4, "locate": 4, "presence": 1}
-_MOST_NOISE = 0.5  # of the phrases' root mean square
+# Noise in parts of the phrases' root mean square: half of the scenes are told clearly, and half up to the point where
+# nothing can be understood. A T5 that has heard clear phrases only is sure of itself whatever it hears, and LION, whose
+# first words are noise, would get no hint from it which of them were nearly right.
+_CLEAR, _LOUDEST = 0.5, 4.0
 # The training comes in so many parts, each a little harder than the one before: fewer drills, more noise, other forms.
 _PARTS = 20
 _NOISE_FROM = 0.2  # until here the scenes are told exactly and as lists
@@ -221,8 +224,7 @@ class SceneTexts:
             batch["sought"] = sought(asked, phrases, spans)
             if noisy:
                 size = (len(asked), len(phrases[0]), self._settings.width)
-                much = torch.rand(len(asked), 1, 1, generator=chance) * _MOST_NOISE
-                batch["phrase_noise"] = torch.randn(size, generator=chance) * much
+                batch["phrase_noise"] = torch.randn(size, generator=chance) * _noise(len(asked), chance)
         return batch
 
     def collate(self, samples: Sequence[dict[str, Tensor]]) -> Batch:
@@ -230,6 +232,12 @@ class SceneTexts:
         (bundle,) = samples
         answer_tokens = int((bundle["labels"] != -100).sum())
         return Batch(bundle, 1.0, ("bundle",), int(bundle["attention_mask"].sum()) + answer_tokens)
+
+
+def _noise(count: int, chance: torch.Generator) -> Tensor:
+    """How loud the noise of each scene is, (count, 1, 1)."""
+    place, loud = (torch.rand(count, 1, 1, generator=chance) for _ in range(2))
+    return torch.where(loud < 0.5, place * _CLEAR, _CLEAR * (_LOUDEST / _CLEAR) ** place)
 
 
 @dataclasses.dataclass(frozen=True)
