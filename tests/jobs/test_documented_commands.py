@@ -14,6 +14,7 @@ import pytest
 
 from jobs.cli import _build, make_parser
 from jobs.pipeline import DEMO, prepare
+from jobs.submit import split
 from pipelines import conversion
 from pipelines.comparison.plan import make_plan
 from pipelines.conversion import ConvertConfig
@@ -80,6 +81,16 @@ def test_a_documented_command_is_accepted(verb: str, words: list[str], monkeypat
     assert all(Path(word).exists() for word in words if word.startswith("jobs/"))
     if "--help" in words:
         return
+    if verb == "submit":
+        submitted = words[words.index("--") + 1 :]
+        if submitted[0] != "VERB":
+            accept(submitted[0], submitted[1:])
+        words = split(words)
+    accept(verb, words)
+
+
+def accept(verb: str, words: list[str]) -> None:
+    """Reads a command as its verb does; of a pipeline and a comparison, every step as well."""
     config_type = get_type_hints(importlib.import_module(f"jobs.{verb}").run)["config"]
     parser = make_parser(verb, config_type)
     parser.raises = True
