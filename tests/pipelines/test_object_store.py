@@ -1,4 +1,4 @@
-"""Models and local files in an object store. The whole main job there: `python -m tests.object_store_world`."""
+"""Models and local files in an object store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,16 +36,6 @@ def test_a_step_that_writes_local_files_leaves_them_in_the_bucket(bucket: str, r
     assert not storage.is_remote(folder)
     assert LionForConditionalGeneration.from_pretrained(folder).config.visual_input == "qformer"
     assert tiny_lion(config).skipped
-
-
-def test_the_script_of_the_whole_job_is_a_pipeline_that_is_accepted(tmp_path: Path) -> None:
-    from jobs.pipeline import DEMO, prepare
-    from jobs.submit import make_job
-    from pipelines.pipeline import check, with_changes
-    from tests.object_store_world import command
-
-    words = command("s3://lion", tmp_path / "mlflow.db")[2:]
-    check(with_changes(make_job(["pipeline", "--config", str(DEMO), *words[1:]]).config), prepare)
 
 
 def test_a_folder_is_copied_once_and_again_when_it_changes(bucket: str) -> None:
