@@ -151,6 +151,11 @@ def quiet_worker() -> None:
     logging.getLogger(os.path.join(package, "train/v2/_internal/execution/context.py")).setLevel(logging.WARNING)
 
 
+def threads_here(cpus: int) -> int:
+    """Threads of a worker that Ray gave so many logical CPUs; a local Ray has more of them than there are cores."""
+    return max(1, min(cpus, os.cpu_count() or 1))
+
+
 def require_resources(plan: Mapping[str, float], purpose: str) -> None:
     """Refuses a plan that the connected Ray can never schedule, instead of waiting for ever (P11).
 

@@ -51,20 +51,21 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 def asked_again(function: Callable[..., T]) -> Callable[..., T]:
-    """The function of a URI, which is called again while an object store answers errors that pass.
+    """The function of one or more URIs, which is called again while an object store answers errors that pass.
 
     Raises:
         Unavailable: they did not pass.
     """
 
     @functools.wraps(function)
-    def patient(uri: str, *arguments: Any, **named: Any) -> T:
+    def patient(*arguments: Any, **named: Any) -> T:
+        uri = next((one for one in arguments if isinstance(one, str) and is_remote(one)), None)
         begun, pause = time.monotonic(), 0.5
         while True:
             try:
-                return function(uri, *arguments, **named)
+                return function(*arguments, **named)
             except OSError as error:
-                if isinstance(error, Unavailable) or not is_remote(uri) or not _PASSING.search(str(error)):
+                if isinstance(error, Unavailable) or uri is None or not _PASSING.search(str(error)):
                     raise
                 waited = time.monotonic() - begun
                 if waited + pause > _patience.get():
@@ -219,6 +220,7 @@ def delete_folder(uri: str) -> None:
         filesystem.delete_dir(path)
 
 
+@asked_again
 def state_of(uri: str) -> list[tuple[str, int, int]]:
     """Name, size and time of change of a file, or of each file under a folder: what tells two states of it apart."""
     filesystem, root = resolve(uri)
@@ -227,6 +229,7 @@ def state_of(uri: str) -> list[tuple[str, int, int]]:
     return sorted((one.path.removeprefix(root), one.size, one.mtime_ns or 0) for one in found if one.is_file)
 
 
+@asked_again
 def copy_file(source: str, target: str) -> None:
     """Copies a file as a stream; an object is there when all of it is, a local file from the start."""
     (come_from, path), (go_to, other) = resolve(source), resolve(target)

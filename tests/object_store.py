@@ -1,12 +1,13 @@
 """An S3 server of the test's own (moto's), in a process of its own."""
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+
+from tests.ports import free_port
 
 BUCKET = "lion"
 
@@ -25,9 +26,7 @@ def settings(endpoint: str) -> dict[str, str]:
 @contextlib.contextmanager
 def s3_server() -> Iterator[str]:
     """Runs the server with an empty bucket; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,

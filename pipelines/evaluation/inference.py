@@ -1,7 +1,6 @@
 """The model's side of an evaluation: rows of a shard in, predictions out; tasks of both levels share a batch."""
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ from pipelines import storage
 from pipelines.copies import on_this_machine
 from pipelines.evaluation.predictions import prediction_row, read_file, write_file
 from pipelines.images import BadImage, load_image
+from pipelines.runtime import threads_here
 from pipelines.tables import PREDICTIONS, QUARANTINE, to_table
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Answerer:
         disable_progress_bar()
         self.asking = asking
         if not asking.on_gpu:
-            torch.set_num_threads(max(1, min(asking.threads, os.cpu_count() or 1)))
+            torch.set_num_threads(threads_here(asking.threads))
         self.device = torch.device("cuda" if asking.on_gpu else "cpu")
         folder = on_this_machine(asking.model)
         self.processor = LionProcessor.from_pretrained(folder)

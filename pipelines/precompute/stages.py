@@ -8,7 +8,6 @@ Commit     → files; one row that says what was done
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from pipelines.precompute.captioner import Captioner
 from pipelines.precompute.config import CaptionerConfig, Precision
 from pipelines.precompute.shards import shard_set
 from pipelines.precompute.taggers import Tagger
+from pipelines.runtime import threads_here
 from pipelines.shards import ShardIndex, write_parquet
 
 _READS_AT_ONCE = 16
@@ -56,7 +56,7 @@ class Caption:
     def __init__(self, folder: str, config: CaptionerConfig, gpus: float, threads: int) -> None:
         import torch
 
-        torch.set_num_threads(min(threads, os.cpu_count() or 1))
+        torch.set_num_threads(threads_here(threads))
         self.read = ReadShard(folder)
         self.captioner = Captioner(config.path, config.batch_size, device_of(gpus))
 

@@ -18,6 +18,7 @@ from pipelines import storage
 from pipelines.copies import on_this_machine
 from pipelines.errors import UserError
 from pipelines.precompute.config import Precision, TaggerConfig
+from pipelines.runtime import threads_here
 from pipelines.tables import TAG
 
 Tags = list[tuple[str, float]]
@@ -95,7 +96,7 @@ class RamTagger(Tagger):
         from models.ram import RamForImageTagging, RamProcessor
 
         disable_progress_bar()  # an actor's bar would run through everybody's log
-        torch.set_num_threads(min(threads, os.cpu_count() or 1))  # a local Ray has more logical CPUs than there are
+        torch.set_num_threads(threads_here(threads))
         folder = on_this_machine(self.config.path)
         self.processor = RamProcessor.from_pretrained(folder)
         self.model = RamForImageTagging.from_pretrained(folder)

@@ -200,7 +200,8 @@ class SceneTexts:
             for one in asked
         ]
         prompt = padded(self._tokens, texts)
-        answer = padded(self._tokens, [one.answer for one in asked])
+        told = self._tokens([one.answer for one in asked], return_offsets_mapping=True)
+        answer = self._tokens.pad({"input_ids": told["input_ids"]}, return_tensors="pt")
         labels = answer["input_ids"].masked_fill(answer["attention_mask"] == 0, -100)
         batch: dict[str, Tensor] = {
             "input_ids": prompt["input_ids"],
@@ -220,8 +221,7 @@ class SceneTexts:
                 for one in asked
             ]
             batch |= self._reader.tensors(phrases)
-            spans = self._tokens([one.answer for one in asked], return_offsets_mapping=True)["offset_mapping"]
-            batch["sought"] = sought(asked, phrases, spans)
+            batch["sought"] = sought(asked, phrases, told["offset_mapping"])
             if noisy:
                 size = (len(asked), len(phrases[0]), self._settings.width)
                 batch["phrase_noise"] = torch.randn(size, generator=chance) * _noise(len(asked), chance)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.services import free_port
+from tests.ports import free_port
 
 TRIES = 8  # to start a node on a machine that is busy
 OBJECT_STORE = 150 * 2**20

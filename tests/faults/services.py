@@ -5,7 +5,6 @@ import http.client
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,15 +17,10 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from tests.ports import free_port
+
 SLOW_DOWN = b"<Error><Code>ServiceUnavailable</Code><Message>Out for a while</Message></Error>"
 _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "server", "date"}
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class MlflowServer:

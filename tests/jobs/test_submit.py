@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pipelines.submission.config import SubmitConfig
 from tests.faults.test_training_stopped import command, traced
 from tests.pipelines.training import conftest as drawn
 from tests.pipelines.training.conftest import World
+from tests.ports import free_port
 
 world, tag_encoder = drawn.world, drawn.tag_encoder  # fixtures
 STEPS = 60
@@ -28,9 +28,7 @@ STEPS = 60
 @pytest.fixture(scope="module")
 def dashboard(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`make cluster` with ports and files of its own, behind a token; the address of its dashboard."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "token").write_text("of-this-test-" + "0" * 32)
     settings = {

@@ -1,6 +1,5 @@
 """Runs and models in a real MLflow on SQLite."""
 
-import socket
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
 from pipelines.errors import UserError
 from pipelines.registry import Registry, RegistryConfig, flatten, resolve
+from tests.ports import free_port
 
 HASH = "f" * 64
 
@@ -107,9 +107,7 @@ def test_a_path_is_itself_and_a_step_folder_means_its_model(folder: Path, tmp_pa
 
 
 def test_an_unreachable_mlflow_is_named_quickly(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    address = f"http://127.0.0.1:{free_port()}"
     started = time.monotonic()
     with pytest.raises(UserError, match="does not answer"):
         Registry(RegistryConfig(tracking_uri=address), str(tmp_path)).check()

@@ -64,7 +64,9 @@ def test_errors_that_pass_are_waited_for_and_others_are_not(monkeypatch: pytest.
         assert not isinstance(caught.value, storage.Unavailable)
 
 
-def test_an_object_store_that_is_out_of_order_is_said_and_makes_no_image_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_store_that_is_out_of_order_is_said_and_makes_no_image_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = ObjectStore("store")
     try:
         for name, value in store.environment.items():
@@ -74,5 +76,7 @@ def test_an_object_store_that_is_out_of_order_is_said_and_makes_no_image_bad(mon
         store.failing.set()
         with storage.patience(0), pytest.raises(storage.Unavailable, match="run the same command again"):
             read_image_bytes("s3://store/a.jpg")
+        with storage.patience(0), pytest.raises(storage.Unavailable, match=r"s3://store/a\.jpg"):
+            storage.copy_file("s3://store/a.jpg", str(tmp_path / "a.jpg"))
     finally:
         store.close()

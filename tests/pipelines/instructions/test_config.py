@@ -14,8 +14,13 @@ def config(*sets: dict[str, Any], **changes: Any) -> InstructionsConfig:
     return InstructionsConfig(**{"tagged": "t", "sets": [InstructionSet(**entry) for entry in sets], **changes})
 
 
-def test_a_good_one_passes() -> None:
-    check(config(GOOD, {**GOOD, "name": "test", "annotations": None, "questions": "q.json", "mode": "evaluate"}))
+def test_a_good_one_passes_and_stays_as_it_is() -> None:
+    evaluated = {**GOOD, "name": "test", "annotations": None, "questions": "q.json", "mode": "evaluate"}
+    good = config(GOOD, evaluated)
+
+    check(good)
+
+    assert good == config(GOOD, evaluated)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from PIL import Image
 from pipelines.prediction.run import PredictConfig, predict
 from pipelines.pretraining.kept import kept_backbones
 from pipelines.registry import Registry, RegistryConfig
+from tests.ports import free_port
 
 CLEAN = """
 import json, sys
@@ -100,9 +100,7 @@ def test_the_model_is_code_and_safetensors_without_a_pickle(served: Served) -> N
 @pytest.fixture
 def address(served: Served, tmp_path: Path) -> Iterator[str]:
     """`mlflow models serve` on a free port of loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/lion@champion", "--env-manager",
                "local", "-h", "127.0.0.1", "-p", str(port), "-w", "1"]  # fmt: skip
     # The server starts uvicorn by its name.

@@ -25,6 +25,7 @@ from pipelines.training.runs import train_tag_encoder
 from pipelines.training.stage import StageTask
 from pipelines.training.tag_encoder import TagEncoderTask
 from tests.pipelines.training.conftest import World
+from tests.ports import free_port
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3)
 LOOP = LoopConfig(steps=4, batch_size=6, checkpoint_every=1, keep_checkpoints=9, log_every=1)
@@ -124,9 +125,7 @@ def test_a_full_disk_is_a_sentence_and_costs_no_checkpoint_before(
 
 
 def test_an_absent_mlflow_stops_before_anything_is_computed(world: World, tag_encoder: str, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    address = f"http://127.0.0.1:{free_port()}"
     config = TrainTagEncoderConfig(
         world.tagged, tag_encoder, loop=LOOP, launch=LaunchConfig("local"), out=str(tmp_path),
         registry=RegistryConfig(tracking_uri=address),
