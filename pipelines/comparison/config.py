@@ -94,6 +94,9 @@ class CompareConfig:
     champion: ChampionRule = dataclasses.field(default_factory=ChampionRule)
     inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
     scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
+    at_once: int = runtime_field(1)
+    """Trainings, and then evaluations, that run at the same time, each in a process of its own. On a cluster there must
+    be room for the workers of so many trainings; processes of this machine share its cores."""
     name: str = runtime_field("")
     """The name of the last stage's models in the registry; empty: that of the stage, such as lion-stage3."""
     registry: RegistryConfig = runtime_group(RegistryConfig)
@@ -148,6 +151,8 @@ def check(config: CompareConfig) -> None:
         raise UserError(f"seeds are {config.seeds}; give at least one, each once.")
     if config.resamples < 100 or config.examples < 1:
         raise UserError("resamples must be at least 100 and examples at least 1.")
+    if config.at_once < 1:
+        raise UserError(f"at_once is {config.at_once}; at least one training has to run at a time.")
     if config.benchmark != MIXED:
         registry().find(config.benchmark)
     *_, (last, spec) = config.stages.items()

@@ -17,8 +17,10 @@ from pipelines.evaluation.run import require_scorable
 from pipelines.evaluation.scoring import select_rows
 from pipelines.pipeline import Prepare, StepSpec, run_steps
 from pipelines.registry import Registry
-from pipelines.runtime import keep_ray
+from pipelines.runtime import keep_ray, ray_session
+from pipelines.side_by_side import run_side_by_side
 from pipelines.steps import StepFolder, StepResult, canonical, run_step
+from pipelines.training.launch import room_for_workers, worker_resources
 
 log = logging.getLogger("lion.compare")
 REPORT = "report.html"
@@ -43,7 +45,8 @@ def compare(config: CompareConfig, prepare: Prepare) -> StepResult:
     registry.check()
     _check_questions(config, plan)
     with keep_ray(config.ray):
-        trained = _by_name(run_steps(plan.trainings, prepare, storage.absolute(config.out)))
+        _require_room(config, plan)
+        trained = _by_name(_run(config, plan.trainings, prepare))
         models = {run: str(trained[name]["registered"]) for run, name in plan.last.items()}
         asked = {
             f"{run.arm}__seed{run.seed}__noise{strength:g}": ((run, strength), evaluation(config, model, strength))
@@ -51,7 +54,7 @@ def compare(config: CompareConfig, prepare: Prepare) -> StepResult:
             for strength in config.strengths
         }
         steps = {name: spec for name, (_, spec) in asked.items()}
-        answered = _by_name(run_steps(steps, prepare, storage.absolute(config.out)))
+        answered = _by_name(_run(config, steps, prepare))
         folders = {key: str(answered[name]["path"]) for name, (key, _) in asked.items()}
 
         def work(folder: StepFolder) -> Mapping[str, Any]:
@@ -65,6 +68,31 @@ def _identity(config: CompareConfig) -> Document:
     """What decides the result besides the evaluations' own content: places on this machine do not."""
     places = ("data", "tagged", "test_data", "test_tagged", "tag_encoder", "stages", "out")
     return {name: value for name, value in canonical(config).items() if name not in places}
+
+
+def _run(config: CompareConfig, steps: Mapping[str, StepSpec], prepare: Prepare) -> list[dict[str, Any]]:
+    out = storage.absolute(config.out)
+    return run_steps(steps, prepare, out) if config.at_once == 1 else run_side_by_side(steps, out, config.at_once)
+
+
+def _require_room(config: CompareConfig, plan: Plan) -> None:
+    """Refuses more trainings at once than the cluster holds: some would wait for workers until Ray gives up on them."""
+    launches = {settings.launch for settings in plan.settings.values() if settings.launch.launcher == "ray"}
+    if config.at_once == 1 or not launches:
+        return
+    with ray_session(config.ray):
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        for launch in launches:
+            cpus, gpus = worker_resources(launch, any(node.get("GPU") for node in nodes))
+            asked = dataclasses.replace(launch, cpus_per_worker=cpus, gpus_per_worker=gpus)
+            room = room_for_workers(asked, nodes, 0.0) // launch.workers
+            if room < config.at_once:
+                raise UserError(
+                    f"at_once is {config.at_once}, and the cluster has room for {room} trainings of {launch.workers} "
+                    f"workers with {cpus} CPUs and {gpus:g} GPUs each; lower at_once, or add nodes."
+                )
 
 
 def _by_name(outcomes: list[dict[str, Any]]) -> Outcomes:

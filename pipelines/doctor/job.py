@@ -118,8 +118,7 @@ def _training(settings: Any, nodes: Nodes) -> str:
     launch: LaunchConfig = settings.launch
     if launch.launcher == "local":
         return f"{launch.workers} processes on this machine, without Ray"
-    from pipelines.sweeps.tuning import room_for_workers
-    from pipelines.training.launch import worker_resources
+    from pipelines.training.launch import room_for_workers, worker_resources
 
     cpus, gpus = worker_resources(launch, any(node.get("GPU") for node in nodes))
     wanted = "loop.precision fp16" if settings.loop.precision == "fp16" else "launch.gpu_memory"

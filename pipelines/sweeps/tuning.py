@@ -15,7 +15,7 @@ from pipelines.sweeps.config import SweepConfig
 from pipelines.sweeps.space import Range
 from pipelines.sweeps.trial import Trial
 from pipelines.training.config import LaunchConfig
-from pipelines.training.launch import worker_resources
+from pipelines.training.launch import room_for_workers, worker_resources
 
 log = logging.getLogger("lion.sweep")
 _OWN_CPUS = 0.1  # of the process that a trial starts its workers from
@@ -69,24 +69,6 @@ def resolved_launch(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) ->
     """The launch with what it leaves open decided by the cluster, so that every trial takes what was reckoned."""
     _, gpus = worker_resources(launch, any(node.get("GPU") for node in nodes))
     return dataclasses.replace(launch, cpus_per_worker=launch.cpus_per_worker or 1, gpus_per_worker=gpus)
-
-
-def room_for_workers(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], taken: float) -> int:
-    """How many workers have room; what is left over on two nodes makes none.
-
-    Args:
-        launch: a resolved one.
-        nodes: the resources of each living node.
-        taken: CPUs that something else may hold on any of them.
-    """
-    cpus, gpus = float(launch.cpus_per_worker or 1), launch.gpus_per_worker or 0.0
-    workers = 0
-    for node in nodes:
-        room = math.floor((node.get("CPU", 0.0) - taken + 1e-9) / cpus)
-        if gpus:
-            room = min(room, math.floor(node.get("GPU", 0.0) / gpus + 1e-9))
-        workers += max(room, 0)
-    return workers
 
 
 def trials_at_once(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], most: int | None) -> int:

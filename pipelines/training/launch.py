@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,24 @@ def worker_resources(config: LaunchConfig, gpus_there: bool) -> tuple[int, float
     """
     gpus = float(gpus_there) if config.gpus_per_worker is None else config.gpus_per_worker
     return config.cpus_per_worker or _share(config.workers), gpus
+
+
+def room_for_workers(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], taken: float) -> int:
+    """How many workers have room; what is left over on two nodes makes none.
+
+    Args:
+        launch: a resolved one.
+        nodes: the resources of each living node.
+        taken: CPUs that something else may hold on any of them.
+    """
+    cpus, gpus = float(launch.cpus_per_worker or 1), launch.gpus_per_worker or 0.0
+    workers = 0
+    for node in nodes:
+        room = math.floor((node.get("CPU", 0.0) - taken + 1e-9) / cpus)
+        if gpus:
+            room = min(room, math.floor(node.get("GPU", 0.0) / gpus + 1e-9))
+        workers += max(room, 0)
+    return workers
 
 
 def _share(workers: int) -> int:

@@ -62,6 +62,19 @@ def test_an_evaluation_has_the_noise_of_its_strength(config: CompareConfig) -> N
     assert (settings.model, settings.data, settings.inference) == ("models:/lion/1", config.test_data, config.inference)
 
 
+def test_processes_that_run_at_once_share_the_cores(config: CompareConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    open_launch = {**config.stages["stage1"].train, "launch": {"launcher": "local", "workers": 2}}
+    inference = dataclasses.replace(config.inference, cpus=None)
+    both = dataclasses.replace(
+        config, stages={"stage1": StageSpec(open_launch)}, inference=inference, seeds=[0], at_once=2
+    )
+    for at_once, threads, cpus in ((1, None, None), (2, 2, 4.0)):
+        asked = dataclasses.replace(both, at_once=at_once)
+        assert {one.launch.cpus_per_worker for one in make_plan(asked, prepare).settings.values()} == {threads}
+        assert evaluation(asked, "models:/lion/1", 0.0).config["inference"]["cpus"] == cpus
+
+
 def test_changes_reach_into_groups_and_leave_the_rest() -> None:
     base = {"prompt": {"kind": "static", "tokens": 1}, "stage": 1}
     assert merged(base, {"prompt": {"kind": "both"}}) == {"prompt": {"kind": "both", "tokens": 1}, "stage": 1}
@@ -86,6 +99,7 @@ def stage(config: CompareConfig, **changes: Any) -> dict[str, Any]:
         (lambda c: {"arms": {"v2": {}, "c": {}}}, "cannot give its model that alias"),
         (lambda c: {"baseline": "dynamik"}, "no arm"),
         (lambda c: {"seeds": [1, 1]}, "each once"),
+        (lambda c: {"at_once": 0}, "at least one training"),
         (lambda c: {"test_data": ""}, "test_data is empty"),
         (lambda c: {"stages": {}}, "no stages"),
         (lambda c: {"benchmark": "okvqu"}, "did you mean"),

@@ -10,7 +10,7 @@ import pytest
 from jobs.pipeline import prepare
 from pipelines import storage
 from pipelines.comparison.champion import Decision
-from pipelines.comparison.config import ChampionRule, CompareConfig
+from pipelines.comparison.config import ChampionRule, CompareConfig, StageSpec
 from pipelines.comparison.plan import Run
 from pipelines.comparison.run import NUMBERS, REPORT, compare
 from pipelines.errors import UserError
@@ -50,6 +50,15 @@ def test_a_finished_comparison_does_nothing(finished: StepResult, config: Compar
     again = compare(config, prepare)
     assert again.skipped
     assert again.path == finished.path
+
+
+def test_processes_of_their_own_come_to_the_same_numbers(
+    finished: StepResult, config: CompareConfig, tmp_path: Path
+) -> None:
+    beside = compare(dataclasses.replace(config, at_once=2, out=str(tmp_path)), prepare)
+    groups = [storage.read_json(storage.join(result.path, NUMBERS))["groups"] for result in (finished, beside)]
+    assert groups[0] == groups[1]
+    assert Path(beside.path).name == Path(finished.path).name
 
 
 def test_a_killed_comparison_goes_on_without_training_again(
@@ -121,5 +130,15 @@ def test_the_first_comparison_names_a_champion_and_a_worse_candidate_does_not_re
 def test_a_rule_about_what_is_not_measured_is_refused_before_training(config: CompareConfig, tmp_path: Path) -> None:
     wrong = dataclasses.replace(config, champion=ChampionRule(metric="vqa.f1"), out=str(tmp_path))
     with pytest.raises(UserError, match=r"there are .*vqa\.soft_accuracy"):
+        compare(wrong, prepare)
+    assert not list(tmp_path.glob("train_stage-*"))
+
+
+def test_more_trainings_at_once_than_the_cluster_holds_are_refused_before_training(
+    config: CompareConfig, ray_cluster: None, tmp_path: Path
+) -> None:
+    train = {**config.stages["stage1"].train, "launch": {"workers": 2, "cpus_per_worker": 3}}
+    wrong = dataclasses.replace(config, stages={"stage1": StageSpec(train)}, at_once=2, out=str(tmp_path))
+    with pytest.raises(UserError, match="room for 1 trainings of 2 workers with 3 CPUs"):
         compare(wrong, prepare)
     assert not list(tmp_path.glob("train_stage-*"))
