@@ -15,6 +15,7 @@ split a large block), and `batch_size=None` in every stage (it would merge small
 
 import copy
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
@@ -235,14 +236,26 @@ def blocks(dataset: "Dataset") -> Generator[pa.Table, None, None]:
 
     `Dataset.iter_batches` fetches in a thread that outlives the iterator: where a run is refused, and Ray ends right
     after, it calls the Ray that is gone, and that ends the process. Here nothing but the caller fetches.
+
+    Raises:
+        UserError: a disk that a stage writes to is full.
     """
     import ray
+    from ray.exceptions import RayTaskError
 
-    for bundle in dataset.iter_internal_ref_bundles():
-        for entry in bundle.blocks:
-            block = ray.get(entry.ref)
-            if block.num_rows:
-                yield block
+    try:
+        for bundle in dataset.iter_internal_ref_bundles():
+            for entry in bundle.blocks:
+                block = ray.get(entry.ref)
+                if block.num_rows:
+                    yield block
+    except RayTaskError as error:  # of its cause, Ray brings the text alone
+        full = [line for line in str(error).splitlines() if f"[Errno {errno.ENOSPC}]" in line]
+        if not full:
+            raise
+        raise UserError(
+            f"A disk is full ({full[-1].strip()}); make room and run the same command again: what is done stays."
+        ) from error
 
 
 def _context(current: "DataContext") -> "DataContext":

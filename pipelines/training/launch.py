@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lion.training")
 _FAILURE = "failure.json"
 _ray_train_callbacks: ContextVar[tuple[Any, ...]] = ContextVar("ray_train_callbacks", default=())
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _PATIENCE = 300  # seconds that torchrun's workers have between SIGTERM and SIGKILL, to save
 _ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "DataRefused": DataRefused, "Stopped": Stopped}
 
@@ -227,7 +228,6 @@ def _own_signals() -> Iterator[None]:
 
 
 def _on_ray(job: Job, config: LaunchConfig) -> None:
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -260,7 +260,7 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
     )
     try:
         # Ray's own handler would end the driver, and with it the workers, at once. The workers hear of no signal.
-        with on_sigterm(lambda: _ask_to_stop(job)):
+        with on_sigterm(lambda: _ask_to_stop(job)), _start_timeout(config):
             trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise (_failure(job) or _unwritten(error) or _gave_up(job, config, error)) from error
@@ -269,6 +269,22 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
     storage.delete_folder(storage.join(job.folder, "ray"))
     if failure := _failure(job):
         raise failure
+
+
+@contextlib.contextmanager
+def _start_timeout(config: LaunchConfig) -> Iterator[None]:
+    """How long Ray Train waits for room for all the workers that it wants, where the environment does not say it.
+
+    Ray counts a node that was lost for a while longer. Workers that may be fewer shall not wait for that one: after
+    the next look they begin without it.
+    """
+    given = os.environ.get(_START_TIMEOUT)
+    os.environ.setdefault(_START_TIMEOUT, "300" if config.min_workers is None else "60")
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[_START_TIMEOUT]
 
 
 def _ask_to_stop(job: Job) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def rows(folder: Path) -> list[tuple[str, str]]:
     return found
 
 
-def lost_and_twice(found: Iterable[Any], expected: Iterable[Any]) -> tuple[int, int]:
+def lost_and_twice(found: Sequence[Any], expected: Sequence[Any]) -> tuple[int, int]:
     """How many of the expected are not among the found, and how many of the found are there more than once."""
     have, want = Counter(found), Counter(expected)
     return (want - have).total(), (have - want).total()

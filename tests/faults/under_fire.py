@@ -180,7 +180,7 @@ class Training(UnderFire):
     def compare(self, folder: Path) -> dict[str, Any]:
         """Steps, samples and losses against those of the undisturbed training."""
         found, expected = outcomes.losses(folder), dict(outcomes.losses(self.reference()))
-        lost, twice = outcomes.lost_and_twice([step for step, _ in found], expected)
+        lost, twice = outcomes.lost_and_twice([step for step, _ in found], list(expected))
         difference = max(abs(loss - expected[step]) for step, loss in found)
         ordered, repeated = True, 0
         if not self.remote:

@@ -12,11 +12,12 @@ from ray.data._internal.execution.operators.actor_pool_map_operator import Actor
 from ray.data._internal.execution.operators.task_pool_map_operator import TaskPoolMapOperator
 from ray.data._internal.logical.optimizers import get_execution_plan
 
+from pipelines.errors import UserError
 from pipelines.precompute import TaggerConfig, shards
 from pipelines.precompute.pipeline import make_dataset, run_shards
 from pipelines.precompute.plan import Plan, Pool
 from pipelines.precompute.taggers import Tagger, Tags
-from pipelines.shards import ShardIndex
+from pipelines.shards import ShardIndex, blocks, from_items
 from pipelines.sources.records import ImageRecord
 from tests.pipelines.precompute.worlds import folder_config, rows_of, write_pictures
 
@@ -92,3 +93,15 @@ def test_a_run_that_is_given_up_leaves_no_thread_that_asks_ray(tmp_path: Path) -
     proofs.close()
     left = {thread.name for thread in threading.enumerate() if thread not in before}
     assert not [name for name in left if name.startswith(("iter_threaded", "StreamingExecutor"))], left
+
+
+def fill_a_disk(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    with open("/dev/full", "wb") as disk:
+        disk.write(b"a shard")
+    return batch
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_full_disk_is_said_with_what_to_do() -> None:
+    with pytest.raises(UserError, match=r"No space left on device\); make room and run the same command again"):
+        list(blocks(from_items([{"shard": 0}]).map_batches(fill_a_disk)))
