@@ -300,9 +300,8 @@ class Registry:
             )
             if not os.path.isdir(root):
                 partial = f"{root}.{uuid.uuid4().hex[:8]}.partial"
-                mlflow.artifacts.download_artifacts(
-                    f"models:/{name}/{version}", dst_path=partial, tracking_uri=self.uri, registry_uri=self.uri
-                )
+                with self._fluent():  # given MLflow's address as an argument, it asks its own default for a version
+                    mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=partial)
                 with contextlib.suppress(OSError):  # another process of this machine was faster
                     os.rename(partial, root)
         flavor = Model.load(root).flavors["python_function"]

@@ -9,6 +9,7 @@ import torch
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
 from pipelines.errors import UserError
 from pipelines.registry import Registry, RegistryConfig, flatten, resolve
+from tests.faults.services import MlflowServer
 from tests.ports import free_port
 
 HASH = "f" * 64
@@ -104,6 +105,25 @@ def test_a_path_is_itself_and_a_step_folder_means_its_model(folder: Path, tmp_pa
     assert resolve(str(tmp_path)) == str(tmp_path / "model")
     with pytest.raises(UserError, match=r"no config\.json"):
         resolve(str(tmp_path / "nothing"))
+
+
+def test_a_server_that_keeps_the_files_gives_back_what_was_saved(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    server = MlflowServer(tmp_path / "server")
+    try:
+        registry = Registry(RegistryConfig(tracking_uri=server.uri), str(tmp_path))
+        run_id = registry.open_run("tag-encoder", HASH, {}, {})
+        registry.register("lion-tag-encoder", str(folder), run_id, "tag_encoder", {}, {})
+        found = Path(registry.lookup("models:/lion-tag-encoder@candidate").folder)
+    finally:
+        server.kill()
+    assert found.is_relative_to(tmp_path / "cache")
+    assert (found / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert not (tmp_path / "mlflow.db").exists()  # nobody asked MLflow's own default
 
 
 def test_an_unreachable_mlflow_is_named_quickly(tmp_path: Path) -> None:
