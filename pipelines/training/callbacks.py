@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipelines.training.context import Context
@@ -110,11 +111,14 @@ class Trace(Callback):
         self._world = 1
 
     def start(self, step: int, steps: int, context: Context) -> None:
-        """Opens the file; a resumed training appends."""
+        """Opens the file; a resumed training appends, behind what a killed worker or a full disk left of a line."""
         self._world = context.world
         os.makedirs(self._folder, exist_ok=True)
-        path = os.path.join(self._folder, f"rank-{context.rank}.jsonl")
+        path = Path(self._folder, f"rank-{context.rank}.jsonl")
+        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - closed in `close`
+        if torn:
+            self._file.write("\n")
 
     def step(self, step: Step) -> None:
         """Writes the line."""
