@@ -166,13 +166,14 @@ def run_steps(
         result = runner(step_config)
         known[name] = result.path
         seconds = round(time.perf_counter() - began, 1)
-        log.info("[%d/%d] %s %s", number, len(steps), name, _ending(result, seconds))
+        log.info("[%d/%d] %s %s", number, len(steps), name, ending(result.skipped, seconds))
         outcomes.append({"name": name, "seconds": seconds, **json.loads(result.as_json())})
     return outcomes
 
 
-def _ending(result: StepResult, seconds: float) -> str:
-    return "was done before, skipped" if result.skipped else f"done in {seconds:.1f} s"
+def ending(skipped: bool, seconds: float) -> str:
+    """How a progress line says that a step is over."""
+    return "was done before, skipped" if skipped else f"done in {seconds:.1f} s"
 
 
 def _report(out: str, outcomes: list[dict[str, Any]]) -> StepResult:

@@ -83,7 +83,7 @@ def _start(config: RayConfig) -> None:
     address = config.address or os.environ.get("RAY_ADDRESS")
     # Workers must find the project's packages wherever they are started; on a cluster `ray job submit` ships them.
     environment = {
-        "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))},
+        "env_vars": {"PYTHONPATH": python_path()},
         "worker_process_setup_hook": "pipelines.runtime.quiet_worker",
     }
     if address:
@@ -114,6 +114,11 @@ def _start(config: RayConfig) -> None:
             f"Ray did not start in time ({error}): the machine is overloaded or short of memory; try again when it is "
             f"less busy."
         ) from error
+
+
+def python_path() -> str:
+    """PYTHONPATH of a process that has to find the project's packages wherever it is started."""
+    return os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))
 
 
 def _no_cluster(address: str | None, error: Exception) -> UserError:

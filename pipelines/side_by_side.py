@@ -18,11 +18,11 @@ from typing import Any
 import yaml
 
 from pipelines.errors import DataRefused, Stopped, UserError
-from pipelines.pipeline import StepSpec, references, substitute
+from pipelines.pipeline import StepSpec, ending, references, substitute
+from pipelines.runtime import python_path
 from pipelines.training.interrupts import on_sigterm
 
 log = logging.getLogger("lion.pipeline")
-_ROOT = Path(__file__).resolve().parents[1]
 _SET_PARENT_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 _LAST_WORDS = 40  # lines
 _EVERY = 0.1  # seconds between two looks at the processes
@@ -132,8 +132,7 @@ class _Child:
         if code:
             raise _failure(self._verb, code, list(self._said))
         found = json.loads(printed[-1])
-        ending = "was done before, skipped" if found["skipped"] else f"done in {seconds:.1f} s"
-        log.info("%s %s %s", self._place, self.name, ending)
+        log.info("%s %s %s", self._place, self.name, ending(found["skipped"], seconds))
         return {"name": self.name, "seconds": seconds, **found}
 
 
@@ -155,8 +154,7 @@ def _follow(parent: int) -> None:
 
 
 def _environment() -> dict[str, str]:
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         environment.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)

@@ -1,7 +1,6 @@
 """The steps that a comparison is made of: a training for every arm and seed, and an evaluation for every tag noise."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from pipelines.evaluation.tag_noise import TagNoise
 from pipelines.pipeline import Prepare, StepSpec, merged
 from pipelines.steps import canonical
 from pipelines.training.config import LaunchConfig, TrainStageConfig
+from pipelines.training.launch import share_of_cores
 
 _RANK: Mapping[OncePer, int] = {"comparison": 0, "seed": 1, "run": 2}
 
@@ -86,7 +86,7 @@ def evaluation(config: CompareConfig, model: str, strength: float) -> StepSpec:
     errors = {name: value for name, value in dataclasses.asdict(config.noise).items() if name != "levels"}
     inference = dataclasses.asdict(config.inference)
     if config.at_once > 1 and config.inference.launcher == "local" and config.inference.cpus is None:
-        inference["cpus"] = float(_share_of_this_machine(config))
+        inference["cpus"] = float(share_of_cores(config.at_once))
     values = {
         "benchmark": config.benchmark,
         "model": model,
@@ -120,7 +120,7 @@ def _stage_values(config: CompareConfig, stage: str, run: Run) -> dict[str, Any]
     values["loop"] = merged(values.get("loop", {}), {"seed": run.seed})
     launch = LaunchConfig(**values.get("launch", {}))
     if config.at_once > 1 and launch.launcher == "local" and launch.cpus_per_worker is None:
-        share = max(1, _share_of_this_machine(config) // launch.workers)
+        share = share_of_cores(config.at_once * launch.workers)
         values["launch"] = merged(values["launch"], {"cpus_per_worker": share})
     dynamic = values.get("prompt", {}).get("kind") in ("dynamic", "both")
     if dynamic and config.tag_encoder is not None:
@@ -131,11 +131,6 @@ def _stage_values(config: CompareConfig, stage: str, run: Run) -> dict[str, Any]
     parents = [given] if isinstance(given, str) else list(given)
     values["parents"] = [_parent(config, stage, spec, run, parent) for parent in parents]
     return values
-
-
-def _share_of_this_machine(config: CompareConfig) -> int:
-    """The cores of one of the processes that run at the same time; more threads than cores hinder each other."""
-    return max(1, min(8, (os.cpu_count() or 1) // config.at_once))
 
 
 def _parent(config: CompareConfig, stage: str, spec: StageSpec, run: Run, parent: str) -> str:

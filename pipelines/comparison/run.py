@@ -20,7 +20,7 @@ from pipelines.registry import Registry
 from pipelines.runtime import keep_ray, ray_session
 from pipelines.side_by_side import run_side_by_side
 from pipelines.steps import StepFolder, StepResult, canonical, run_step
-from pipelines.training.launch import room_for_workers, worker_resources
+from pipelines.training.launch import resolved, room_for_workers
 
 log = logging.getLogger("lion.compare")
 REPORT = "report.html"
@@ -85,13 +85,13 @@ def _require_room(config: CompareConfig, plan: Plan) -> None:
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         for launch in launches:
-            cpus, gpus = worker_resources(launch, any(node.get("GPU") for node in nodes))
-            asked = dataclasses.replace(launch, cpus_per_worker=cpus, gpus_per_worker=gpus)
+            asked = resolved(launch, nodes)
             room = room_for_workers(asked, nodes, 0.0) // launch.workers
             if room < config.at_once:
                 raise UserError(
                     f"at_once is {config.at_once}, and the cluster has room for {room} trainings of {launch.workers} "
-                    f"workers with {cpus} CPUs and {gpus:g} GPUs each; lower at_once, or add nodes."
+                    f"workers with {asked.cpus_per_worker} CPUs and {asked.gpus_per_worker:g} GPUs each; "
+                    "lower at_once, or add nodes."
                 )
 
 

@@ -118,13 +118,14 @@ def _training(settings: Any, nodes: Nodes) -> str:
     launch: LaunchConfig = settings.launch
     if launch.launcher == "local":
         return f"{launch.workers} processes on this machine, without Ray"
-    from pipelines.training.launch import room_for_workers, worker_resources
+    from pipelines.training.launch import resolved, room_for_workers
 
-    cpus, gpus = worker_resources(launch, any(node.get("GPU") for node in nodes))
+    asked = resolved(launch, nodes)
+    cpus, gpus = asked.cpus_per_worker, asked.gpus_per_worker
     wanted = "loop.precision fp16" if settings.loop.precision == "fp16" else "launch.gpu_memory"
     if not gpus and (settings.loop.precision == "fp16" or launch.gpu_memory is not None):
         raise UserError(f"{wanted} is for GPUs, and no node has one; give the cluster some, or leave that field out.")
-    room = room_for_workers(dataclasses.replace(launch, cpus_per_worker=cpus, gpus_per_worker=gpus), nodes, 0.0)
+    room = room_for_workers(asked, nodes, 0.0)
     said = f"{launch.workers} workers of {cpus} CPUs and {gpus:g} GPUs"
     if room < launch.fewest:
         raise UserError(

@@ -15,7 +15,7 @@ from pipelines.sweeps.config import SweepConfig
 from pipelines.sweeps.space import Range
 from pipelines.sweeps.trial import Trial
 from pipelines.training.config import LaunchConfig
-from pipelines.training.launch import room_for_workers, worker_resources
+from pipelines.training.launch import resolved, room_for_workers
 
 log = logging.getLogger("lion.sweep")
 _OWN_CPUS = 0.1  # of the process that a trial starts its workers from
@@ -67,8 +67,7 @@ def run_trials(
 
 def resolved_launch(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) -> LaunchConfig:
     """The launch with what it leaves open decided by the cluster, so that every trial takes what was reckoned."""
-    _, gpus = worker_resources(launch, any(node.get("GPU") for node in nodes))
-    return dataclasses.replace(launch, cpus_per_worker=launch.cpus_per_worker or 1, gpus_per_worker=gpus)
+    return resolved(dataclasses.replace(launch, cpus_per_worker=launch.cpus_per_worker or 1), nodes)
 
 
 def trials_at_once(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], most: int | None) -> int:

@@ -87,7 +87,7 @@ def launch(job: Job, config: LaunchConfig, ray: RayConfig) -> None:
     if job.loop.trace and storage.is_remote(job.folder):
         raise UserError(f"loop.trace appends to local files, which {job.folder} is not; leave it out.")
     if config.launcher == "local":
-        _locally(dataclasses.replace(job, threads=config.cpus_per_worker or _share(config.workers)), config)
+        _locally(dataclasses.replace(job, threads=config.cpus_per_worker or share_of_cores(config.workers)), config)
     else:
         with ray_session(ray):
             _on_ray(job, config)
@@ -164,7 +164,13 @@ def worker_resources(config: LaunchConfig, gpus_there: bool) -> tuple[int, float
         gpus_there: whether the cluster has any GPU.
     """
     gpus = float(gpus_there) if config.gpus_per_worker is None else config.gpus_per_worker
-    return config.cpus_per_worker or _share(config.workers), gpus
+    return config.cpus_per_worker or share_of_cores(config.workers), gpus
+
+
+def resolved(config: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) -> LaunchConfig:
+    """The launch with what it leaves open decided by the nodes' resources."""
+    cpus, gpus = worker_resources(config, any(node.get("GPU") for node in nodes))
+    return dataclasses.replace(config, cpus_per_worker=cpus, gpus_per_worker=gpus)
 
 
 def room_for_workers(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], taken: float) -> int:
@@ -185,8 +191,9 @@ def room_for_workers(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], t
     return workers
 
 
-def _share(workers: int) -> int:
-    return max(1, min(8, (os.cpu_count() or 1) // workers))
+def share_of_cores(processes: int) -> int:
+    """The cores of one of so many processes of this machine; more threads than cores hinder each other."""
+    return max(1, min(8, (os.cpu_count() or 1) // processes))
 
 
 def _locally(job: Job, config: LaunchConfig) -> None:

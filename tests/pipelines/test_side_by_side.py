@@ -98,6 +98,7 @@ def test_a_killed_driver_leaves_no_process_behind(tmp_path: Path) -> None:
     driver.kill()
     driver.wait()
     child.wait(60)
+    assert not child.is_running()
 
 
 def test_steps_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
