@@ -75,7 +75,7 @@ class StepFolder:
 
 
 def canonical(value: Any) -> Any:
-    """A configuration as plain JSON values, without its runtime fields."""
+    """A configuration as plain JSON values, without its runtime fields; 1.0 reads as 1, which means the same."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = [field for field in dataclasses.fields(value) if not field.metadata.get("runtime")]
         return {field.name: canonical(getattr(value, field.name)) for field in kept}
@@ -85,6 +85,8 @@ def canonical(value: Any) -> Any:
         return [canonical(item) for item in value]
     if isinstance(value, enum.Enum):
         return value.value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value
 
 

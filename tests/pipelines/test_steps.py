@@ -46,6 +46,7 @@ def test_what_decides_the_result_names_the_folder_and_nothing_else_does(tmp_path
     base = run(tmp_path, Settings()).path
     assert run(tmp_path, Settings(margin=0.5)).path != base
     assert run(tmp_path, Settings(actors=9)).path == base
+    assert run(tmp_path, Settings(margin=1)).path == base  # as a YAML file without the dot has it
 
 
 def test_an_input_counts_by_its_content_not_by_its_place(tmp_path: Path) -> None:
