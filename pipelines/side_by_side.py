@@ -72,7 +72,8 @@ def run_side_by_side(
                     try:
                         outcomes[child.name] = child.outcome()
                     except (UserError, DataRefused, RuntimeError) as error:
-                        log.error("%s failed; what runs beside it goes on to its end: %s", child.name, error)
+                        if stop not in failures:
+                            log.error("%s failed; what runs beside it goes on to its end: %s", child.name, error)
                         failures.append(error)
                         continue
                     known[child.name] = str(outcomes[child.name]["path"])

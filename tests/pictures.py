@@ -4,6 +4,7 @@
 `report.png` the top of the report, `page.png` the demo page after a question. The last two need Debian's chromium.
 """
 
+import argparse
 import asyncio
 import io
 import re
@@ -156,7 +157,9 @@ async def ask_on_the_page(tab: Any, what: str, text: str) -> None:
 
 def main() -> None:
     """Writes them all."""
-    run = storage.absolute(sys.argv[1] if len(sys.argv) > 1 else "runs/demo")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", nargs="?", default="runs/demo", help="the demo's folder (%(default)s)")
+    run = storage.absolute(parser.parse_args().run)
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "answers.png").write_bytes(compressed(answers(run)))
     for name, make in (("report", report), ("page", page)):

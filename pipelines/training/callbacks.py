@@ -115,7 +115,7 @@ class Trace(Callback):
         self._world = context.world
         os.makedirs(self._folder, exist_ok=True)
         path = Path(self._folder, f"rank-{context.rank}.jsonl")
-        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        torn = path.exists() and not _ends_a_line(path)
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - closed in `close`
         if torn:
             self._file.write("\n")
@@ -129,6 +129,14 @@ class Trace(Callback):
         """Closes the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 class LogToMlflow(Callback):

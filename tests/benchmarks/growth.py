@@ -8,34 +8,26 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.tables import INSTRUCTIONS, PREDICTIONS, TAGGED, to_table
+from tests.benchmarks import precompute_growth
 from tests.benchmarks.figures import Figure, Settings
 from tests.benchmarks.instructions_growth import watched
 from tests.benchmarks.runner import ROOT, environment
-from tests.pipelines.precompute.worlds import write_pictures, write_tags
 
 _A_FILE = 10_000
 
 
-def precompute(work: Path, rows: int) -> tuple[float, float]:
-    """Small pictures, tags from a table. Seconds; the driver's peak in MiB."""
-    pictures = write_pictures(work / "drawn", 50)
-    folder = work / f"images-{rows}"
-    folder.mkdir()
-    for number in range(rows):
-        (folder / f"{number:07d}.jpg").hardlink_to(pictures[number % 50])
-    tags = write_tags(work / f"tags-{rows}.parquet", {f"{n:07d}.jpg": [("dog", 0.9)] for n in range(rows)})
-    options = ["--source.kind", "folder", "--source.images", str(folder), "--tagger.kind", "table"]
-    options += ["--tagger.path", str(tags), "--out", str(work / f"out-{rows}"), "--ray.address", "local"]
-    seconds, peak, told = watched([sys.executable, "-m", "jobs.precompute", *options])
-    assert told["rows"] == rows, told
-    return seconds, peak
+def precompute(work: Path, rows: int) -> tuple[float, ...]:
+    """One picture, tags from a table. Seconds; the driver's and the largest worker's peak in MiB."""
+    found = precompute_growth.measure(work, rows, shard_rows=128)
+    assert found["rows"] == rows, found
+    return found["seconds"], found["driver peak MiB"], found["largest worker peak MiB"]
 
 
 def _write(folder: Path, rows: int, row: Callable[[int], dict[str, object]], schema: pa.Schema) -> None:
@@ -45,7 +37,7 @@ def _write(folder: Path, rows: int, row: Callable[[int], dict[str, object]], sch
         pq.write_table(to_table(part, schema), folder / f"part-{first:08d}.parquet")
 
 
-def training_start(work: Path, rows: int) -> tuple[float, float]:
+def training_start(work: Path, rows: int) -> tuple[float, ...]:
     """Opening the tables, mixing, the first batches' order. CPU seconds; what it adds to the process in MiB."""
     tagged, samples = work / f"tagged-{rows}", work / f"samples-{rows}"
     tags = [{"tag": "dog", "score": 0.9}, {"tag": "cat", "score": 0.8}]
@@ -79,7 +71,7 @@ def start(tagged: str, samples: str) -> None:
     print(json.dumps({"seconds": seconds, "peak": (process.memory_full_info().uss - before) / 2**20}))
 
 
-def evaluation(work: Path, rows: int) -> tuple[float, float]:
+def evaluation(work: Path, rows: int) -> tuple[float, ...]:
     """Scoring given answers. Seconds; the process's peak in MiB."""
     row = {"task": "vqa", "prediction": "a dog", "references": ["dog"] * 9 + ["a cat"]}
     _write(work / f"predictions-{rows}", rows, lambda n: {"sample_id": f"vqa:{n}", "image_id": f"image-{n}", **row},
@@ -93,16 +85,18 @@ def evaluation(work: Path, rows: int) -> tuple[float, float]:
 def measure(settings: Settings) -> Iterator[Figure]:
     """The three, each at its own size."""
     whole = (1, 10) if settings.quick else (1, 10, 100)
-    parts: Sequence[tuple[str, Callable[[Path, int], tuple[float, float]], int, str]] = (
-        ("training_start", training_start, settings.choose(5000, 2000), "own memory of a worker when it starts"),
-        ("evaluation", evaluation, settings.choose(1000, 500), "process of jobs.evaluate"),
-        ("precompute", precompute, settings.choose(300, 200), "driver of jobs.precompute"),
-    )
+    parts: Sequence[tuple[str, Callable[[Path, int], tuple[float, ...]], int, Mapping[str, str]]] = (
+        ("training_start", training_start, settings.choose(5000, 2000),
+         {"memory": "own memory of a worker when it starts"}),
+        ("evaluation", evaluation, settings.choose(1000, 500), {"memory": "process of jobs.evaluate"}),
+        ("precompute", precompute, settings.choose(300, 200),
+         {"memory": "driver of jobs.precompute", "worker_memory": "largest worker of jobs.precompute"}),
+    )  # fmt: skip
     for name, run, base, what in parts:
         work = settings.work / name
         work.mkdir()
         found = [run(work, times * base) for times in whole]
-        seconds, peaks = [one[0] for one in found], [one[1] for one in found]
+        seconds = [one[0] for one in found]
         clock = "CPU time" if name == "training_start" else "wall time"
         if len(found) == 3:
             later = 1e6 * (seconds[2] - seconds[1]) / (90 * base)
@@ -110,8 +104,10 @@ def measure(settings: Settings) -> Iterator[Figure]:
             yield Figure(f"{name}_time", f"{name}: each row between 10 and 100 times {base:,}",
                          "between once and 10 times", [max(later, 1e-9)], [earlier], "µs/row",
                          clock, goal=0.9)  # type: ignore[arg-type]  # fmt: skip
-        yield Figure(f"{name}_memory", f"{what} at {whole[-1]} times {base:,} rows", f"at {base:,} rows",
-                     [max(peaks[-1], 0.1)], [max(peaks[0], 0.1)], "MiB", "memory", goal=0.9)  # fmt: skip
+        for place, (figure, process) in enumerate(what.items(), 1):
+            yield Figure(f"{name}_{figure}", f"{process} at {whole[-1]} times {base:,} rows", f"at {base:,} rows",
+                         [max(found[-1][place], 0.1)], [max(found[0][place], 0.1)], "MiB", "memory",
+                         goal=0.9)  # fmt: skip
 
 
 if __name__ == "__main__":

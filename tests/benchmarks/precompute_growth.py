@@ -51,7 +51,10 @@ def write_tags(path: Path, rows: int) -> None:
 
 
 def measure(work: Path, rows: int, shard_rows: int) -> dict[str, Any]:
-    """One run in a process of its own."""
+    """One run in a process of its own; `work/images/one.png` is drawn where it is not there."""
+    picture = work / "images/one.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), "red").save(picture)
     source = work / f"instances-{rows}.json"
     with open(source, "w") as stream:
         stream.writelines(annotations(rows))
@@ -81,7 +84,7 @@ def measure(work: Path, rows: int, shard_rows: int) -> dict[str, Any]:
     files = sum(file.is_file() for file in Path(result["path"]).rglob("*"))
     shutil.rmtree(out)
     return {
-        "rows": result["rows"], "seconds": round(seconds), "rows/s": round(rows / seconds),
+        "rows": result["rows"], "seconds": round(seconds, 1), "rows/s": round(rows / seconds),
         "driver peak MiB": peaks["driver"] >> 20, "largest worker peak MiB": peaks["worker"] >> 20, "files": files,
         "bytes/row": round(size / rows),
     }  # fmt: skip
@@ -105,8 +108,6 @@ def main() -> None:
     parser.add_argument("--work", default="", help="where to write; a temporary folder by default")
     arguments = parser.parse_args()
     work = Path(arguments.work or tempfile.mkdtemp(prefix="precompute-growth-"))
-    (work / "images").mkdir(parents=True)
-    Image.new("RGB", (8, 8), "red").save(work / "images/one.png")
     print(f"commit {git_commit()}, {psutil.cpu_count()} cores, shards of {arguments.shard_rows} rows")
     for rows in arguments.rows:
         found = measure(work, rows, arguments.shard_rows)

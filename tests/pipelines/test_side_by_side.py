@@ -80,7 +80,7 @@ def test_a_failure_is_said_in_the_steps_words_and_what_ran_beside_it_is_kept(tmp
     assert [outcome["skipped"] for outcome in run_side_by_side(steps, str(tmp_path), 2)] == [True, False, False]
 
 
-def test_sigterm_is_passed_on(tmp_path: Path) -> None:
+def test_sigterm_is_passed_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def stop() -> None:
         wait_for(lambda: processes(os.getpid()))
         os.kill(os.getpid(), signal.SIGTERM)
@@ -90,6 +90,7 @@ def test_sigterm_is_passed_on(tmp_path: Path) -> None:
         run_side_by_side({"long": world(FOREVER), "next": world()}, str(tmp_path), 1)
     assert not processes(os.getpid())
     assert not list(tmp_path.glob("*/manifest.json"))
+    assert "failed" not in caplog.text  # it did what it was told
 
 
 def test_a_killed_driver_leaves_no_process_behind(tmp_path: Path) -> None:
