@@ -51,7 +51,7 @@ def write_tags(path: Path, rows: int) -> None:
 
 
 def measure(work: Path, rows: int, shard_rows: int) -> dict[str, Any]:
-    """One run in a process of its own; `work/images/one.png` is drawn where it is not there."""
+    """One run in a process of its own, over a picture that it draws into `work/images`."""
     picture = work / "images/one.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), "red").save(picture)
