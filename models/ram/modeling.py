@@ -205,10 +205,11 @@ class RamForImageTagging(PreTrainedModel):
         Raises:
             ValueError: If a pixel is NaN or infinite; the message names the images of the batch.
         """
-        finite = torch.isfinite(pixel_values).flatten(1).all(dim=1) if pixel_values.ndim > 1 else None
-        if finite is not None and not finite.all():
-            bad = (~finite).nonzero().flatten().tolist()
-            raise ValueError(f"pixel_values hold NaN or infinity in the images {bad} of the batch.")
+        if pixel_values.ndim == 4:  # `forward` refuses any other shape
+            # A sum is NaN or infinite where one of its terms is, and takes no tensor of the images' size.
+            sums = pixel_values.sum(dim=(1, 2, 3), dtype=torch.float32)
+            if bad := (~torch.isfinite(sums)).nonzero().flatten().tolist():
+                raise ValueError(f"pixel_values hold NaN or infinity in the images {bad} of the batch.")
         if tag_chunk is None:
             per_tag = max(1, pixel_values.shape[0]) * self.config.head.intermediate_size
             tag_chunk = max(1, _CHUNK_ELEMENTS // per_tag)

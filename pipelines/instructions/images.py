@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from pipelines.errors import UserError
 from pipelines.images import BadImage, read_image_bytes
 from pipelines.instructions.statistics import Tokens, tag_statistics, usual_tags
 from pipelines.shards import ShardSet, write_parquet
+from pipelines.sources.ids import hash64
 
 INDEX = "source/images.arrow"
 _IMAGES = pa.schema(
@@ -142,7 +142,7 @@ def join_index(folder: str, count: int) -> int:
     """
     pieces = [pq.read_table(_source(shard_set(folder).result_file(shard))) for shard in range(count)]
     table = pa.concat_tables(pieces).combine_chunks()
-    hashes = np.fromiter(map(_hash, table["image_id"].to_pylist()), np.uint64, table.num_rows)
+    hashes = np.fromiter(map(hash64, table["image_id"].to_pylist()), np.uint64, table.num_rows)
     order = np.argsort(hashes, kind="stable")
     table, hashes = table.take(order), hashes[order]
     kept = _without_doubles(table, hashes)
@@ -188,7 +188,7 @@ class ImageIndex:
 
     def find(self, ids: Sequence[str]) -> list[Picture | None]:
         """What is known of images, None of one that was not precomputed."""
-        wanted = np.fromiter(map(_hash, ids), np.uint64, len(ids))
+        wanted = np.fromiter(map(hash64, ids), np.uint64, len(ids))
         rows = np.searchsorted(self._hashes, wanted)
         at = [self._row(int(row), int(key), image_id) for row, key, image_id in zip(rows, wanted, ids, strict=True)]
         names = [field.name for field in dataclasses.fields(Picture)]
@@ -217,7 +217,3 @@ def _source(uri: str) -> Any:
     if storage.is_remote(uri):
         return pa.BufferReader(storage.read_bytes(uri))
     return pa.memory_map(storage.absolute(uri))
-
-
-def _hash(image_id: str) -> int:
-    return int.from_bytes(blake2b(image_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

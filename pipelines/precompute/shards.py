@@ -3,7 +3,6 @@
 `pipelines.shards` says which files a set of shards has; precompute has one, named `part`, of the table `tagged`.
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -32,7 +31,7 @@ def cut_source(records: Iterable[Any], folder: str, shard_rows: int) -> ShardInd
 
     def rows() -> Iterator[dict[str, Any]]:
         for record in records:
-            row = dataclasses.asdict(record)
+            row = vars(record)
             counts["captions"] += len(row.get("captions") or ())
             yield row
 

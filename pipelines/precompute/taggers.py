@@ -102,9 +102,10 @@ class RamTagger(Tagger):
         self.model = RamForImageTagging.from_pretrained(folder)
         self.model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the types of torch's `to`
         self.device, self.precision = device, precision
-        self.mean, self.std = (
-            torch.tensor(values, device=device).view(1, 3, 1, 1)
-            for values in (self.processor.image_mean, self.processor.image_std)
+        mean, std = (torch.tensor(values) for values in (self.processor.image_mean, self.processor.image_std))
+        # For a whole row of pixels (side * 3,): broadcast over three channels, the loops would be three long.
+        self.scale, self.shift = (
+            values.repeat(self.processor.image_size).to(device) for values in (1 / (255 * std), -mean / std)
         )
 
     def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
@@ -114,9 +115,9 @@ class RamTagger(Tagger):
         tags: list[Tags] = []
         for start in range(0, len(pixels), self.config.batch_size):
             batch = torch.from_numpy(pixels[start : start + self.config.batch_size]).to(self.device)
-            scaled = batch.permute(0, 3, 1, 2).float().div_(255).sub_(self.mean).div_(self.std)
+            rows = batch.flatten(2).float().mul_(self.scale).add_(self.shift)
             with self._autocast():
-                confidences = self.model.confidences(scaled)
+                confidences = self.model.confidences(rows.view(batch.shape).permute(0, 3, 1, 2))
             if not bool(torch.isfinite(confidences).all()):
                 raise RuntimeError(
                     f"The tagger {self.config.path} gives NaN in {self.precision}; its weights are damaged, or it "

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pipelines.errors import UserError
 from pipelines.sources.coco_instances import image_entries
 from pipelines.sources.grouping import RowsByKey, add_captions
+from pipelines.sources.ids import SeenIds
 from pipelines.sources.records import (
     NO_CAPTION,
     UNKNOWN_IMAGE,
@@ -34,7 +35,7 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
         raise UserError("coco_captions needs an annotation file; set annotations.")
     captions = RowsByKey()
     yield from add_captions(captions, annotations, "annotations", "caption")
-    known: set[str] = set()
+    known = SeenIds()
     for found in image_entries(annotations, images, split, "coco_captions", known):
         if isinstance(found, BadRecord):
             yield found

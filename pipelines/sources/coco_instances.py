@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.errors import UserError
+from pipelines.sources.ids import SeenIds
 from pipelines.sources.records import (
     DUPLICATE_ID,
     UNKNOWN_IMAGE,
@@ -43,11 +44,11 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
     """
     if annotations is None:
         raise UserError("coco_instances needs an annotation file; set annotations.")
-    yield from image_entries(annotations, images, split, "coco_instances", set())
+    yield from image_entries(annotations, images, split, "coco_instances", SeenIds())
 
 
 def image_entries(
-    annotations: str, images: str, split: str | None, source: str, known: set[str]
+    annotations: str, images: str, split: str | None, source: str, known: SeenIds
 ) -> Iterator[ImageRecord | BadRecord]:
     """The `images` array of a COCO document; the ids met are added to `known`, and a second image of an id is bad."""
     for number, entry in enumerate(array_elements(annotations, "images")):
@@ -77,7 +78,7 @@ def read_boxes(annotations: str, wanted: frozenset[str] | None = None) -> Iterat
         UserError: the file is missing, not JSON, or of another format.
     """
     sizes: dict[str, tuple[int, int] | None] = {}
-    for image in image_entries(annotations, "", None, "coco_instances", set()):
+    for image in image_entries(annotations, "", None, "coco_instances", SeenIds()):
         if isinstance(image, ImageRecord):
             sizes[image.image_id] = (image.width, image.height) if image.width and image.height else None
     names: dict[str, str] = {}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.sources.ids import SeenIds
 from pipelines.sources.records import DUPLICATE_ID, BadAnnotation, BadRecord, ImageRecord, id_of_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -56,7 +57,7 @@ def _read(
     root = storage.absolute(images)
     if not storage.is_folder(root):
         raise UserError(f"The image folder {images} does not exist; check images.")
-    seen: set[str] = set()
+    seen = SeenIds()
     for uri in storage.list_files(root):
         if os.path.splitext(uri)[1].lower() not in IMAGE_SUFFIXES:
             continue

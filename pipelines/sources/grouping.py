@@ -2,11 +2,11 @@
 
 from array import array
 from collections.abc import Iterator
-from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
 
+from pipelines.sources.ids import hash64
 from pipelines.sources.records import BadAnnotation, BadRecord, id_field, text_field
 from pipelines.sources.streams import array_elements
 
@@ -32,7 +32,7 @@ class RowsByKey:
     def add(self, key: str, text: str) -> None:
         """One more row of `key`."""
         self._order = None
-        self._hashes.append(_hash(key))
+        self._hashes.append(hash64(key))
         self._pending.append((key, text))
         if len(self._pending) == _CHUNK:
             self._flush()
@@ -44,7 +44,7 @@ class RowsByKey:
             hashes = np.asarray(self._hashes, dtype=np.uint64)
             self._order = np.argsort(hashes, kind="stable")
             self._sorted = hashes[self._order]
-        wanted = np.uint64(_hash(key))
+        wanted = np.uint64(hash64(key))
         low, high = np.searchsorted(self._sorted, wanted, "left"), np.searchsorted(self._sorted, wanted, "right")
         rows = (self._row(int(number)) for number in self._order[low:high])
         return [text for found, text in rows if found == key]
@@ -68,10 +68,6 @@ class RowsByKey:
             columns = [pa.array(keys, pa.large_string()), pa.array(texts, pa.large_string())]
             self._chunks.append(pa.RecordBatch.from_arrays(columns, ["key", "text"]))
             self._pending = []
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def add_captions(captions: RowsByKey, annotations: str, place: str, key: str) -> Iterator[BadRecord]:

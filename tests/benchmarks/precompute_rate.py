@@ -1,9 +1,8 @@
 """Images/s of the whole precompute pipeline: against the bare model, the bare decoder, and PyTorch's DataLoader.
 
-Twice: with a tagger that is slower than decoding, and with one that costs next to nothing. All read JPEG files of 640
-pixels for a tagger of 384. A pipeline's rate is of two runs, over few shards and over all: what the further shards
-took, in which starting actors and the shards in flight before the first one ended have no part; start-up is named by
-itself.
+Twice: with a tagger that is slower than decoding, and with one that costs nothing. All read JPEG files of 640 pixels
+for a tagger of 384. A pipeline's rate is of two runs, over few shards and over many: what the further shards
+took, in which starting actors, and what is decoded while they start, have no part; start-up is named by itself.
 """
 
 import dataclasses
@@ -24,7 +23,7 @@ import torch
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, shards
 from pipelines.precompute.pipeline import run_shards
 from pipelines.precompute.plan import make_plan
-from pipelines.precompute.taggers import RamTagger
+from pipelines.precompute.taggers import RamTagger, Tagger, Tags
 from pipelines.runtime import RayConfig, ray_session
 from pipelines.shards import ShardIndex
 from pipelines.sources.records import ImageRecord
@@ -33,7 +32,7 @@ from tests.benchmarks.figures import Figure, NotMeasured, Settings, in_turns
 from tests.benchmarks.material import photographs
 from tests.benchmarks.runner import ROOT, environment
 
-SIDE, SHARD_ROWS, FEW = 384, 16, 2
+SIDE = 384
 CORES = len(os.sched_getaffinity(0))
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -50,21 +49,43 @@ def save_tagger(folder: Path, width: int, depths: tuple[int, ...], patch: int, t
     return folder
 
 
-class Work:
-    """One tagger over some photographs, in each of the ways that are compared."""
+class InstantTagger(Tagger):
+    """Wants pixels, looks at none, and has an answer at once: what remains is reading, decoding and writing."""
 
-    def __init__(self, folder: Path, model: Path, count: int) -> None:
+    image_size = SIDE
+
+    def prepare(self) -> None:
+        """It needs nothing."""
+
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+        """The same for every image."""
+        assert pixels is not None
+        assert len(pixels) == len(image_ids)
+        return [[("tag", 0.5)]] * len(image_ids)
+
+
+class Work:
+    """One tagger over some photographs, in each of the ways that are compared.
+
+    Args:
+        folder: where to work.
+        config: the tagger's; without a path, `InstantTagger`.
+        count: photographs.
+        shard_rows: photographs a shard, and a batch of the DataLoader.
+    """
+
+    def __init__(self, folder: Path, config: TaggerConfig, count: int, shard_rows: int) -> None:
         self.paths = photographs(folder / "images", count)
         self.folder = folder
-        self.config = PrecomputeConfig(source=SourceConfig(images="-"), tagger=TaggerConfig(path=str(model)))
-        self.tagger = RamTagger(self.config.tagger)
+        self.config = PrecomputeConfig(source=SourceConfig(images="-"), tagger=config, shard_rows=shard_rows)
+        kind = RamTagger if config.path else InstantTagger
+        self.tagger, self.loaded = kind(config), kind(config)
         self.tagger.prepare()
-        records = (ImageRecord(path.name, str(path), None, None, None, "benchmark", ()) for path in self.paths)
-        self.index: ShardIndex = shards.cut_source(records, str(folder), SHARD_ROWS)
-        self.loaded = RamTagger(self.config.tagger)
         self.loaded.prepare()
         self.loaded.setup(DEVICE, CORES, "fp32")
-        self.startup: dict[int | None, list[float]] = {}
+        records = (ImageRecord(path.name, str(path), None, None, None, "benchmark", ()) for path in self.paths)
+        self.index: ShardIndex = shards.cut_source(records, str(folder), shard_rows)
+        self.startup: list[float] = []
 
     def model(self, batch: int, count: int) -> float:
         """Images/s of the model alone, on pixels in memory and all cores."""
@@ -74,19 +95,19 @@ class Work:
             self.loaded.tag([""] * len(pixels[first : first + batch]), pixels[first : first + batch])
         return count / (time.perf_counter() - begun)
 
-    def decoder(self) -> float:
+    def decoder(self, count: int) -> float:
         """Images/s of reading, decoding and resizing alone, a thread for each core."""
         begun = time.perf_counter()
         with ThreadPoolExecutor(CORES) as pool:
-            list(pool.map(partial(bare, side=SIDE), self.paths))
-        return len(self.paths) / (time.perf_counter() - begun)
+            list(pool.map(partial(bare, side=SIDE), self.paths[:count]))
+        return count / (time.perf_counter() - begun)
 
-    def data_loader(self, workers: int) -> float:
+    def data_loader(self, workers: int, count: int) -> float:
         """Images/s of what one would write with PyTorch alone, without its workers' start."""
         torch.set_num_threads(CORES)
         loader = torch.utils.data.DataLoader(
-            Photographs(self.paths),
-            batch_size=SHARD_ROWS,
+            Photographs(self.paths[:count]),
+            batch_size=self.index.shard_rows,
             num_workers=workers,
             collate_fn=list,
             prefetch_factor=4 if workers else None,
@@ -98,27 +119,35 @@ class Work:
                     for (name, _), tags in zip(batch, found, strict=True)]  # fmt: skip
             pq.write_table(pa.Table.from_pylist(rows), self.folder / f"loop-{number}.parquet", compression="zstd")
             begun = begun or time.perf_counter()
-        return (len(self.paths) - SHARD_ROWS) / (time.perf_counter() - begun)
+        return (count - self.index.shard_rows) / (time.perf_counter() - begun)
 
-    def pipeline(self, actors: int | None = None) -> float:
-        """Images/s of the project's pipeline: as it plans itself, or with so many taggers of one core each."""
+    def pipeline(self, few: int) -> float:
+        """Images/s of the project's pipeline as it plans itself, beyond its first `few` shards."""
+        first, whole = self._done(range(few))[-1], self._done(range(self.index.shards))[-1]
+        if whole <= first:
+            raise TooBusy
+        rate = (self.index.rows - few * self.index.shard_rows) / (whole - first)
+        self.startup.append(first - few * self.index.shard_rows / rate)
+        return rate
+
+    def taggers(self, actors: int) -> float:
+        """Images/s of so many taggers of one core each: the slope of a line through the times of the shards' ends."""
+        done = self._done(range(self.index.shards), actors=actors, cpus=1.0)
+        return self.index.shard_rows / float(np.polyfit(range(len(done)), done, 1)[0])
+
+    def _done(self, missing: range, actors: int | None = None, cpus: float | None = None) -> list[float]:
+        """Seconds from a run's begin until each of its shards was there."""
         import ray
 
-        cpus = None if actors is None else 1.0
-        tagger = dataclasses.replace(self.config.tagger, actors=actors, cpus=cpus)
-        plan = make_plan(tagger, None, [node["Resources"] for node in ray.nodes()])
-        config = dataclasses.replace(self.config, tagger=tagger)
-        seconds = []
-        for count in (FEW, self.index.shards):
-            begun = time.perf_counter()
-            proofs = list(run_shards(range(count), str(self.folder), self.index, config, self.tagger, plan, "fp32", {}))
-            seconds.append(time.perf_counter() - begun)
-            assert len(proofs) == count
-        if seconds[1] <= seconds[0]:
-            raise TooBusy
-        rate = (self.index.rows - FEW * SHARD_ROWS) / (seconds[1] - seconds[0])
-        self.startup.setdefault(actors, []).append(seconds[0] - FEW * SHARD_ROWS / rate)
-        return rate
+        config = dataclasses.replace(
+            self.config, tagger=dataclasses.replace(self.config.tagger, actors=actors, cpus=cpus)
+        )
+        plan = make_plan(config.tagger, None, [node["Resources"] for node in ray.nodes()])
+        done, begun = [], time.perf_counter()
+        for _ in run_shards(missing, str(self.folder), self.index, config, self.tagger, plan, "fp32", {}):
+            done.append(time.perf_counter() - begun)
+        assert len(done) == len(missing)
+        return done
 
 
 class TooBusy(Exception):
@@ -149,12 +178,11 @@ def bare_start(model: Path) -> float:
 def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
     """Both taggers, in one Ray."""
     slow = save_tagger(settings.work / "slow-ram", 64, (2, 2, 6), 8, 1000)
-    fast = save_tagger(settings.work / "fast-ram", 8, (1,), 32, 12)
     with ray_session(RayConfig(address="local")):
         for name, part in (
             ("model_bound", lambda: model_bound(settings, slow)),
             ("two_workers", lambda: two_workers(settings, slow)),
-            ("decoder_bound", lambda: decoder_bound(settings, fast)),
+            ("decoder_bound", lambda: decoder_bound(settings)),
         ):
             try:
                 yield from part()
@@ -164,13 +192,13 @@ def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
 
 def model_bound(settings: Settings, model: Path) -> Iterator[Figure]:
     """The tagger is the bottleneck."""
-    work = Work(settings.work / "model-bound", model, settings.choose(192, 96))
+    work = Work(settings.work / "model-bound", TaggerConfig(path=str(model)), settings.choose(384, 128), 32)
     count = settings.choose(64, 32)
     batch = max((1, 4, 16), key=lambda size: work.model(size, 16))
     contenders: dict[str, Callable[[], float]] = {
         "model": lambda: work.model(batch, count),
-        "loader": lambda: work.data_loader(CORES),
-        "pipeline": work.pipeline,
+        "loader": lambda: work.data_loader(CORES, count=192),
+        "pipeline": lambda: work.pipeline(few=2),
     }
     turns = in_turns(settings.choose(3, 1), contenders)
     rate = {"unit": "images/s", "clock": "wall time", "rate": True}
@@ -181,9 +209,9 @@ def model_bound(settings: Settings, model: Path) -> Iterator[Figure]:
     yield Figure("over_loader", "whole pipeline, the tagger being the bottleneck",
                  f"a PyTorch DataLoader loop, {CORES} workers", turns["pipeline"], turns["loader"], goal=1.0,
                  **rate)  # type: ignore[arg-type]  # fmt: skip
-    started = [bare_start(model) for _ in work.startup[None]]
+    started = [bare_start(model) for _ in work.startup]
     yield Figure("startup", "seconds of a run beside its rate, Ray being there",
-                 "a fresh process with the model in memory", work.startup[None], started, "s",
+                 "a fresh process with the model in memory", work.startup, started, "s",
                  "wall time")  # fmt: skip
 
 
@@ -192,10 +220,8 @@ def two_workers(settings: Settings, model: Path) -> Iterator[Figure | NotMeasure
     if CORES < 2:
         yield NotMeasured("two_workers", "one core")
         return
-    work = Work(settings.work / "two-workers", model, settings.choose(128, 64))
-    turns = in_turns(
-        settings.choose(3, 1), {"one": lambda: work.pipeline(actors=1), "two": lambda: work.pipeline(actors=2)}
-    )
+    work = Work(settings.work / "two-workers", TaggerConfig(path=str(model)), settings.choose(192, 96), 32)
+    turns = in_turns(settings.choose(3, 1), {"one": lambda: work.taggers(1), "two": lambda: work.taggers(2)})
     doubled = [2 * value for value in turns["one"]]
     yield Figure("two_workers", "two taggers of a core each", "twice one tagger's rate", turns["two"], doubled,
                  "images/s", "wall time", rate=True, goal=0.9,
@@ -203,14 +229,16 @@ def two_workers(settings: Settings, model: Path) -> Iterator[Figure | NotMeasure
                  "for itself")  # fmt: skip
 
 
-def decoder_bound(settings: Settings, model: Path) -> Iterator[Figure]:
-    """Decoding is the bottleneck."""
-    work = Work(settings.work / "decoder-bound", model, settings.choose(768, 256))
+def decoder_bound(settings: Settings) -> Iterator[Figure]:
+    """Decoding is the bottleneck, in shards of as many images as there are by default."""
+    shard_rows = PrecomputeConfig(source=SourceConfig(images="-")).shard_rows
+    work = Work(settings.work / "decoder-bound", TaggerConfig(), settings.choose(40, 24) * shard_rows, shard_rows)
+    some = 12 * shard_rows
     contenders: dict[str, Callable[[], float]] = {
-        "decoder": work.decoder,
-        "loader": lambda: work.data_loader(CORES),
-        "lone_loader": lambda: work.data_loader(0),
-        "pipeline": work.pipeline,
+        "decoder": lambda: work.decoder(some),
+        "loader": lambda: work.data_loader(CORES, some),
+        "lone_loader": lambda: work.data_loader(0, some),
+        "pipeline": lambda: work.pipeline(few=16),  # in fewer, taggers still start while all is decoded
     }
     turns = in_turns(settings.choose(3, 1), contenders)
     rate = {"unit": "images/s", "clock": "wall time", "rate": True}

@@ -25,7 +25,7 @@ def test_it_answers_like_a_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_keys_of_the_same_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouping, "_hash", lambda key: 1)
+    monkeypatch.setattr(grouping, "hash64", lambda key: 1)
     rows = RowsByKey()
     for key in "abab":
         rows.add(key, f"of {key}")
