@@ -156,6 +156,21 @@ def quiet_worker() -> None:
     logging.getLogger(os.path.join(package, "train/v2/_internal/execution/context.py")).setLevel(logging.WARNING)
 
 
+def living_nodes() -> list[dict[str, float]]:
+    """Resources of each living node, by Ray's names, and its `cores`: of this machine, as many as there are, since a
+    local Ray has more CPUs than that; of another one, its CPUs."""
+    import ray
+
+    here = ray.util.get_node_ip_address()
+    nodes = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            cpus = node["Resources"].get("CPU", 0.0)
+            cores = min(cpus, os.cpu_count() or 1) if node["NodeManagerAddress"] == here else cpus
+            nodes.append({**node["Resources"], "cores": cores})
+    return nodes
+
+
 def threads_here(cpus: int) -> int:
     """Threads of a worker that Ray gave so many logical CPUs; a local Ray has more of them than there are cores."""
     return max(1, min(cpus, os.cpu_count() or 1))

@@ -17,7 +17,7 @@ from pipelines.evaluation.run import require_scorable
 from pipelines.evaluation.scoring import select_rows
 from pipelines.pipeline import Prepare, StepSpec, run_steps
 from pipelines.registry import Registry
-from pipelines.runtime import keep_ray, ray_session
+from pipelines.runtime import keep_ray, living_nodes, ray_session
 from pipelines.side_by_side import run_side_by_side
 from pipelines.steps import StepFolder, StepResult, canonical, run_step
 from pipelines.training.launch import resolved, room_for_workers
@@ -81,9 +81,7 @@ def _require_room(config: CompareConfig, plan: Plan) -> None:
     if config.at_once == 1 or not launches:
         return
     with ray_session(config.ray):
-        import ray
-
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = living_nodes()
         for launch in launches:
             asked = resolved(launch, nodes)
             room = room_for_workers(asked, nodes, 0.0) // launch.workers

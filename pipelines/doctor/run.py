@@ -15,7 +15,7 @@ from pipelines.doctor.job import job_findings
 from pipelines.doctor.place import cpu_finding, here_findings, node_findings, package_findings, probe_nodes
 from pipelines.errors import UserError
 from pipelines.pipeline import Prepare, merged
-from pipelines.runtime import ray_session
+from pipelines.runtime import living_nodes, ray_session
 
 _REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 
@@ -69,4 +69,4 @@ def _on_ray(config: DoctorConfig, prepare: Prepare, values: dict[str, Any]) -> I
     here = {"python": platform.python_version(), "ray": ray.__version__, "torch": torch.__version__}
     yield from node_findings(config, probe_nodes(config, nodes), here)
     if config.verb:
-        yield from job_findings(config.verb, values, prepare, [node["Resources"] for node in nodes])
+        yield from job_findings(config.verb, values, prepare, living_nodes())

@@ -38,12 +38,12 @@ class TaggerConfig:
     """Only tags with a confidence above this are stored; thresholds apply later, when tags are read."""
     precision: Precision = "auto"
     """Arithmetic of the model: `auto` is bf16 on a GPU and fp32 on a CPU, and stays so when a run is continued."""
-    batch_size: int = runtime_field(32)
-    """Images per forward pass."""
+    batch_size: int | None = runtime_field(None)
+    """Images per forward pass; empty: 32 on a GPU, 4 on a CPU, whose caches hold no more."""
     actors: int | None = runtime_field(None)
-    """Models in memory; empty: one per GPU, or one per node without GPUs."""
+    """Models in memory; empty: one per GPU, or without GPUs one per core, as far as the nodes' memory goes."""
     cpus: float | None = runtime_field(None)
-    """CPUs per actor, and threads of its model; empty: 1 beside a GPU, half of what a node has left without one."""
+    """CPUs per actor, and threads of its model; empty: 1, or more where memory holds fewer models than cores."""
     gpus: float | None = runtime_field(None)
     """GPUs per actor; empty: nearly a whole one where the cluster has any, else none."""
 
@@ -107,7 +107,8 @@ def check(config: PrecomputeConfig) -> None:
         (config.max_pixels >= 1, f"max_pixels is {config.max_pixels}; give a number of pixels above 0."),
         (0 <= config.max_bad_fraction <= 1, f"max_bad_fraction is {config.max_bad_fraction}; give 0 to 1."),
         (0 <= config.tagger.floor < 1, f"tagger.floor is {config.tagger.floor}; give a confidence from 0 to below 1."),
-        *((pool.batch_size >= 1, f"{name}.batch_size is {pool.batch_size}; give at least 1.") for name, pool in pools),
+        *((pool.batch_size is None or pool.batch_size >= 1,
+           f"{name}.batch_size is {pool.batch_size}; give at least 1.") for name, pool in pools),
         *((pool.actors is None or pool.actors >= 1, f"{name}.actors is {pool.actors}; give at least 1, or nothing.")
           for name, pool in pools),
         *((pool.cpus is None or pool.cpus > 0, f"{name}.cpus is {pool.cpus}; give more than 0, or nothing.")

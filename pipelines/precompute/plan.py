@@ -1,12 +1,15 @@
 """How many models run where: fixed actor pools that leave CPUs for reading, decoding and writing."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from pipelines.errors import UserError
 
 T = TypeVar("T")
+_TAGGER_MEMORY = 4 * 2**30
+"""What the plan leaves to a tagger on a CPU: RAM's weights are 1.8 GiB in fp32, and a batch and PyTorch come on top."""
 
 
 class PoolConfig(Protocol):
@@ -65,26 +68,45 @@ def make_plan(
     Args:
         tagger: the tagger's wishes.
         captioner: the captioner's, None where the images have no captions.
-        nodes: the resources of each node, by Ray's names.
+        nodes: the resources of each node, by Ray's names, and `cores` where it has fewer of them than CPUs.
         needs_model: whether the tagger computes at all; looking tags up takes one CPU and no GPU.
     """
     gpus = int(sum(node.get("GPU", 0) for node in nodes)) if needs_model else 0
     with_captions = captioner is not None
     gpu_share = _or(tagger.gpus, (0.9 if with_captions else 1.0) if gpus else 0.0)
-    if not needs_model:
-        default_actors, default_cpus = 1, 1.0
-    elif gpu_share:
-        default_actors, default_cpus = max(1, int(gpus / gpu_share)), 1.0
+    if needs_model and not gpu_share:
+        pool = _on_cpus(tagger.actors, tagger.cpus, nodes)
     else:
-        smallest = min((node.get("CPU", 0) for node in nodes), default=0)
-        default_actors = max(1, sum(node.get("CPU", 0) >= 1 for node in nodes))
-        default_cpus = float(max(1, (smallest - 2) // 2))
-    pool = Pool(_or(tagger.actors, default_actors), _or(tagger.cpus, default_cpus), gpu_share)
+        default_actors = max(1, int(gpus / gpu_share)) if needs_model else 1
+        pool = Pool(_or(tagger.actors, default_actors), _or(tagger.cpus, 1.0), gpu_share)
     if captioner is None:
         return Plan(pool, None)
     on_gpu = _or(captioner.gpus, 0.1 if gpus else 0.0)
     encoders = Pool(_or(captioner.actors, -(-pool.actors // 4) if on_gpu else 1), _or(captioner.cpus, 1.0), on_gpu)
     return Plan(pool, encoders)
+
+
+def _on_cpus(actors: int | None, cpus: float | None, nodes: Sequence[Mapping[str, float]]) -> Pool:
+    """Taggers without GPUs: one to a core, as far as memory goes, and a quarter of the CPUs left to everything else.
+
+    One thread each, because the threads of one model wait for each other whenever one of them has to share its core
+    (docs/speed.md has what it gave).
+    """
+    free = [_free_cores(node) for node in nodes if node.get("CPU", 0) >= 1] or [1]
+    if actors is None and cpus is None:
+        rooms = [node.get("memory", math.inf) // _TAGGER_MEMORY for node in nodes if node.get("CPU", 0) >= 1] or [1]
+        taggers = [int(max(1, min(pair))) for pair in zip(free, rooms, strict=True)]
+        threads = min(cores // count for cores, count in zip(free, taggers, strict=True))
+        return Pool(sum(taggers), float(threads), 0.0)
+    if actors is None:
+        actors = max(1, sum(int(cores / _or(cpus, 1.0)) for cores in free))
+    return Pool(actors, _or(cpus, float(max(1, min(min(free), sum(free) // actors)))), 0.0)
+
+
+def _free_cores(node: Mapping[str, float]) -> int:
+    """Cores of a node that taggers may take."""
+    cpus = node["CPU"]
+    return int(max(1, min(cpus - max(2, cpus // 4), node.get("cores", cpus))))
 
 
 def require_place(plan: Plan, nodes: Sequence[Mapping[str, float]]) -> None:

@@ -16,7 +16,7 @@ from pipelines.precompute.plan import Plan, make_plan, require_place
 from pipelines.precompute.shards import cut_source, shard_set
 from pipelines.precompute.stages import IMAGE_BYTES
 from pipelines.precompute.taggers import make_tagger
-from pipelines.runtime import ray_session, require_resources
+from pipelines.runtime import living_nodes, ray_session, require_resources
 from pipelines.shards import ShardIndex, in_tasks
 from pipelines.steps import StepFolder, StepResult
 
@@ -124,11 +124,9 @@ class _Run:
         return index
 
     def _compute(self, index: ShardIndex, missing: list[int], tally: "Tally") -> list[dict[str, Any]]:
-        import ray
-
         from pipelines.precompute.pipeline import run_shards, task_memory
 
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = living_nodes()
         captioner = self.config.captioner if index.counts["captions"] else None
         plan = make_plan(self.config.tagger, captioner, nodes, self.tagger.needs_model)
         needed = {**plan.total(), "memory": task_memory(self.config, self.tagger)}

@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,11 @@ from pipelines.precompute.config import Precision, TaggerConfig
 from pipelines.runtime import threads_here
 from pipelines.tables import TAG
 
+if TYPE_CHECKING:
+    import torch
+
 Tags = list[tuple[str, float]]
+_BATCH_SIZES = {"cuda": 32, "cpu": 4}
 
 
 class Tagger(ABC):
@@ -113,11 +117,10 @@ class RamTagger(Tagger):
 
         assert pixels is not None  # image_size is set
         tags: list[Tags] = []
-        for start in range(0, len(pixels), self.config.batch_size):
-            batch = torch.from_numpy(pixels[start : start + self.config.batch_size]).to(self.device)
-            rows = batch.flatten(2).float().mul_(self.scale).add_(self.shift)
+        size = self.config.batch_size or _BATCH_SIZES[self.device]
+        for start in range(0, len(pixels), size):
             with self._autocast():
-                confidences = self.model.confidences(rows.view(batch.shape).permute(0, 3, 1, 2))
+                confidences = self.model.confidences(self.scaled(pixels[start : start + size]))
             if not bool(torch.isfinite(confidences).all()):
                 raise RuntimeError(
                     f"The tagger {self.config.path} gives NaN in {self.precision}; its weights are damaged, or it "
@@ -125,6 +128,14 @@ class RamTagger(Tagger):
                 )
             tags += self.processor.tags(confidences, floor=self.config.floor)
         return tags
+
+    def scaled(self, pixels: np.ndarray) -> "torch.Tensor":
+        """(B, 3, side, side) float32 as the model sees them, of (B, side, side, 3) uint8 RGB."""
+        import torch
+
+        batch = torch.from_numpy(pixels).to(self.device)
+        rows = batch.flatten(2).float().mul_(self.scale).add_(self.shift)
+        return rows.view(batch.shape).permute(0, 3, 1, 2)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         import torch

@@ -14,7 +14,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.pipeline import Prepare
 from pipelines.registry import PARENT_RUN, Registry
-from pipelines.runtime import keep_ray, ray_session
+from pipelines.runtime import keep_ray, living_nodes, ray_session
 from pipelines.serving.signature import Kind
 from pipelines.steps import StepFolder, StepResult, canonical, git_commit, run_step
 from pipelines.sweeps.config import SweepConfig, check
@@ -109,12 +109,10 @@ class _Sweep:
 
     def work(self, prepare: Prepare) -> dict[str, Any]:
         """Trials, ranks, pictures and registration; returns the manifest's entries."""
-        import ray
-
         from pipelines.sweeps.tuning import resolved_launch, run_trials, trials_at_once
 
         config = self.config
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = living_nodes()
         launch = resolved_launch(self.settings.launch, nodes)
         at_once = trials_at_once(launch, nodes, config.concurrent)
         log.info("%d trials at once, %d workers each", at_once, launch.workers)

@@ -24,7 +24,7 @@ from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, s
 from pipelines.precompute.pipeline import run_shards
 from pipelines.precompute.plan import make_plan
 from pipelines.precompute.taggers import RamTagger, Tagger, Tags
-from pipelines.runtime import RayConfig, ray_session
+from pipelines.runtime import RayConfig, living_nodes, ray_session
 from pipelines.shards import ShardIndex
 from pipelines.sources.records import ImageRecord
 from tests.benchmarks.decoding import bare
@@ -137,12 +137,10 @@ class Work:
 
     def _done(self, missing: range, actors: int | None = None, cpus: float | None = None) -> list[float]:
         """Seconds from a run's begin until each of its shards was there."""
-        import ray
-
         config = dataclasses.replace(
             self.config, tagger=dataclasses.replace(self.config.tagger, actors=actors, cpus=cpus)
         )
-        plan = make_plan(config.tagger, None, [node["Resources"] for node in ray.nodes()])
+        plan = make_plan(config.tagger, None, living_nodes())
         done, begun = [], time.perf_counter()
         for _ in run_shards(missing, str(self.folder), self.index, config, self.tagger, plan, "fp32", {}):
             done.append(time.perf_counter() - begun)

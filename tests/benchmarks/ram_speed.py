@@ -10,9 +10,13 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.benchmarks.figures import Figure, NotMeasured, Settings, clock, cpu_seconds, in_turns, seconds
+from tests.benchmarks.material import save_ram
 from tests.benchmarks.runner import ROOT, environment
 
 CONTENDERS = ("ours", "straightforward")
@@ -113,11 +117,38 @@ def tags(rounds: int) -> Figure:
                   note="in the thread that feeds the model: at 1.8 ms no card could tag 560 images/s")  # fmt: skip
 
 
+def pixels(rounds: int, folder: Path) -> Figure:
+    """Bytes of 384 x 384 pixels into what RAM sees."""
+    import torch
+
+    from pipelines.precompute import TaggerConfig
+    from pipelines.precompute.taggers import RamTagger
+
+    tagger = RamTagger(TaggerConfig(path=str(save_ram(folder, 384, 8, (1,), 4))))
+    tagger.setup("cpu", 1, "fp32")
+    raw = np.random.default_rng(0).integers(0, 255, (4, 384, 384, 3), dtype=np.uint8)
+    mean, std = (
+        torch.tensor(values).view(1, 3, 1, 1) for values in (tagger.processor.image_mean, tagger.processor.image_std)
+    )
+
+    def plain() -> torch.Tensor:
+        return torch.from_numpy(raw).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+
+    torch.testing.assert_close(tagger.scaled(raw), plain())
+    turns = in_turns(rounds, {
+        "ours": lambda: 1000 * cpu_seconds(lambda: [tagger.scaled(raw) for _ in range(16)]) / 64,
+        "plain": lambda: 1000 * cpu_seconds(lambda: [plain() for _ in range(16)]) / 64,
+    })  # fmt: skip
+    return Figure("pixels", "bytes into the pixels that RAM sees, by rows", "broadcast over three channels",
+                  turns["ours"], turns["plain"], "ms/image", "CPU time", goal=3.0)  # fmt: skip
+
+
 def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
     """fp32, and bf16 where the processor computes in it."""
     import torch
 
     yield tags(settings.choose(7, 4))
+    yield pixels(settings.choose(7, 4), settings.work / "tiny-ram")
     batch = 16 if torch.cuda.is_available() else 1
     for dtype, goal in (("float32", 1.3), ("bfloat16", 3.0)):
         if dtype == "bfloat16" and not computes_bf16():

@@ -10,12 +10,24 @@ LAPTOP = [{"CPU": 8.0}]
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0}
 
 
-@pytest.mark.parametrize("cpus, of_tagger", [(3, 1), (4, 1), (8, 3), (64, 31)])
-def test_without_gpus_the_model_gets_half_of_what_is_left(cpus: int, of_tagger: int) -> None:
+@pytest.mark.parametrize("cpus, taggers", [(3, 1), (4, 2), (8, 6), (64, 48)])
+def test_without_gpus_each_core_gets_a_tagger_and_a_quarter_is_left_to_the_rest(cpus: int, taggers: int) -> None:
     plan = make_plan(TaggerConfig(), CaptionerConfig(), [{"CPU": float(cpus)}])
-    assert plan == Plan(Pool(1, of_tagger, 0.0), Pool(1, 1.0, 0.0))
+    assert plan == Plan(Pool(taggers, 1.0, 0.0), Pool(1, 1.0, 0.0))
     assert plan.total()["CPU"] <= cpus
     require_place(plan, [{"CPU": float(cpus)}])
+
+
+def test_a_node_has_no_more_taggers_than_cores_and_room_in_memory() -> None:
+    assert make_plan(TaggerConfig(), None, [{"CPU": 8.0, "cores": 2.0}]).tagger == Pool(2, 1.0, 0.0)
+    crowded = {"CPU": 16.0, "memory": 13 * 2.0**30}
+    assert make_plan(TaggerConfig(), None, [crowded]).tagger == Pool(3, 4.0, 0.0)
+    assert make_plan(TaggerConfig(), None, [{"CPU": 8.0, "memory": 2.0**30}]).tagger == Pool(1, 6.0, 0.0)
+
+
+def test_of_taggers_and_their_threads_one_may_be_given() -> None:
+    assert make_plan(TaggerConfig(actors=2), None, LAPTOP).tagger == Pool(2, 3.0, 0.0)
+    assert make_plan(TaggerConfig(cpus=3), None, LAPTOP).tagger == Pool(2, 3.0, 0.0)
 
 
 def test_each_gpu_gets_a_tagger_and_shares_with_the_encoders() -> None:
@@ -25,9 +37,11 @@ def test_each_gpu_gets_a_tagger_and_shares_with_the_encoders() -> None:
     require_place(plan, nodes)
 
 
-def test_each_node_gets_a_tagger_where_there_are_no_gpus() -> None:
-    plan = make_plan(TaggerConfig(), None, [{"CPU": 8.0}, {"CPU": 16.0}, {"CPU": 0.0}])
-    assert plan.tagger.actors == 2
+def test_each_node_gets_taggers_where_there_are_no_gpus() -> None:
+    nodes = [{"CPU": 8.0}, {"CPU": 16.0}, {"CPU": 0.0}]
+    plan = make_plan(TaggerConfig(), None, nodes)
+    assert plan.tagger == Pool(6 + 12, 1.0, 0.0)
+    require_place(plan, nodes)
 
 
 def test_a_gpu_is_whole_without_captions_and_idle_without_a_model() -> None:
