@@ -79,7 +79,7 @@ def make_mixture(table: pa.Table, source: str, settings: TrainStageConfig) -> Mi
     Raises:
         UserError: a part of the mix has no samples, all of them are held out, or a weight names no data set.
     """
-    out = held_out(table["image_id"].to_pylist(), settings.validation_fraction, settings.loop.seed)
+    out = held_out(table["image_id"], settings.validation_fraction, settings.loop.seed)
     values = {name: table[name].to_numpy(zero_copy_only=False) for name in ("level", "task")}
     sets = set_names(table) if settings.weights else None
     if sets is not None and (unknown := set(settings.weights) - set(sets)):

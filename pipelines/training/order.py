@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
@@ -115,18 +117,17 @@ def split(batch: Sequence[Draw], workers: int, micro_batches: int) -> list[list[
     return [[slices[micro * workers + worker] for micro in range(micro_batches)] for worker in range(workers)]
 
 
-def held_out(keys: Sequence[str], fraction: float, seed: int) -> np.ndarray:
-    """Which keys belong to the validation part: a boolean per key, equal for equal keys (all samples of one image).
+def held_out(keys: pa.Array | pa.ChunkedArray, fraction: float, seed: int) -> np.ndarray:
+    """Which of the keys, texts, belong to the validation part: one boolean each, equal for equal keys (samples of an image).
 
     The choice depends on a key and the seed, so that it stays when others come or go; among few keys at least one is
     chosen where the fraction is above 0, and one is left.
     """
-    if not keys:
+    if not len(keys):
         return np.zeros(0, dtype=bool)
-    places = {
-        key: int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest(), "big") / 2**64
-        for key in dict.fromkeys(keys)
-    }
-    by_place = sorted(places.values())
-    limit = min(max(fraction, by_place[0] * (1 + 1e-9) if fraction > 0 else 0.0), by_place[-1])
-    return np.fromiter((places[key] < limit for key in keys), dtype=bool, count=len(keys))
+    different = pc.unique(keys)
+    digests = (hashlib.blake2b(f"{seed}:{key.as_py()}".encode(), digest_size=8).digest() for key in different)
+    places = np.fromiter((int.from_bytes(digest, "big") / 2**64 for digest in digests), np.float64, len(different))
+    lowest = places.min() * (1 + 1e-9) if fraction > 0 else 0.0
+    limit = min(max(fraction, lowest), places.max())
+    return (places < limit)[pc.index_in(keys, value_set=different).to_numpy()]

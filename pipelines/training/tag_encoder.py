@@ -68,7 +68,7 @@ class TagEncoderData:
             raise UserError(f"{table} has {len(usable)} images with a caption; triplets need at least four.")
         if len(usable) < len(captions):
             log.warning("%d of %d images have no caption and are left out", len(captions) - len(usable), len(captions))
-        ids = self._rows.column("image_id").take(usable).to_pylist()
+        ids = self._rows.column("image_id").take(usable)
         out = held_out(ids, settings.validation_fraction, settings.loop.seed)
         self._parts = (usable[~out], usable[out])
         self.pools = (len(self._parts[0]),)

@@ -1,6 +1,7 @@
 """The order of samples: nothing lost, nothing twice, no dependence on workers (P4)."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,7 +90,7 @@ def test_a_pool_with_a_share_needs_samples() -> None:
 
 @given(st.integers(2, 300), st.floats(0.01, 0.99))
 def test_what_is_held_out_is_about_the_fraction_and_never_all_or_none(count: int, fraction: float) -> None:
-    keys = [f"image-{number}" for number in range(count)]
+    keys = pa.array([f"image-{number}" for number in range(count)])
     out = held_out(keys, fraction, 0)
     assert 0 < out.sum() < count
     assert abs(out.mean() - fraction) < 5 * np.sqrt(fraction * (1 - fraction) / count) + 1 / count
@@ -97,7 +98,7 @@ def test_what_is_held_out_is_about_the_fraction_and_never_all_or_none(count: int
 
 def test_samples_of_one_image_stay_together_and_the_choice_stays_when_images_come() -> None:
     few = [f"image-{number // 3}" for number in range(300)]
-    out = held_out(few, 0.2, 0)
+    out = held_out(pa.array(few), 0.2, 0)
     assert (out.reshape(-1, 3).sum(axis=1) % 3 == 0).all()
-    assert (held_out([*few, "new-1", "new-2"], 0.2, 0)[:300] == out).all()
-    assert not held_out(few, 0.0, 0).any()
+    assert (held_out(pa.chunked_array([few[:7], [*few[7:], "new-1", "new-2"]]), 0.2, 0)[:300] == out).all()
+    assert not held_out(pa.array(few), 0.0, 0).any()
