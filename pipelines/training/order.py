@@ -118,7 +118,7 @@ def split(batch: Sequence[Draw], workers: int, micro_batches: int) -> list[list[
 
 
 def held_out(keys: pa.Array | pa.ChunkedArray, fraction: float, seed: int) -> np.ndarray:
-    """Which of the keys, texts, belong to the validation part: one boolean each, equal for equal keys (samples of an image).
+    """Which keys belong to the validation part: a boolean per key, equal for equal keys (all samples of one image).
 
     The choice depends on a key and the seed, so that it stays when others come or go; among few keys at least one is
     chosen where the fraction is above 0, and one is left.
