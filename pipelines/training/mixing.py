@@ -80,7 +80,6 @@ def make_mixture(table: pa.Table, source: str, settings: TrainStageConfig) -> Mi
         UserError: a part of the mix has no samples, all of them are held out, or a weight names no data set.
     """
     out = held_out(table["image_id"], settings.validation_fraction, settings.loop.seed)
-    values = {name: table[name].to_numpy(zero_copy_only=False) for name in ("level", "task")}
     sets = set_names(table) if settings.weights else None
     if sets is not None and (unknown := set(settings.weights) - set(sets)):
         raise UserError(f"weights names {sorted(unknown)}, but the data sets of {source} are {sorted(set(sets))}.")
@@ -90,9 +89,12 @@ def make_mixture(table: pa.Table, source: str, settings: TrainStageConfig) -> Mi
     pools: list[Pool] = []
     kept = []
     for name, ratio in settings.ratios.items():
-        belongs = (values["level" if name in LEVELS else "task"] == name) & ~never
+        same = pc.equal(table["level" if name in LEVELS else "task"], name)
+        belongs = same.to_numpy(zero_copy_only=False) & ~never
         if not belongs.any():
-            found = sorted({*map(str, set(values["level"])), *map(str, set(values["task"]))})
+            found = sorted(
+                {str(value) for column in ("level", "task") for value in pc.unique(table[column]).to_pylist()}
+            )
             raise UserError(f"{source} has no {name!r} samples to train on; its levels and tasks are {found}.")
         rows = np.flatnonzero(belongs & ~out)
         if not len(rows):
