@@ -39,7 +39,7 @@ lint: $(STAMP) ## ruff
 types: $(STAMP) ## mypy
 	$(BIN)/mypy models pipelines jobs cluster tests
 
-bench: $(STAMP) ## Every figure of speed and memory as a ratio, to runs/bench (more than a quarter hour; ARGS="--only NAME")
+bench: $(STAMP) ## Every figure of speed and memory as a ratio, to runs/bench (24 minutes; ARGS="--only NAME")
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 bench-check: $(STAMP) ## Fails where a ratio is under its floor (minutes; ARGS="--table runs/bench/table.json" measures nothing)
