@@ -92,15 +92,16 @@ def _on_cpus(actors: int | None, cpus: float | None, nodes: Sequence[Mapping[str
     One thread each, because the threads of one model wait for each other whenever one of them has to share its core
     (docs/speed.md has what it gave).
     """
-    free = [_free_cores(node) for node in nodes if node.get("CPU", 0) >= 1] or [1]
-    if actors is None and cpus is None:
-        rooms = [node.get("memory", math.inf) // _TAGGER_MEMORY for node in nodes if node.get("CPU", 0) >= 1] or [1]
-        taggers = [int(max(1, min(pair))) for pair in zip(free, rooms, strict=True)]
-        threads = min(cores // count for cores, count in zip(free, taggers, strict=True))
-        return Pool(sum(taggers), float(threads), 0.0)
-    if actors is None:
-        actors = max(1, sum(int(cores / _or(cpus, 1.0)) for cores in free))
-    return Pool(actors, _or(cpus, float(max(1, min(min(free), sum(free) // actors)))), 0.0)
+    nodes = [node for node in nodes if node.get("CPU", 0) >= 1] or [{"CPU": 1.0}]
+    free = [_free_cores(node) for node in nodes]
+    if cpus is not None:
+        return Pool(_or(actors, max(1, sum(int(cores / cpus) for cores in free))), cpus, 0.0)
+    if actors is not None:
+        return Pool(actors, float(max(1, min(min(free), sum(free) // actors))), 0.0)
+    rooms = [node.get("memory", math.inf) // _TAGGER_MEMORY for node in nodes]
+    taggers = [int(max(1, min(pair))) for pair in zip(free, rooms, strict=True)]
+    threads = min(cores // count for cores, count in zip(free, taggers, strict=True))
+    return Pool(sum(taggers), float(threads), 0.0)
 
 
 def _free_cores(node: Mapping[str, float]) -> int:

@@ -55,9 +55,8 @@ def image_entries(
         where, image_id, uri = f"images[{number}]", None, None
         try:
             image_id = id_field(entry, "id", where)
-            if image_id in known:
+            if not known.add(image_id):  # known also when the rest is bad: its captions are not of an unknown image
                 raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} was there before")
-            known.add(image_id)  # also when the rest is bad: its captions are then not those of an unknown image
             uri = image_uri(images, text_field(entry, "file_name", where))
             width, height = size_field(entry, "width", where), size_field(entry, "height", where)
             yield ImageRecord(image_id, uri, width, height, split, source, ())

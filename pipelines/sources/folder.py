@@ -65,10 +65,9 @@ def _read(
         image_id = name_of(name)
         if image_id is None:
             continue
-        if image_id in seen:
+        if not seen.add(image_id):
             yield BadAnnotation(DUPLICATE_ID, f"{name}: another file has the id {image_id}").record(image_id, uri)
             continue
-        seen.add(image_id)
         yield ImageRecord(image_id, uri, None, None, split, source, ())
     if not seen:
         raise UserError(f"{images} holds no image file ({', '.join(IMAGE_SUFFIXES)}).")

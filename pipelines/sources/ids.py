@@ -27,18 +27,22 @@ class SeenIds:
         return len(self._sorted) + len(self._recent)
 
     def __contains__(self, image_id: str) -> bool:
-        hashed = hash64(image_id)
-        if hashed in self._recent:
-            return True
-        place = int(np.searchsorted(self._sorted, np.uint64(hashed)))
-        return place < len(self._sorted) and int(self._sorted[place]) == hashed
+        return self._has(hash64(image_id))
 
-    def add(self, image_id: str) -> None:
-        """Takes an id in; one that is there already changes nothing."""
-        if image_id in self:
-            return
-        self._recent.add(hash64(image_id))
+    def add(self, image_id: str) -> bool:
+        """Takes an id in, and says whether it is new."""
+        hashed = hash64(image_id)
+        if self._has(hashed):
+            return False
+        self._recent.add(hashed)
         if len(self._recent) == _RECENT:
             new = np.sort(np.fromiter(self._recent, np.uint64, _RECENT))
             self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, new), new)
             self._recent.clear()
+        return True
+
+    def _has(self, hashed: int) -> bool:
+        if hashed in self._recent:
+            return True
+        place = int(np.searchsorted(self._sorted, np.uint64(hashed)))
+        return place < len(self._sorted) and int(self._sorted[place]) == hashed

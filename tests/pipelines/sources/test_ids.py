@@ -18,8 +18,8 @@ def test_it_knows_what_it_has_met_and_nothing_else() -> None:
     assert wanted[0] not in met
     for number, image_id in enumerate(wanted):
         assert image_id not in met
-        met.add(image_id)
-        met.add(wanted[number // 2])  # once more: of those that are sorted already as of the recent ones
+        assert met.add(image_id)
+        assert not met.add(wanted[number // 2])  # once more: of those that are sorted already as of the recent ones
     assert len(met) == len(wanted)
     assert all(image_id in met for image_id in wanted)
     assert not any(f"val/{number}.jpg" in met for number in range(5_500))
