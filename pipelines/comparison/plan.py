@@ -67,6 +67,7 @@ def make_plan(config: CompareConfig, prepare: Prepare) -> Plan:
     for stage, spec in config.stages.items():
         if spec.once_per == "run":
             _require_equal_budget(config, stage, settings)
+    _require_same_held_out(settings)
     _require_different(config, settings)
     return plan
 
@@ -176,6 +177,19 @@ def _require_equal_budget(config: CompareConfig, stage: str, settings: Mapping[s
             raise UserError(
                 f"Arm {arm!r} does not get as much training as {config.base_arm!r} in stage {stage!r}: {names} differ. "
                 "Leave them to the stage, or count in steps: loop.steps and loop.batch_size."
+            )
+
+
+def _require_same_held_out(settings: Mapping[str, TrainStageConfig]) -> None:
+    """Refuse trainings that hold out different images: a stage would be validated on what one before it was trained on,
+    and validation losses of the arms would be of different samples."""
+    first, *others = settings
+    expected = settings[first].held_out
+    for name in others:
+        if settings[name].held_out != expected:
+            raise UserError(
+                f"The training {name!r} holds out other images than {first!r} (validation_fraction and held_out_seed: "
+                f"{settings[name].held_out} and {expected}); set both alike in all stages and arms."
             )
 
 

@@ -38,6 +38,8 @@ class TagErrors:
 
     def __post_init__(self) -> None:
         _require_shares({"drop": self.drop, "invent": self.invent})
+        if self.seed < 0:
+            raise UserError(f"Tag noise has seed {self.seed}; a seed is 0 or more.")
         if not 0 <= self.miscalibrate < math.inf:
             raise UserError(f"Tag noise has miscalibrate {self.miscalibrate}; it is a standard deviation, 0 or more.")
 

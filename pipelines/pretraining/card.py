@@ -8,6 +8,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.pretraining import quality
 from pipelines.pretraining.config import PretrainTinyConfig
+from pipelines.pretraining.world import HELD_OUT_SEED
 from pipelines.steps import canonical, git_commit, versions
 
 CARD = "card.json"
@@ -86,18 +87,18 @@ def _tagger(folder: str, config: PretrainTinyConfig) -> dict[str, float]:
     """Also chooses the thresholds by tag that are kept beside the weights, on scenes other than those measured on."""
     from models.ram import RamProcessor
 
-    tuning = quality.tag_held_out(folder, scenes=1024, seed=config.seed + 1)
+    tuning = quality.tag_held_out(folder, scenes=1024, seed=HELD_OUT_SEED + 1)
     processor = RamProcessor.from_pretrained(folder)
     processor.thresholds = quality.best_thresholds(tuning)
     processor.save_pretrained(folder)
-    tagging = quality.tag_held_out(folder, scenes=1024, seed=config.seed)
+    tagging = quality.tag_held_out(folder, scenes=1024, seed=HELD_OUT_SEED)
     quality.draw_reliability(tagging, os.path.join(os.path.dirname(folder), "reliability.png"))
     return quality.measure_tagger(tagging)
 
 
 _MEASURES: Mapping[str, Callable[[str, PretrainTinyConfig], dict[str, float]]] = {
-    "vision": lambda folder, config: quality.measure_vision(folder, seed=config.seed),
-    "language": lambda folder, config: quality.measure_language(folder, seed=config.seed),
+    "vision": lambda folder, config: quality.measure_vision(folder),
+    "language": lambda folder, config: quality.measure_language(folder),
     "tagger": _tagger,
-    "tag_encoder": lambda folder, config: quality.measure_tag_text(folder, seed=config.seed),
+    "tag_encoder": lambda folder, config: quality.measure_tag_text(folder),
 }

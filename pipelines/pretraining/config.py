@@ -136,7 +136,8 @@ class PretrainTinyConfig:
     parts: list[str] = dataclasses.field(default_factory=lambda: list(PARTS))
     """Which of vision, language, tagger and tag_encoder to make."""
     seed: int = 0
-    """Seed of the scenes, the texts and the start weights."""
+    """Seed of the scenes and texts that are learned from. What is held out is the same for every seed; the order of
+    scenes and the start weights follow from each part's loop.seed."""
     vision: VisionSettings = dataclasses.field(default_factory=VisionSettings)
     language: LanguageSettings = dataclasses.field(default_factory=LanguageSettings)
     tagger: TaggerSettings = dataclasses.field(default_factory=TaggerSettings)

@@ -27,7 +27,7 @@ from pipelines.pretraining.corpus import (
 from pipelines.pretraining.guidance import digit_weights, sought, unseen
 from pipelines.pretraining.likeness import start_by_likeness
 from pipelines.pretraining.phrases import FORMS, WORDS, Form, PhraseReader, gridded, listed
-from pipelines.pretraining.world import HELD_OUT, cached_entry, entry
+from pipelines.pretraining.world import cached_entry, entry, place_of
 from pipelines.sample_world.entries import Entry
 from pipelines.training.data import Batch
 from pipelines.training.order import Draw
@@ -174,8 +174,9 @@ class SceneTexts:
 
     def load(self, draw: Draw) -> dict[str, Tensor]:
         """The bundle of a number; those of pool 1 are about held-out scenes and without noise."""
-        rng = random.Random(f"bundle/{self._seed}/{draw.pool}/{draw.epoch}/{draw.index}")
         held_out = draw.pool == 1
+        seed, _ = place_of(self._seed, draw.index, held_out)
+        rng = random.Random(f"bundle/{seed}/{draw.pool}/{draw.epoch}/{draw.index}")
         progress = 1.0 if held_out else draw.epoch / _PARTS
         often = shares(progress)
         kind: Kind = rng.choices(list(often), list(often.values()))[0]
@@ -186,9 +187,10 @@ class SceneTexts:
         return self.tensors(asked, form, rng, noisy=not (held_out or early))
 
     def _entries(self, rng: random.Random, held_out: bool) -> Iterator[Entry]:
-        base, count = (HELD_OUT, 500) if held_out else (0, self._settings.scenes)
+        count = 500 if held_out else self._settings.scenes
         while True:
-            yield cached_entry(self._seed, base + rng.randrange(count), self._settings.small_fraction)
+            seed, index = place_of(self._seed, rng.randrange(count), held_out)
+            yield cached_entry(seed, index, self._settings.small_fraction)
 
     def tensors(self, asked: Sequence[Question], form: Form, rng: random.Random, noisy: bool) -> dict[str, Tensor]:
         """Questions with their scenes described in one form."""

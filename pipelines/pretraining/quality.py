@@ -17,7 +17,7 @@ from pipelines.pretraining.language import Reader, SceneTexts, load_reader
 from pipelines.pretraining.phrases import Form
 from pipelines.pretraining.tagger import present_tags
 from pipelines.pretraining.vision import SceneImages, load_probed, probe_sums
-from pipelines.pretraining.world import held_out_entries
+from pipelines.pretraining.world import HELD_OUT_SEED, held_out_entries
 from pipelines.sample_world.scenes import PresetName
 
 _BATCH = 64
@@ -26,7 +26,9 @@ _CANDIDATES = tuple(number / 20 for number in range(4, 20))
 _TASKS = ("caption", "vqa", "vqa_choice", "pope", "rec", "reg")
 
 
-def measure_vision(folder: str, scenes: int = 256, seed: int = 0, preset: PresetName = "tiny") -> dict[str, float]:
+def measure_vision(
+    folder: str, scenes: int = 256, seed: int = HELD_OUT_SEED, preset: PresetName = "tiny"
+) -> dict[str, float]:
     """Linear probes: share of right answers over the patches that show an object, and of boxes at IoU ≥ 0.5."""
     model = load_probed(folder)
     config = model.vision.config
@@ -43,7 +45,9 @@ def measure_vision(folder: str, scenes: int = 256, seed: int = 0, preset: Preset
     return {name: float(value / total["patches"]) for name, value in total.items() if name != "patches"}
 
 
-def measure_language(folder: str, per_task: int = 64, seed: int = 0, preset: PresetName = "tiny") -> dict[str, float]:
+def measure_language(
+    folder: str, per_task: int = 64, seed: int = HELD_OUT_SEED, preset: PresetName = "tiny"
+) -> dict[str, float]:
     """Right answers by task, where each scene is given as a list and as a grid of phrases, and perplexity.
 
     Captions count as right where they are one of the scene's five; boxes at IoU ≥ 0.5.
@@ -93,7 +97,7 @@ def _right(question: Question, said: str) -> bool:
     return said == question.answer
 
 
-def measure_tag_text(folder: str, scenes: int = 256, seed: int = 0) -> dict[str, float]:
+def measure_tag_text(folder: str, scenes: int = 256, seed: int = HELD_OUT_SEED) -> dict[str, float]:
     """What the vectors of a BERT without any training as a tag encoder are worth: cosines of an image's tag string to
     its own and to another image's listing caption, both as means over the token states."""
     from torch.nn.functional import cosine_similarity
@@ -120,7 +124,7 @@ class Tagging:
     present: Tensor
 
 
-def tag_held_out(folder: str, scenes: int = 512, seed: int = 0, preset: PresetName = "tiny") -> Tagging:
+def tag_held_out(folder: str, scenes: int = 512, seed: int = HELD_OUT_SEED, preset: PresetName = "tiny") -> Tagging:
     """Runs the tagger over held-out scenes."""
     model = RamForImageTagging.from_pretrained(folder, dtype=torch.float32).eval()
     processor = RamProcessor.from_pretrained(folder)

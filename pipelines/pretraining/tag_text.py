@@ -15,7 +15,7 @@ from models.tag_encoder import format_tags
 from pipelines.pretraining.config import TagTextSettings
 from pipelines.pretraining.corpus import vocabulary_texts
 from pipelines.pretraining.language import padded
-from pipelines.pretraining.world import HELD_OUT, cached_entry, entry
+from pipelines.pretraining.world import cached_entry, entry, place_of
 from pipelines.training.data import Batch
 from pipelines.training.order import Draw
 from pipelines.training.task import Output
@@ -49,8 +49,9 @@ class CaptionsAndTags:
 
     def load(self, draw: Draw) -> tuple[str, int]:
         """A text and the seed of its mask."""
-        rng = random.Random(f"text/{self._seed}/{draw.pool}/{draw.epoch}/{draw.index}")
-        found = cached_entry(self._seed, draw.index + (HELD_OUT if draw.pool else 0), self._settings.small_fraction)
+        seed, index = place_of(self._seed, draw.index, draw.pool > 0)
+        rng = random.Random(f"text/{seed}/{draw.pool}/{draw.epoch}/{draw.index}")
+        found = cached_entry(seed, index, self._settings.small_fraction)
         text = rng.choice(found.captions) if rng.random() < 0.5 else format_tags(found.tags)
         return text, rng.getrandbits(60)
 

@@ -11,7 +11,7 @@ from models.ram import RamConfig, RamForImageTagging, RamProcessor
 from models.ram.modeling import RamOutput
 from pipelines.pretraining.config import TaggerSettings
 from pipelines.pretraining.vision import Probe, patch_tensors, probe_loss
-from pipelines.pretraining.world import HELD_OUT, entry
+from pipelines.pretraining.world import entry, place_of
 from pipelines.sample_world.entries import Entry
 from pipelines.sample_world.scenes import Scene
 from pipelines.sample_world.tagging import VOCABULARY
@@ -83,9 +83,8 @@ class TaggedImages:
         self.validation = [Draw(1, index, 0) for index in range(settings.validation_scenes)]
 
     def load(self, draw: Draw) -> Entry:
-        """The scene; validation scenes are numbered from `HELD_OUT`."""
-        index = draw.index + (HELD_OUT if draw.pool else 0)
-        return entry(self._seed, index, self._settings.small_fraction)
+        """Return the scene; pool 1 has the validation scenes."""
+        return entry(*place_of(self._seed, draw.index, draw.pool > 0), self._settings.small_fraction)
 
     def collate(self, samples: Sequence[Entry]) -> Batch:
         """Pixels, labels (B, tags), and of each token the patch labels (B, tokens, heads) and boxes (B, tokens, 4)."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, InstructBlipVisionConfig, InstructBlipVisionModel
 
 from pipelines.pretraining.config import VisionSettings
-from pipelines.pretraining.world import HELD_OUT, entry, normalised_box
+from pipelines.pretraining.world import entry, normalised_box, place_of
 from pipelines.sample_world.entries import Entry
 from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
 from pipelines.training.data import Batch
@@ -121,9 +121,8 @@ class SceneImages:
         self.validation = [Draw(1, index, 0) for index in range(settings.validation_scenes)]
 
     def load(self, draw: Draw) -> Entry:
-        """The scene; validation scenes are numbered from `HELD_OUT`."""
-        index = draw.index + (HELD_OUT if draw.pool else 0)
-        return entry(self._seed, index, self._settings.small_fraction)
+        """Return the scene; pool 1 has the validation scenes."""
+        return entry(*place_of(self._seed, draw.index, draw.pool > 0), self._settings.small_fraction)
 
     def collate(self, samples: Sequence[Entry]) -> Batch:
         """Pixels, with patch labels (B, patches, heads) and boxes (B, patches, 4)."""

@@ -11,6 +11,9 @@ from pipelines.sample_world.scenes import PRESETS, PresetName, Scene, SceneObjec
 SPLIT = "pretrain"
 # Held-out scenes are numbered from here, far beyond what any training reaches; same split, other scenes.
 HELD_OUT = 50_000_000
+# The held-out scenes are of this seed whatever the training's own, so that losses and cards of different seeds are
+# measured on the same scenes.
+HELD_OUT_SEED = 0
 
 
 def preset_of(seed: int, index: int, small_fraction: float) -> PresetName:
@@ -27,6 +30,11 @@ def entry(seed: int, index: int, small_fraction: float) -> Entry:
 def cached_entry(seed: int, index: int, small_fraction: float) -> Entry:
     """As `entry`; texts are asked of the same scene many times."""
     return entry(seed, index, small_fraction)
+
+
+def place_of(seed: int, index: int, held_out: bool) -> tuple[int, int]:
+    """Return the seed and the number of scene `index` of a seed's training part, or of the held-out part of all."""
+    return (HELD_OUT_SEED, HELD_OUT + index) if held_out else (seed, index)
 
 
 def held_out_entries(seed: int, count: int, preset: PresetName = "tiny") -> Iterator[Entry]:

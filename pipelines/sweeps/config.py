@@ -12,6 +12,8 @@ Verb = Literal["train_tag_encoder", "train_stage"]
 # A metric in the unit of what is swept cannot rank trials: a small margin has a small loss whatever it learns.
 _LOSS_DEPENDS_ON = {"margin", "p", "normalize", "positive"}
 _LOSSES = {"loss", "validation_loss", "violations"}
+# Fields that decide on which samples a trial is measured: trials of different samples cannot be ranked.
+_MEASURED_ON = {"held_out_seed", "validation_fraction", "validation_samples"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,13 @@ def check(config: SweepConfig) -> None:
         raise UserError("space is empty; name a field to vary, such as margin: {choice: [0.3, 0.5, 1.0]}.")
     if config.trials < 1 or config.retries < 0 or (config.concurrent is not None and config.concurrent < 1):
         raise UserError("trials and concurrent must be at least 1, and retries at least 0.")
+    if config.seed < 0:
+        raise UserError(f"seed is {config.seed}; a seed is 0 or more.")
+    if measured_on := sorted(_MEASURED_ON & set(config.space)):
+        raise UserError(
+            f"space has {measured_on}, which decide on which samples a trial is measured, so that trials could not be "
+            "ranked; set them in training."
+        )
     changed = sorted(_LOSS_DEPENDS_ON & set(config.space))
     if changed and config.verb == "train_tag_encoder" and config.metric in _LOSSES:
         raise UserError(

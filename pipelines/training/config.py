@@ -13,6 +13,16 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 
+def require_seed(name: str, seed: int) -> None:
+    """Refuse a seed that NumPy's generators do not take.
+
+    Raises:
+        UserError: it is below 0.
+    """
+    if seed < 0:
+        raise UserError(f"{name} is {seed}; a seed is 0 or more.")
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with a learning rate and weight decay per named group of parameters."""
@@ -71,7 +81,8 @@ class LoopConfig:
     batch_size: int = 16
     """Samples of one optimiser step, over all workers."""
     seed: int = 0
-    """Seed of the order of samples, of what is drawn for a sample, and of dropout."""
+    """Seed of the order of samples, of what is drawn for a sample, of dropout, and of the start weights of parts that
+    are new in this training. The held-out part has a seed of its own, held_out_seed."""
     precision: Precision = "fp32"
     """fp32; or bf16 or fp16, with fp32 master weights and optimiser state. fp16 needs GPUs; its loss is scaled so that
     small gradients do not vanish, and a step whose gradients overflow is left out."""
@@ -117,6 +128,7 @@ class LoopConfig:
         for name, value in positive.items():
             if value is not None and value <= 0:
                 raise UserError(f"loop.{name} is {value:g}; it must be above 0.")
+        require_seed("loop.seed", self.seed)
         if self.offload and self.zero_stage == 0:
             raise UserError("loop.offload needs a ZeRO stage: set loop.zero_stage to 1, 2 or 3.")
 
@@ -195,6 +207,11 @@ class TrainTagEncoderConfig:
     """Longest text in tokens."""
     validation_fraction: float = 0.05
     """Part of the images that is held out."""
+    held_out_seed: int = 0
+    """Seed of the held-out part: which images it has, and which caption stands against each. It does not follow
+    loop.seed, so that trainings of different seeds are validated on the same samples. Keep it and validation_fraction
+    the same in the tag encoder and in all stages: else a stage is validated on images that an earlier training learned
+    from."""
     loop: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(epochs=5, batch_size=16))
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(learning_rate=5e-5, weight_decay=0.01, warmup=0.05)
@@ -206,6 +223,9 @@ class TrainTagEncoderConfig:
     ray: RayConfig = runtime_group(RayConfig)
     out: str = runtime_field("runs")
     """The folder or URI under which the result's folder lies."""
+
+    def __post_init__(self) -> None:
+        require_seed("held_out_seed", self.held_out_seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,6 +300,11 @@ class TrainStageConfig:
     """Longest answer in T5's tokens."""
     validation_fraction: float = 0.05
     """Part of the images that is held out."""
+    held_out_seed: int = 0
+    """Seed of the held-out part: which images it has, which samples are used, and which answer of each. It does not
+    follow loop.seed, so that trainings of different seeds are validated on the same samples. Keep it and
+    validation_fraction the same in the tag encoder and in all stages: else a stage is validated on images that an
+    earlier training learned from."""
     validation_samples: int = 512
     """Most samples of the held-out images that are used."""
     loop: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(epochs=1, batch_size=64))
@@ -295,6 +320,7 @@ class TrainStageConfig:
     """The folder or URI under which the result's folder lies."""
 
     def __post_init__(self) -> None:
+        require_seed("held_out_seed", self.held_out_seed)
         if wrong := {name: value for name, value in self.weights.items() if value < 0}:
             raise UserError(f"weights has {wrong}; a weight is 0 or more.")
         if self.fp32_groups and (self.loop.precision == "fp32" or self.loop.zero_stage == 3):
@@ -307,6 +333,11 @@ class TrainStageConfig:
     def parent_list(self) -> list[str]:
         """The parents as a list."""
         return [self.parents] if isinstance(self.parents, str) else list(self.parents)
+
+    @property
+    def held_out(self) -> tuple[float, int]:
+        """What decides which images are held out: their part of all images, and the seed."""
+        return self.validation_fraction, self.held_out_seed
 
     @property
     def trained_groups(self) -> list[str]:

@@ -79,7 +79,7 @@ def make_mixture(table: pa.Table, source: str, settings: TrainStageConfig) -> Mi
     Raises:
         UserError: a part of the mix has no samples, all of them are held out, or a weight names no data set.
     """
-    out = held_out(table["image_id"], settings.validation_fraction, settings.loop.seed)
+    out = held_out(table["image_id"], settings.validation_fraction, settings.held_out_seed)
     sets = set_names(table) if settings.weights else None
     if sets is not None and (unknown := set(settings.weights) - set(sets)):
         raise UserError(f"weights names {sorted(unknown)}, but the data sets of {source} are {sorted(set(sets))}.")
@@ -102,7 +102,7 @@ def make_mixture(table: pa.Table, source: str, settings: TrainStageConfig) -> Mi
         kept.append(np.flatnonzero(belongs & out))
         pools += [Pool(name, rows, ratio)] if sets is None else _by_set(name, rows, ratio, sets[rows], settings.weights)
     validation = np.unique(np.concatenate(kept))
-    chosen = np.random.default_rng(settings.loop.seed).permutation(len(validation))
+    chosen = np.random.default_rng(settings.held_out_seed).permutation(len(validation))
     return Mixture(tuple(pools), validation[chosen[: settings.validation_samples]])
 
 

@@ -66,7 +66,7 @@ class StageData:
         samples: folder of the `instructions` table.
         images: folder of the `tagged` table.
         processor: makes the model's inputs.
-        settings: mix, held-out part, seed.
+        settings: mix, held-out part, seeds.
 
     Raises:
         UserError: a part of the mix has no samples, or a sample's image is not in the `tagged` table.
@@ -103,7 +103,10 @@ class StageData:
         sample = self._samples.slice(row, 1).to_pylist()[0]
         image = self._images.slice(int(self._image_rows[row]), 1).to_pylist()[0]
         answers = sample["answers"]
-        chance = generator(self._settings.loop.seed, draw.pool, draw.epoch, draw.index)
+        held_out = draw.pool == len(self.pools)
+        # Held-out samples have the same answers in every training, whatever its seed: their losses are compared.
+        seed = self._settings.held_out_seed if held_out else self._settings.loop.seed
+        chance = generator(seed, draw.pool, draw.epoch, draw.index)
         answer = answers[int(chance.integers(len(answers)))] if len(answers) > 1 else answers[0]
         try:
             picture = load_image(image["uri"])
@@ -114,7 +117,7 @@ class StageData:
             ) from error
         tags = [(tag["tag"], tag["score"]) for tag in image["tags"] or ()]
         task, level, instruction = sample["task"], sample["level"], sample["instruction"]
-        if self._settings.augment and level == "region" and draw.pool < len(self.pools):
+        if self._settings.augment and level == "region" and not held_out:
             picture, instruction, answer = augment(picture, instruction, answer, task, chance)
         return Sample(sample["sample_id"], task, level, instruction, answer, tags, picture)
 

@@ -53,7 +53,7 @@ class TagEncoderData:
     Args:
         table: folder of the `tagged` table.
         processor: makes tokens of tags and captions.
-        settings: what is positive, what is held out, and the seed.
+        settings: what is positive, what is held out, and the seeds.
 
     Raises:
         UserError: fewer than four images have a caption, or all captions are the same.
@@ -69,7 +69,7 @@ class TagEncoderData:
         if len(usable) < len(captions):
             log.warning("%d of %d images have no caption and are left out", len(captions) - len(usable), len(captions))
         ids = self._rows.column("image_id").take(usable)
-        out = held_out(ids, settings.validation_fraction, settings.loop.seed)
+        out = held_out(ids, settings.validation_fraction, settings.held_out_seed)
         self._parts = (usable[~out], usable[out])
         self.pools = (len(self._parts[0]),)
         self.ratios = None
@@ -80,7 +80,9 @@ class TagEncoderData:
         part = self._parts[draw.pool]
         row = self._row(int(part[draw.index]))
         own = {row["caption"], *(row["captions"] or ())}
-        chance = generator(self._settings.loop.seed, draw.pool, draw.epoch, draw.index)
+        # Held-out images meet the same captions in every training, whatever its seed: their losses are compared.
+        seed = self._settings.held_out_seed if draw.pool else self._settings.loop.seed
+        chance = generator(seed, draw.pool, draw.epoch, draw.index)
         tags = [(tag["tag"], tag["score"]) for tag in row["tags"] or ()]
         return Triplet(row["image_id"], tags, self._texts(row), self._negatives(part, draw.index, own, chance))
 

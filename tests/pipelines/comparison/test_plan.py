@@ -94,6 +94,7 @@ def stage(config: CompareConfig, **changes: Any) -> dict[str, Any]:
         (lambda c: {"arms": {"a": {}, "b": {}}}, "are the same training"),
         (lambda c: {"arms": {"a": {}, "b": {"loop": {"steps": 4}}}}, "as much training as 'a'.*loop.steps"),
         (lambda c: {"arms": {"a": {}, "b": {"loop": {"seed": 4}}}}, "given by `seeds`"),
+        (lambda c: {"arms": {"a": {}, "b": {"held_out_seed": 1}}}, "'stage1__b__seed0' holds out other images"),
         (lambda c: {"arms": {"a": {}, "b": {"promt": {"kind": "both"}}}}, "promt"),
         (lambda c: {"arms": {"a b": {}, "c": {}}}, "letters and digits"),
         (lambda c: {"arms": {"v2": {}, "c": {}}}, "cannot give its model that alias"),
@@ -123,6 +124,17 @@ def test_a_shared_stage_cannot_grow_from_an_arms_own(config: CompareConfig) -> N
     }
     with pytest.raises(UserError, match="not said which of them"):
         make_plan(dataclasses.replace(config, stages=stages), prepare)
+
+
+def test_a_later_stage_holds_out_what_an_earlier_one_held_out(config: CompareConfig) -> None:
+    plain = config.stages["stage1"].train
+    stages = {"first": StageSpec(plain), "last": StageSpec({**plain, "parents": "first", "validation_fraction": 0.3})}
+    with pytest.raises(UserError, match=r"'last__static__seed0' holds out other images than 'first__static__seed0'"):
+        make_plan(dataclasses.replace(config, stages=stages), prepare)
+
+
+def test_all_seeds_hold_out_the_same_images(config: CompareConfig) -> None:
+    assert {found.held_out for found in make_plan(config, prepare).settings.values()} == {(0.2, 0)}
 
 
 def test_noise_levels_are_checked() -> None:

@@ -92,7 +92,9 @@ def test_errors_depend_on_the_image_and_the_seed_alone() -> None:
     assert reseeded[0] != forwards[0]
 
 
-@pytest.mark.parametrize("wrong", [{"strength": 1.5}, {"drop": -0.1}, {"invent": 2.0}, {"miscalibrate": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"strength": 1.5}, {"drop": -0.1}, {"invent": 2.0}, {"miscalibrate": float("nan")}, {"seed": -1}]
+)
 def test_impossible_noise_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="Tag noise has"):
         TagNoise(**wrong)  # type: ignore[arg-type]

@@ -1,9 +1,16 @@
 """Scenes of pre-training are no benchmark's, and those that are measured on are not trained on."""
 
+from typing import Any
+
 import pytest
 
+from pipelines.pretraining import language, tag_text
+from pipelines.pretraining.config import LanguageSettings, TaggerSettings, TagTextSettings, VisionSettings
+from pipelines.pretraining.tagger import TaggedImages
+from pipelines.pretraining.vision import SceneImages
 from pipelines.pretraining.world import HELD_OUT, entry, held_out_entries, normalised_box, preset_of
 from pipelines.sample_world.scenes import PRESETS, PresetName, make_scene
+from pipelines.training.order import Draw
 
 
 @pytest.mark.parametrize("preset", ["tiny", "small"])
@@ -28,6 +35,27 @@ def test_held_out_scenes_are_numbered_where_no_training_reaches() -> None:
     first = next(iter(held_out_entries(0, 1)))
 
     assert first.image_id % 100_000_000 == HELD_OUT
+
+
+@pytest.mark.parametrize("part", ["vision", "language", "tagger", "tag_encoder"])
+def test_pre_trainings_of_other_seeds_are_measured_on_the_same_scenes(part: str) -> None:
+    data = [_data(part, seed) for seed in (0, 1)]
+    held_out, learned = ([str(found.load(Draw(pool, 3, 0))) for found in data] for pool in (1, 0))
+
+    assert held_out[0] == held_out[1]
+    assert learned[0] != learned[1]
+
+
+def _data(part: str, seed: int) -> Any:
+    """A part's scenes; T5 and BERT have one vocabulary, so that texts of two seeds can be compared."""
+    if part == "vision":
+        return SceneImages(VisionSettings(), seed)
+    if part == "tagger":
+        return TaggedImages(TaggerSettings(), seed)
+    if part == "language":
+        settings = LanguageSettings(bundle=4)
+        return language.SceneTexts(settings, seed, language.tokenizer(settings, 0))
+    return tag_text.CaptionsAndTags(TagTextSettings(), seed, tag_text.tokenizer(TagTextSettings(), 0))
 
 
 def test_boxes_are_normalised_by_each_side() -> None:
