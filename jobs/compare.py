@@ -21,23 +21,29 @@ def run(config: CompareConfig) -> StepResult:
 
 
 def show(document: Mapping[str, Any], report: str) -> None:
-    """The numbers as a table on stderr, in percent, and where the report lies."""
+    """The numbers as a table on stderr, in percent, what they rest on, and where the report lies. Where there are too
+    few seeds for tests, there are no p-values."""
     from rich.console import Console
     from rich.table import Table
 
     from pipelines.comparison.report import p_value, points
 
     base = document["baseline"]
-    table = Table("task", "metric", *document["arms"], title=f"Seeds {document['seeds']}, in percent, 95 % intervals")
+    title = f"Seeds {document['seeds']} ({document['evidence']}), in percent, 95 % intervals"
+    table = Table("task", "metric", *document["arms"], title=title)
     others = [arm for arm in document["arms"] if arm != base]
+    tested = document["tests"] > 0
     for arm in others:
         table.add_column(f"{arm} - {base}")
-        table.add_column("p (Holm)")
+        if tested:
+            table.add_column("p (Holm)")
     for name, group in document["groups"].items():
         cells = [_cell(group["arms"][arm], points) for arm in document["arms"]]
         for arm in others:
             effect = group["effects"][arm]
-            cells += [_cell(effect, lambda value: points(value, signed=True)), p_value(effect["p_holm"])]
+            cells.append(_cell(effect, lambda value: points(value, signed=True)))
+            if tested:
+                cells.append(p_value(effect["p_holm"]))
         table.add_row(name, group["primary"], *cells)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
     console.print(table)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from jobs.cli import from_values, main
 from pipelines.errors import UserError
-from pipelines.pipeline import PipelineConfig, Runner, format_number, numbers, run_pipeline
+from pipelines.pipeline import PipelineConfig, Runner, result_of, run_pipeline
 from pipelines.steps import StepResult
 from pipelines.storage import read_json
 
@@ -48,7 +48,7 @@ def show(outcomes: list[dict[str, Any]], report: str) -> None:
     """The result table and where it lies, for the person at the terminal."""
     table = Table("step", "seconds", "result", title="What was run and what came of it")
     for outcome in outcomes:
-        result = "  ".join(f"{key} {format_number(value)}" for key, value in numbers(outcome).items())
+        result = "  ".join(result_of(outcome))
         table.add_row(outcome["name"], "skipped" if outcome["skipped"] else f"{outcome['seconds']:.1f}", result)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     console.print(table)

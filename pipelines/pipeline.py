@@ -202,11 +202,17 @@ def numbers(outcome: Mapping[str, Any]) -> dict[str, int | float]:
     }
 
 
+def result_of(outcome: Mapping[str, Any]) -> list[str]:
+    """What a step measured or counted, as words; first what its numbers rest on, where the step says so."""
+    texts = [f"{key} {format_number(value)}" for key, value in numbers(outcome).items()]
+    return [str(outcome["evidence"]), *texts] if "evidence" in outcome else texts
+
+
 def markdown(outcomes: list[dict[str, Any]]) -> str:
     """The result table: a row a step."""
     lines = ["| step | verb | seconds | result |", "|---|---|---:|---|"]
     for outcome in outcomes:
-        result = ", ".join(f"{key} {format_number(value)}" for key, value in numbers(outcome).items())
+        result = ", ".join(result_of(outcome))
         ending = "skipped" if outcome["skipped"] else f"{outcome['seconds']:.1f}"
         lines.append(f"| {outcome['name']} | {outcome['step']} | {ending} | {result} |")
     return "\n".join(lines) + "\n"

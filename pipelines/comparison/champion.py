@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.comparison.config import ChampionRule
+from pipelines.comparison.config import FEWEST_SEEDS, ChampionRule, evidence
 from pipelines.comparison.plan import Run
 from pipelines.comparison.results import Document, Evaluation, Results, measure_group
 from pipelines.comparison.statistics import Interval, interval
@@ -29,7 +29,8 @@ class Decision:
         value: its number.
         champion: the version that bore the alias; None: none did.
         champion_value: its number on the same questions.
-        difference, low, high: what the candidate is better by, with the 95 % interval of the two given models.
+        difference, low, high: the candidate's number less the champion's, with the 95 % interval of these two models.
+        evidence: what the choice of the candidate rests on: "one seed: a hint", or "3 seeds".
         moved: whether the alias goes to the candidate.
         reason: the same for people.
     """
@@ -44,6 +45,7 @@ class Decision:
     difference: float | None
     low: float | None
     high: float | None
+    evidence: str
     moved: bool
     reason: str
 
@@ -86,7 +88,10 @@ def decide(
     ask: Callable[[str], Evaluation],
     resamples: int,
 ) -> Decision:
-    """What the rule says of the comparison's best arm and the present champion. Moves nothing.
+    """Evaluate the rule on the comparison's best arm and the present champion, without moving the alias.
+
+    With fewer than `FEWEST_SEEDS` seeds the alias stays whatever the numbers are, also where no version has it, unless
+    `allow_one_seed`.
 
     Args:
         rule: with a metric.
@@ -105,20 +110,39 @@ def decide(
     champion = None if version is None else f"models:/{name}/{version}"
     place = list(results.seeds).index(run.seed)
     value = document["groups"][group]["arms"][run.arm]["by_seed"][place]
+    seeds = len(results.seeds)
+    basis = evidence(seeds)
+    own = value if champion == models[run] else None
+    if seeds < FEWEST_SEEDS and not rule.allow_one_seed:
+        reason = (
+            f"{basis}, and no alias moves on fewer than {FEWEST_SEEDS} seeds; add seeds, or set "
+            "champion.allow_one_seed where any model will do"
+        )
+        return Decision(
+            str(rule.metric), rule.alias, models[run], str(run), value, champion, own,
+            None, None, None, basis, False, reason,
+        )  # fmt: skip
     if champion is None or champion == models[run]:
         moved = champion is None
         reason = f"no version was @{rule.alias}" if moved else f"it is @{rule.alias} already"
         return Decision(
-            str(rule.metric), rule.alias, models[run], str(run), value, champion, None if moved else value,
-            None, None, None, moved, reason,
+            str(rule.metric), rule.alias, models[run], str(run), value, champion, own,
+            None, None, None, basis, moved, _reason(basis, seeds, moved, reason),
         )  # fmt: skip
     both = measure_group({"candidate": [contender], "champion": [ask(champion)]}, group, resamples)
     found = interval(both["candidate"] - both["champion"])
     moved, reason = judge(rule, found)
     return Decision(
         str(rule.metric), rule.alias, models[run], str(run), value, champion, float(both["champion"].seeds[0]),
-        found.value, found.low, found.high, moved, reason,
+        found.value, found.low, found.high, basis, moved, _reason(basis, seeds, moved, reason),
     )  # fmt: skip
+
+
+def _reason(basis: str, seeds: int, moved: bool, reason: str) -> str:
+    """The reason, behind what it rests on where that is a hint."""
+    if seeds >= FEWEST_SEEDS:
+        return reason
+    return f"{basis}, alias set because allow_one_seed: {reason}" if moved else f"{basis}: {reason}"
 
 
 def judge(rule: ChampionRule, difference: Interval) -> tuple[bool, str]:
@@ -127,13 +151,18 @@ def judge(rule: ChampionRule, difference: Interval) -> tuple[bool, str]:
         return False, f"the difference {difference.value:+.4f} is not enough (margin {rule.margin:g})"
     if rule.exclude_zero and difference.low <= 0:
         return False, f"the interval {difference.low:+.4f} to {difference.high:+.4f} does not exclude 0"
-    return True, f"better by {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    return True, (
+        f"the difference {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}) between the two "
+        f"models is enough (margin {rule.margin:g})"
+    )
 
 
 def crown(decision: Decision, registry: Registry) -> None:
-    """Carries a decision out; doing so again changes nothing."""
+    """Carry a decision out, and note on the version what its alias rests on; doing so again changes nothing."""
     log.info("@%s: %s %s: %s", decision.alias, decision.candidate, "gets it" if decision.moved else "does not get it",
              decision.reason)  # fmt: skip
     if decision.moved:
         name, version = decision.candidate.removeprefix("models:/").split("/")
         registry.set_alias(name, decision.alias, int(version))
+        for key, text in (("evidence", decision.evidence), ("reason", decision.reason)):
+            registry.client.set_model_version_tag(name, version, f"{decision.alias}.{key}", text)

@@ -16,6 +16,15 @@ from pipelines.steps import runtime_field, runtime_group
 OncePer = Literal["run", "seed", "comparison"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*")
 _NO_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)  # MLflow keeps these for itself
+FEWEST_SEEDS = 3
+"""Seeds from which on a comparison gives verdicts. One training says nothing of how another would have ended, and the
+spread of two is not known well enough for an interval of any use."""
+_FEW = {1: "one seed", 2: "two seeds"}
+
+
+def evidence(seeds: int) -> str:
+    """Return what a comparison's differences rest on, in words: "one seed: a hint", or "3 seeds"."""
+    return f"{_FEW[seeds]}: a hint" if seeds < FEWEST_SEEDS else f"{seeds} seeds"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +56,8 @@ class NoiseCurve(TagErrors):
 
 @dataclasses.dataclass(frozen=True)
 class ChampionRule:
-    """When the best arm becomes the champion. Of the arm with the highest mean, the seed in the middle stands for it:
-    the luckiest seed would be chosen by the test's own noise."""
+    """When the best arm becomes the champion: not with fewer than three seeds. Of the arm with the highest mean, the
+    seed in the middle stands for it: the luckiest seed would be chosen by the test's own noise."""
 
     metric: str | None = None
     """Which of the comparison's numbers decides, as TASK.METRIC, such as caption.CIDEr or rec.acc@0.5; empty: the
@@ -59,6 +68,9 @@ class ChampionRule:
     """Whether the 95 % interval of that difference must also lie above 0."""
     alias: str = "champion"
     """The alias that moves. Where no version bears it, the best arm gets it."""
+    allow_one_seed: bool = False
+    """Whether a comparison of one or two seeds may move the alias, too. Which arm is ahead is then as likely luck as
+    not: for trying the commands, where any model may be the champion."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +95,8 @@ class CompareConfig:
     baseline: str | None = None
     """The arm that the others are compared with; empty: the first."""
     seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1, 2])
-    """Each arm is trained once with each; fewer than three say little of another training."""
+    """Each arm is trained once with each. With fewer than three the report gives no verdict and no p-value: it says
+    "one seed: a hint" (or "two seeds"), and no champion moves."""
     benchmark: str = MIXED
     """What of the test data is asked: a benchmark's or a task's name, or `mixed`."""
     noise: NoiseCurve = dataclasses.field(default_factory=NoiseCurve)

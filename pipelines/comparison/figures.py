@@ -12,9 +12,11 @@ _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 _INK = "#123456"  # stands for the page's text colour until the picture is written
 
 
-def noise_curves(groups: Mapping[str, Any], arms: Sequence[str]) -> str:
-    """Each group's primary number over the strength of tag noise, a line for each arm, with 95 % intervals."""
+def noise_curves(groups: Mapping[str, Any], arms: Sequence[str], heading: str = "") -> str:
+    """Each group's primary number over the strength of tag noise, a line for each arm, with 95 % intervals. The heading
+    is what the curves rest on, for a reader who sees the figure without the page."""
     figure, panels = _panels(len(groups), columns=2)
+    _head(figure, heading)
     for axes, (name, group) in zip(panels, groups.items(), strict=True):
         strengths = [level["strength"] for level in group["noise"]]
         nudge = 0.012 * max(strengths)  # bars beside each other, not over each other
@@ -37,12 +39,15 @@ def noise_curves(groups: Mapping[str, Any], arms: Sequence[str]) -> str:
     return _svg(figure, "noise")
 
 
-def effects(groups: Mapping[str, Any], arms: Sequence[str], baseline: str) -> str:
-    """Each other arm's difference from the baseline in each group, with its 95 % interval."""
+def effects(groups: Mapping[str, Any], arms: Sequence[str], baseline: str, heading: str = "") -> str:
+    """Each other arm's difference from the baseline in each group, with its 95 % interval. The heading as in
+    `noise_curves`."""
     from matplotlib.figure import Figure
 
     challengers = [arm for arm in arms if arm != baseline]
-    figure = Figure(figsize=(8.6, 0.7 + 0.42 * len(groups) * len(challengers)), layout="constrained")
+    height = 0.7 + 0.42 * len(groups) * len(challengers) + (0.3 if heading else 0.0)
+    figure = Figure(figsize=(8.6, height), layout="constrained")
+    _head(figure, heading)
     axes = figure.subplots()
     labels = []
     for row, (name, arm) in enumerate([(name, arm) for name in groups for arm in challengers]):
@@ -110,6 +115,11 @@ def _panels(count: int, columns: int) -> tuple[Any, list[Any]]:
     for axes in grid[:count]:
         _inked(axes)
     return figure, grid[:count]
+
+
+def _head(figure: Any, heading: str) -> None:
+    if heading:
+        figure.suptitle(heading, fontsize=11, color=_INK)
 
 
 def _inked(axes: Any) -> None:

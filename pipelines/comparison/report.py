@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.comparison import figures
+from pipelines.comparison.config import FEWEST_SEEDS
 from pipelines.comparison.results import ALPHA, Document
-from pipelines.comparison.statistics import CONFIDENCE, FEWEST_IMAGES
+from pipelines.comparison.statistics import CONFIDENCE, FEWEST_IMAGES, POWER
 from pipelines.evaluation.benchmarks import registry
 from pipelines.evaluation.scoring import set_of
 
@@ -16,8 +17,8 @@ WORDS = {"better": "wins", "worse": "loses", "undecided": "no difference shown"}
 TITLES = {
     "drawn": "Drawn by lot",
     "worst": "Worst failures of all arms together",
-    "gained": "Where {arm} gains most on {baseline}",
-    "lost": "Where {arm} loses most to {baseline}",
+    "gained": "Questions where {arm} scores furthest above {baseline}",
+    "lost": "Questions where {arm} scores furthest below {baseline}",
 }
 
 
@@ -40,6 +41,9 @@ def render(
     import jinja2
 
     arms, groups = document["arms"], document["groups"]
+    hint = document["evidence"] if len(document["seeds"]) < FEWEST_SEEDS else ""
+    spread = "of images alone" if len(document["seeds"]) == 1 else "of images and of two trainings"
+    heading = f"{hint}; intervals {spread}" if hint else ""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -59,11 +63,15 @@ def render(
         groups=groups,
         findings=findings(document),
         words=WORDS,
+        hint=hint,
+        spread=spread,
+        fewest_seeds=FEWEST_SEEDS,
+        power=f"{POWER:.0%}",
         published=published(document),
         gallery=gallery,
         titles={why: title(why, document["baseline"]) for shown in gallery.values() for why in shown},
-        effects=figures.effects(groups, arms, document["baseline"]),
-        noise=figures.noise_curves(groups, arms) if len(document["strengths"]) > 1 else "",
+        effects=figures.effects(groups, arms, document["baseline"], heading),
+        noise=figures.noise_curves(groups, arms, heading) if len(document["strengths"]) > 1 else "",
         training=figures.training_curves(histories),
         tag_encoders={name: figures.tag_encoder_curves(history) for name, history in tag_encoders.items()},
         alpha=ALPHA,
@@ -74,9 +82,10 @@ def render(
 
 
 def findings(document: Document) -> list[Document]:
-    """One sentence for each test, those that decide something first: which arm, which task, by how much, how sure."""
+    """One sentence for each difference, those that are decided first: which arm, which task, by how much, how sure."""
+    words = {**WORDS, "hint": document["evidence"]}
     found = [
-        {"group": name, "primary": group["primary"], "arm": arm, "says": WORDS[effect["verdict"]], **effect}
+        {"group": name, "primary": group["primary"], "arm": arm, "says": words[effect["verdict"]], **effect}
         for name, group in document["groups"].items()
         for arm, effect in group["effects"].items()
     ]

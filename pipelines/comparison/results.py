@@ -8,9 +8,18 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipelines import storage
-from pipelines.comparison.config import CompareConfig
+from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, evidence
 from pipelines.comparison.plan import Run
-from pipelines.comparison.statistics import FEWEST_IMAGES, Interval, Measured, holm, interval, measure, ratio_of_sums
+from pipelines.comparison.statistics import (
+    FEWEST_IMAGES,
+    Interval,
+    Measured,
+    holm,
+    interval,
+    measure,
+    ratio_of_sums,
+    smallest_seen,
+)
 from pipelines.evaluation.estimates import Array
 from pipelines.evaluation.metrics.pope import f1
 from pipelines.evaluation.predictions import read_file
@@ -56,11 +65,26 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Results:
-    """All evaluations of a comparison, by run and strength of tag noise; all models answered the same questions."""
+    """All evaluations of a comparison, by run and strength of tag noise; all models answered the same questions.
+
+    Raises:
+        ValueError: an arm lacks a seed at some strength: the others' seeds would have nothing to be paired with.
+    """
 
     evaluations: Mapping[tuple[Run, float], Evaluation]
     arms: Sequence[str]
     seeds: Sequence[int]
+
+    def __post_init__(self) -> None:
+        strengths = dict.fromkeys(strength for _, strength in self.evaluations)
+        missing = [
+            f"{run} at tag noise {strength:g}"
+            for run in (Run(arm, seed) for arm in self.arms for seed in self.seeds)
+            for strength in strengths
+            if (run, strength) not in self.evaluations
+        ]
+        if missing:
+            raise ValueError(f"No evaluation of {'; '.join(missing)}: every arm needs every seed to be compared.")
 
     def of(self, arm: str, strength: float = 0.0) -> list[Evaluation]:
         """An arm's evaluations by seed."""
@@ -117,7 +141,10 @@ def measure_group(evaluations: Mapping[str, Sequence[Evaluation]], group: str, r
 
 def analyse(config: CompareConfig, results: Results) -> Document:
     """The comparison's numbers: each arm's with its interval, each difference from the baseline with its test, and both
-    at every strength of tag noise. The tests without noise are adjusted together; those with noise are for looking."""
+    at every strength of tag noise. The tests without noise are adjusted together; those with noise are for looking.
+
+    With fewer than `FEWEST_SEEDS` seeds there are no tests: p-values are None and every verdict is "hint".
+    """
     groups: Document = {}
     for key in results.first.groups:
         by_strength = {
@@ -126,22 +153,28 @@ def analyse(config: CompareConfig, results: Results) -> Document:
         }
         groups[key] = _group(config, results, key, by_strength)
     effects = [effect for group in groups.values() for effect in group["effects"].values()]
-    for effect, adjusted in zip(effects, holm([effect["p"] for effect in effects]), strict=True):
-        effect["p_holm"] = adjusted
-        effect["verdict"] = verdict(effect["value"], adjusted)
+    tested = len(results.seeds) >= FEWEST_SEEDS
+    adjusted = holm([effect["p"] for effect in effects]) if tested else [None] * len(effects)
+    for effect, p in zip(effects, adjusted, strict=True):
+        effect["p_holm"] = p
+        effect["verdict"] = verdict(effect["value"], p)
     return {
+        "evidence": evidence(len(results.seeds)),
         "baseline": config.base_arm,
         "arms": list(results.arms),
         "seeds": list(results.seeds),
         "strengths": config.strengths,
-        "tests": len(effects),
+        "tests": len(effects) if tested else 0,
+        "shared_stages": [name for name, spec in config.stages.items() if spec.once_per == "comparison"],
         "groups": groups,
         "counts": _counts(results),
     }
 
 
-def verdict(difference: float, p: float) -> str:
-    """What a test says, in a word: no difference shown is not the same as no difference."""
+def verdict(difference: float, p: float | None) -> str:
+    """What a test says, in a word: no difference shown is not the same as no difference. Without a test: a hint."""
+    if p is None:
+        return "hint"
     if p >= ALPHA:
         return "undecided"
     return "better" if difference > 0 else "worse"
@@ -183,8 +216,13 @@ def _as_dict(found: Interval) -> Document:
 
 
 def _effect(difference: Measured) -> Document:
+    """A difference with its interval and, where there are seeds enough for a test, its p-value and the test's power."""
     found = interval(difference)
-    return _as_dict(found) | {"p": found.p}
+    tested = len(difference.seeds) >= FEWEST_SEEDS
+    return _as_dict(found) | {
+        "p": found.p if tested else None,
+        "smallest_seen": smallest_seen(difference) if tested else None,
+    }
 
 
 def _counts(results: Results) -> Document:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.comparison.champion import Decision, crown, decide, group_of
-from pipelines.comparison.config import CompareConfig
+from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, evidence
 from pipelines.comparison.plan import Plan, Run, evaluation, make_plan
 from pipelines.comparison.results import Document, Evaluation, Results, analyse, read_evaluation
 from pipelines.comparison.tracking import log_comparison
@@ -44,6 +44,7 @@ def compare(config: CompareConfig, prepare: Prepare) -> StepResult:
     registry = Registry(config.registry, config.out)
     registry.check()
     _check_questions(config, plan)
+    _announce_hint(config)
     with keep_ray(config.ray):
         _require_room(config, plan)
         trained = _by_name(_run(config, plan.trainings, prepare))
@@ -91,6 +92,17 @@ def _require_room(config: CompareConfig, plan: Plan) -> None:
                     f"workers with {asked.cpus_per_worker} CPUs and {asked.gpus_per_worker:g} GPUs each; "
                     "lower at_once, or add nodes."
                 )
+
+
+def _announce_hint(config: CompareConfig) -> None:
+    """Say before anything is trained that so few seeds will give no verdict: the trainings are what takes long."""
+    if len(config.seeds) >= FEWEST_SEEDS:
+        return
+    kept = config.champion.metric is not None and not config.champion.allow_one_seed
+    log.warning(
+        "%s: no verdicts and no p-values%s; %d seeds or more give them", evidence(len(config.seeds)),
+        f", and @{config.champion.alias} stays where it is" if kept else "", FEWEST_SEEDS,
+    )  # fmt: skip
 
 
 def _by_name(outcomes: list[dict[str, Any]]) -> Outcomes:
@@ -143,7 +155,12 @@ class Comparison:
             for arm, effect in found["effects"].items()
         }
         files = [{"path": name, "sha256": storage.sha256(folder.child(name))} for name in (NUMBERS, REPORT)]
-        summary: Document = {"report": folder.child(REPORT), "trainings": len(self.trained), **measured}
+        summary: Document = {
+            "report": folder.child(REPORT),
+            "trainings": len(self.trained),
+            "evidence": document["evidence"],
+            **measured,
+        }
         if decision is not None:
             summary |= {"champion": decision.candidate if decision.moved else decision.champion}
         return {

@@ -26,7 +26,8 @@ def log_comparison(
         artifacts: files of the folder that belong to the run.
     """
     client = registry.client
-    run_id = registry.open_run("compare", folder.hash, canonical(config), {"git_commit": str(git_commit())})
+    tags = {"git_commit": str(git_commit()), "evidence": document["evidence"]}
+    run_id = registry.open_run("compare", folder.hash, canonical(config), tags)
     by_arm = {arm: arm_numbers(document, arm) for arm in document["arms"]}
     for arm, numbers in by_arm.items():
         for name, value in numbers.items():
@@ -35,7 +36,13 @@ def log_comparison(
         client.log_text(run_id, storage.read_bytes(folder.child(name)).decode(), name)
     for run, model in models.items():
         reference = registry.lookup(model)
-        tags = {"arm": run.arm, "seed": str(run.seed), "baseline": document["baseline"], "result": folder.path}
+        tags = {
+            "arm": run.arm,
+            "seed": str(run.seed),
+            "baseline": document["baseline"],
+            "evidence": document["evidence"],
+            "result": folder.path,
+        }
         for name, text in tags.items():
             client.set_model_version_tag(str(reference.name), str(reference.version), f"compare.{name}", text)
         log_numbers(registry, reference, {f"compare.{name}": value for name, value in by_arm[run.arm].items()})
@@ -44,7 +51,8 @@ def log_comparison(
 
 
 def arm_numbers(document: Document, arm: str) -> dict[str, float]:
-    """An arm's numbers, flat: TASK.METRIC with its interval, its difference from the baseline, and both under noise."""
+    """An arm's numbers, flat: TASK.METRIC with its interval, its difference from the baseline, and both under noise.
+    Without p-values where there were too few seeds for tests."""
     numbers: dict[str, float] = {}
     for group, found in document["groups"].items():
         name = f"{group}.{found['primary']}"
@@ -52,7 +60,8 @@ def arm_numbers(document: Document, arm: str) -> dict[str, float]:
         numbers |= {f"{name}.{end}": found["arms"][arm][end] for end in ends}
         if arm in found["effects"]:
             effect = found["effects"][arm]
-            numbers |= {f"{name}.difference.{end}": effect[end] for end in (*ends, "p", "p_holm")}
+            measured = {key: effect[key] for key in (*ends, "p", "p_holm", "smallest_seen") if effect[key] is not None}
+            numbers |= {f"{name}.difference.{key}": value for key, value in measured.items()}
         for level in found["noise"]:
             if level["strength"]:
                 numbers[f"{name}.tag_noise_{level['strength']:g}"] = level["arms"][arm]["value"]

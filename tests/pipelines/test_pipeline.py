@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.pipeline import PipelineConfig, Runner, StepSpec, run_pipeline, substitute, with_changes
+from pipelines.pipeline import PipelineConfig, Runner, StepSpec, markdown, run_pipeline, substitute, with_changes
 from pipelines.steps import StepFolder, StepResult, run_step
 
 
@@ -105,3 +105,9 @@ def test_changes_reach_nested_fields_with_their_types(tmp_path: Path) -> None:
 
 def test_braces_that_are_no_reference_stay() -> None:
     assert substitute({"a": ["${x}/${y}", "{text}", 3]}, {"x": "/data"}) == {"a": ["/data/${y}", "{text}", 3]}
+
+
+def test_numbers_that_rest_on_one_seed_say_so_in_the_pipelines_report() -> None:
+    outcome = {"name": "comparison", "step": "compare", "skipped": False, "seconds": 3.0, "path": "x",
+               "evidence": "one seed: a hint", "pope.f1.dynamic-static": 0.087}  # fmt: skip
+    assert "| one seed: a hint, pope.f1.dynamic-static 0.087 |" in markdown([outcome])

@@ -104,6 +104,41 @@ def test_a_better_champion_stays(scene: Scene) -> None:
     assert scene.champion == "8"
 
 
+@pytest.mark.parametrize("count, words", [(1, "one seed: a hint"), (2, "two seeds: a hint")])
+@pytest.mark.parametrize("version", [None, 7], ids=["no champion", "a worse champion"])
+def test_fewer_than_three_seeds_move_the_alias_only_where_that_is_allowed(
+    scene: Scene, count: int, words: str, version: int | None
+) -> None:
+    registry, seeds = scene.registry, [0, 1, 2][:count]
+    kept = {key: found for key, found in scene.results.evaluations.items() if key[0].seed in seeds}
+    results = Results(kept, scene.results.arms, seeds)
+    config = CompareConfig(arms={"static": {}, "dynamic": {}}, seeds=seeds, noise=NoiseCurve(levels=[]), resamples=300)
+    few = dataclasses.replace(scene, results=results, document=analyse(config, results))
+    if scene.champion:
+        registry.client.delete_registered_model_alias("lion", "champion")
+    if version is not None:
+        registry.set_alias("lion", "champion", version)
+    made = few.decide(RULE)
+    crown(made, registry)
+    assert not made.moved
+    assert made.evidence == words
+    assert made.reason.startswith(f"{words}, and no alias moves on fewer than 3 seeds")
+    assert (made.difference, made.champion_value) == (None, None)
+    assert scene.champion == (version and str(version))
+    allowed = few.decide(dataclasses.replace(RULE, allow_one_seed=True))
+    crown(allowed, registry)
+    assert allowed.moved
+    assert allowed.reason.startswith(f"{words}, alias set because allow_one_seed: ")
+    assert allowed.candidate == f"models:/lion/{scene.champion}"
+    tags = registry.client.get_model_version_by_alias("lion", "champion").tags
+    assert (tags["champion.evidence"], tags["champion.reason"]) == (words, allowed.reason)
+    # The rule itself holds all the same: a margin that is not reached keeps the champion.
+    registry.set_alias("lion", "champion", 7)
+    refused = few.decide(dataclasses.replace(RULE, allow_one_seed=True, margin=0.95))
+    assert not refused.moved
+    assert refused.reason.startswith(f"{words}: the difference")
+
+
 def test_a_margin_that_is_not_reached_keeps_the_champion(scene: Scene) -> None:
     scene.registry.set_alias("lion", "champion", 7)
     made = scene.decide(dataclasses.replace(RULE, margin=0.95))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from jobs.pipeline import prepare
-from pipelines.comparison.config import CompareConfig, NoiseCurve, StageSpec
+from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, NoiseCurve, StageSpec
 from pipelines.comparison.plan import Run, evaluation, instances, make_plan
 from pipelines.errors import UserError
 from pipelines.evaluation.tag_noise import TagNoise
@@ -163,3 +163,7 @@ def test_the_comparison_of_the_sample_world_begins_with_the_demos_steps(root: Pa
         assert own[name] == whole[name], name
     assert own["arms"].items() <= whole["arms"].items()
     assert set(own["seeds"]) <= set(whole["seeds"])
+    # One seed moves no champion by itself; the demo's commands ask for one, the comparison's has to be earned.
+    assert own["champion"]["allow_one_seed"]
+    assert len(whole["seeds"]) >= FEWEST_SEEDS
+    assert "allow_one_seed" not in whole["champion"]

@@ -1,16 +1,19 @@
 """From answers to the comparison's numbers, its gallery and its page; all answers are made by hand."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jobs.compare import show
 from pipelines.comparison import examples
-from pipelines.comparison.config import CompareConfig, NoiseCurve
+from pipelines.comparison.config import CompareConfig, NoiseCurve, StageSpec
 from pipelines.comparison.plan import Run
 from pipelines.comparison.report import p_value, points, published, render
 from pipelines.comparison.results import Document, Results, analyse, measure_group, verdict
+from pipelines.comparison.tracking import arm_numbers
 from tests.pipelines.comparison.answers import all_results, write_world
 
 
@@ -22,7 +25,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> CompareConfig:
         test_data=data,
         test_tagged=tagged,
         arms={"static": {}, "dynamic": {}},
-        seeds=[3, 5],
+        seeds=[3, 5, 8],
         noise=NoiseCurve(levels=[1.0]),
         resamples=200,
         examples=2,
@@ -63,6 +66,76 @@ def test_what_differs_is_found_in_its_direction_and_what_does_not_is_undecided(d
     }  # fmt: skip
     assert effects["caption"]["value"] == 0.0
     assert effects["vqa"]["p_holm"] >= effects["vqa"]["p"]
+
+
+def few(config: CompareConfig, results: Results, count: int) -> Document:
+    """The numbers of the same answers by the first seeds alone."""
+    seeds = config.seeds[:count]
+    kept = {key: found for key, found in results.evaluations.items() if key[0].seed in seeds}
+    return analyse(dataclasses.replace(config, seeds=seeds), Results(kept, results.arms, seeds))
+
+
+@pytest.mark.parametrize("count, words", [(1, "one seed: a hint"), (2, "two seeds: a hint")])
+def test_under_three_seeds_there_is_a_hint_and_nothing_stronger(
+    count: int, words: str, config: CompareConfig, results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = few(config, results, count)
+    assert made["evidence"] == words
+    assert made["tests"] == 0
+    effects = [group["effects"]["dynamic"] for group in made["groups"].values()]
+    under_noise = [level["effects"]["dynamic"] for group in made["groups"].values() for level in group["noise"]]
+    assert {effect["verdict"] for effect in effects} == {"hint"}
+    assert {effect[key] for effect in effects for key in ("p", "p_holm", "smallest_seen")} == {None}
+    assert {effect[key] for effect in under_noise for key in ("p", "smallest_seen")} == {None}
+    assert made["groups"]["vqa"]["effects"]["dynamic"]["value"] > 0.5  # the numbers themselves stay
+    assert not [name for name in arm_numbers(made, "dynamic") if name.endswith((".p", ".p_holm", ".smallest_seen"))]
+    gallery: dict[str, dict[str, list[Document]]] = {"vqa": {"gained dynamic": [], "lost dynamic": [], "worst": []}}
+    text = spoken(page(made, gallery))
+    assert text.count(words) >= len(effects)
+    assert words.capitalize() in text
+    assert not re.search(STRONG, text)
+    assert text.count(f"{words}; intervals") == 2  # in the figures of differences and of noise, each for itself
+    show(made | {"champion": None}, "report.html")
+    said = capsys.readouterr().err
+    assert words in said
+    assert not re.search(STRONG, said)
+
+
+def test_from_three_seeds_on_there_are_verdicts_and_what_could_have_been_seen(document: Document) -> None:
+    assert document["evidence"] == "3 seeds"
+    effects = [group["effects"]["dynamic"] for group in document["groups"].values()]
+    assert document["tests"] == len(effects) == 4
+    vqa = document["groups"]["vqa"]["effects"]["dynamic"]
+    assert 0 < vqa["smallest_seen"] < vqa["value"]
+    assert "vqa.soft_accuracy.difference.smallest_seen" in arm_numbers(document, "dynamic")
+    text = spoken(page(document, {}))
+    assert "wins" in text
+    assert "a hint" not in text
+    assert re.search(STRONG, text)
+    assert f"a true difference of {points(vqa['smallest_seen'])} points is seen 80% of the time" in text
+    assert document["groups"]["caption"]["effects"]["dynamic"]["smallest_seen"] is None  # no image differs: no spread
+
+
+# What a page may not say of so few seeds: a verdict, or how sure one is of it.
+STRONG = r"\b(wins?|loses?|better|worse|beats?|no difference shown|Holm)\b|\bp [=<]|p after"
+
+
+def spoken(page: str) -> str:
+    """The words of a page: without its style and without tags, figures' texts included."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)))
+
+
+def test_an_arm_that_lacks_a_seed_is_named(results: Results) -> None:
+    kept = {key: found for key, found in results.evaluations.items() if key != (Run("dynamic", 5), 1.0)}
+    with pytest.raises(ValueError, match=r"No evaluation of dynamic, seed 5 at tag noise 1: every arm needs every"):
+        Results(kept, results.arms, results.seeds)
+
+
+def test_what_all_seeds_share_is_said(config: CompareConfig, results: Results) -> None:
+    shared = {"stage1": StageSpec(once_per="comparison"), "stage2": StageSpec(once_per="seed"), "last": StageSpec()}
+    made = analyse(dataclasses.replace(config, stages=shared), results)
+    assert made["shared_stages"] == ["stage1"]
+    assert "What all seeds share is trained once (the tag encoder, stage1)" in spoken(page(made, {}))
 
 
 def test_noise_has_its_own_numbers(document: Document) -> None:
@@ -157,6 +230,7 @@ def test_numbers_as_papers_print_them() -> None:
 
 def test_a_verdict_is_never_that_there_is_no_difference() -> None:
     assert (verdict(0.2, 0.01), verdict(-0.2, 0.01), verdict(0.2, 0.06)) == ("better", "worse", "undecided")
+    assert verdict(0.2, None) == "hint"  # nothing was tested
 
 
 def test_runs_read_as_words() -> None:

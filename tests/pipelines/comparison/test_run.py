@@ -37,7 +37,8 @@ def test_a_comparison_leaves_its_numbers_and_a_page(finished: StepResult, config
     assert (vqa["questions"], vqa["images"], len(vqa["arms"]["static"]["by_seed"])) == (6, 6, 2)
     assert [level["strength"] for level in vqa["noise"]] == [0.0, 1.0]
     assert vqa["noise"][0]["arms"]["dynamic"]["value"] == vqa["arms"]["dynamic"]["value"]
-    assert document["tests"] == 4
+    assert (document["tests"], document["evidence"]) == (0, "two seeds: a hint")
+    assert finished.summary["evidence"] == "two seeds: a hint"  # so it stands in the last line of stdout
     page = storage.read_bytes(storage.join(finished.path, REPORT)).decode()
     assert page.count("data:image/jpeg;base64,") >= 4
     assert page.count("<svg") > 4
@@ -91,11 +92,19 @@ def test_all_numbers_are_on_the_versions_in_mlflow(finished: StepResult, config:
     document = storage.read_json(storage.join(finished.path, NUMBERS))
     tags = by_run[Run("dynamic", 1)]
     effect = document["groups"]["rec"]["effects"]["dynamic"]
-    assert tags["compare.rec.acc_at_0.5.difference.p_holm"] == repr(effect["p_holm"])
+    assert tags["compare.rec.acc_at_0.5.difference.value"] == repr(effect["value"])
+    assert tags["compare.evidence"] == run_tags(registry)["evidence"] == "two seeds: a hint"
+    assert not [name for name in tags if name.endswith((".p", ".p_holm"))]
     assert "evaluate.mixed.tag_noise_1.rec.acc_at_0.5" in tags
     run = registry.client.search_runs(["1"], "attributes.run_name = 'compare'")[0]
     assert {file.path for file in registry.client.list_artifacts(run.info.run_id)} == {NUMBERS, REPORT}
     assert run.data.metrics["dynamic/rec.acc_at_0.5.value"] == document["groups"]["rec"]["arms"]["dynamic"]["value"]
+
+
+def run_tags(registry: Registry) -> dict[str, str]:
+    """The tags of the comparison's run in MLflow."""
+    tags: dict[str, str] = registry.client.search_runs(["1"], "attributes.run_name = 'compare'")[0].data.tags
+    return tags
 
 
 def test_each_arms_first_model_bears_its_name(finished: StepResult, config: CompareConfig) -> None:
@@ -122,8 +131,11 @@ def test_the_first_comparison_names_a_champion_and_a_worse_candidate_does_not_re
     made = decision(finished)
     assert made.moved
     assert made.candidate == f"models:/lion-stage1/{champion(config)}"
+    assert made.reason == "two seeds: a hint, alias set because allow_one_seed: no version was @champion"
+    client = Registry(config.registry, config.out).client
+    assert client.get_model_version_by_alias("lion-stage1", "champion").tags["champion.evidence"] == made.evidence
     # The margin cannot be reached: the best arm by another number challenges the champion and is refused.
-    rule = ChampionRule(metric="caption.CIDEr", margin=10.0)
+    rule = ChampionRule(metric="caption.CIDEr", margin=10.0, allow_one_seed=True)
     other = next(found for found in ("1", "2", "3", "4") if found != made.candidate.rpartition("/")[2])
     Registry(config.registry, config.out).set_alias("lion-stage1", "champion", int(other))
     refused = decision(compare(dataclasses.replace(config, champion=rule), prepare))
@@ -131,6 +143,24 @@ def test_the_first_comparison_names_a_champion_and_a_worse_candidate_does_not_re
     if refused.champion != refused.candidate:
         assert "margin 10" in refused.reason
     assert champion(config) == other
+
+
+def test_two_seeds_alone_move_no_champion(
+    finished: StepResult, config: CompareConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(config.registry, config.out)
+    before = champion(config)
+    rule = dataclasses.replace(config.champion, allow_one_seed=False, alias="best")
+    with caplog.at_level("WARNING", "lion.compare"):
+        made = decision(result := compare(dataclasses.replace(config, champion=rule), prepare))
+    assert "two seeds: a hint: no verdicts and no p-values, and @best stays where it is" in caplog.text
+    assert not made.moved
+    assert made.reason.startswith("two seeds: a hint, and no alias moves on fewer than 3 seeds")
+    assert "best" not in registry.client.get_registered_model("lion-stage1").aliases
+    assert champion(config) == before
+    assert result.summary["champion"] is None
+    page = storage.read_bytes(storage.join(result.path, REPORT)).decode()
+    assert "does not become</b> @best: two seeds: a hint" in page
 
 
 def test_a_rule_about_what_is_not_measured_is_refused_before_training(config: CompareConfig, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from pipelines.comparison.statistics import Interval, holm, interval, measure, ratio_of_sums
+from pipelines.comparison.statistics import POWER, Interval, holm, interval, measure, ratio_of_sums, smallest_seen
 from pipelines.evaluation.estimates import Array
 from pipelines.evaluation.metrics.pope import f1
 
@@ -66,6 +66,24 @@ def test_95_of_100_intervals_hold_the_truth(seeds: int, between_seeds: float) ->
         found = interval(measure({"a": means(truth + generator.normal(0, 0.4, (seeds, 40)))}, ratio_of_sums, 150)["a"])
         covered.append(found.low <= 0 <= found.high)
     assert 0.91 <= np.mean(covered) <= 1.0
+
+
+@pytest.mark.parametrize("seeds, between_seeds", [(3, 0.0), (5, 0.06)])
+def test_a_difference_of_the_smallest_size_is_seen_four_times_of_five(seeds: int, between_seeds: float) -> None:
+    generator = np.random.default_rng(4)
+
+    def drawn(difference: float) -> Array:
+        image = generator.normal(0, 0.3, (1, 60)) + generator.normal(0, between_seeds, (seeds, 1))
+        return difference + image + generator.normal(0, 0.4, (seeds, 60))
+
+    smallest = np.median([smallest_seen(measure({"a": means(drawn(0.0))}, ratio_of_sums, 150)["a"]) for _ in range(60)])
+    seen = [interval(measure({"a": means(drawn(smallest))}, ratio_of_sums, 150)["a"]).p < 0.05 for _ in range(200)]
+    assert POWER - 0.12 <= np.mean(seen) <= POWER + 0.12
+
+
+def test_arms_of_different_numbers_of_seeds_are_not_compared() -> None:
+    with pytest.raises(ValueError, match=r"different numbers of seeds: \{'a': 3, 'b': 1\}"):
+        difference(np.ones((3, 5)), np.zeros((1, 5)))
 
 
 def test_f1_is_computed_anew_from_each_draw() -> None:

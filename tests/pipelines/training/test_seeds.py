@@ -91,7 +91,7 @@ def test_before_the_first_step_all_seeds_have_one_validation_loss(
     def trained(seed: int, held_out_seed: int) -> tuple[float, list[list[str]]]:
         changes: dict[str, Any] = {"validation_fraction": 0.3, "held_out_seed": held_out_seed}
         # A static prompt, which the start has: a part that is new in the training would start from its seed.
-        task = (
+        task: Any = (
             stage_task(world, lion, tag_encoder, prompt=PromptSettings("static"), **changes) if kind == "stage"
             else encoder_task(world, tag_encoder, **changes)
         )  # fmt: skip
