@@ -3,9 +3,10 @@
 Two tokenisers, and every result names the one it used:
 
 * `ptb-java`: Stanford CoreNLP 3.4.1's PTBTokenizer from pycocoevalcap's jar, the official one; needs Java.
-* `ptb-python`: the same rules for English captions in Python, for where there is no Java. It lacks what captions
-  seldom have: the long list of abbreviations, file names, markup, emoticons. On the 30,720 English captions and
-  expressions of COCO, RefCOCO, RefCOCO+ and RefCOCOg that it was compared on, the two agree in every token.
+* `ptb-python`: the same token classes in Python (`ptb`), for where there is no Java. Measured beside the official one:
+  all tokens are equal on the 25,014 captions of COCO val2017 and on the 26,488 expressions of RefCOCO, RefCOCO+ and
+  RefCOCOg's validation sets; captions with one or two odd words put in agree in 99.98 %, texts of odd words alone in
+  99.9 % (10,000 each).
 """
 
 import importlib.util
@@ -16,45 +17,15 @@ import subprocess
 from collections.abc import Sequence
 from typing import Literal
 
+from pipelines.evaluation.metrics.ptb import tokenize_lines
+
 Tokeniser = Literal["ptb-java", "ptb-python"]
 
 # What the official wrapper drops. It lists the brackets in upper case, after lower-casing, so -lrb- and -rrb- stay.
 _DROPPED = frozenset(("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:-;", "--", "..."))
 _JAR = "stanford-corenlp-3.4.1.jar"
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _TIMEOUT = 900.0  # seconds; far more than the largest benchmark's captions take
-
-_WRITTEN = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", "£": "#", "€": "$"}
-_PLAIN = str.maketrans(
-    {"‘": "`", "’": "'", "“": '"', "”": '"', "–": "--", "—": "--", "…": "...", "½": "1/2", "¼": "1/4"}
-)
-_ENTITIES = (("&amp;", "&"), ("&quot;", '"'), ("&lt;", "<"), ("&gt;", ">"), ("&apos;", "'"), ("&nbsp;", " "))
-_TWO_WORDS = {"cannot": 3, "gonna": 3, "gotta": 3, "lemme": 3, "gimme": 3, "wanna": 3}  # split behind this letter
-_ABBREVIATIONS = (
-    "mr|mrs|ms|dr|st|vs|etc|jr|sr|prof|gen|sen|rep|gov|lt|col|sgt|capt|rev|inc|co|corp|ltd|ave|blvd|rd|dept|mt|ft"
-    "|jan|feb|mar|apr|jun|jul|aug|sept|sep|oct|nov|dec"
-)
-_WORD = r"[^\W\d_][\w]*"
-_CLITIC = r"(?:s|d|m|ll|re|ve)"
-_TOKEN = re.compile(
-    rf"""
-      (?:https?://|www\.)[^\s"<>]*[^\s"<>.,;:!?)]             # web addresses
-    | [\w.+-]+@\w[\w-]*(?:\.\w[\w-]*)+                         # mail addresses
-    | (?:[a-z]\.)+[a-z]?\.?(?!\w)                               # u.s., p.m., a single letter's full stop
-    | y'(?=all(?!\w)) | ma'am(?!\w)
-    | (?:{_ABBREVIATIONS})\.(?!\w)
-    | '(?:\d\ds?(?!\w)|n'?(?=\s))                               # the '90s, rock 'n' roll
-    | '{_CLITIC}(?!\w) | n't(?!\w)
-    | \d+(?:[.,:/-]\d+)*(?=(?:ft|cm|mm|kg|lbs?|km|mph|in)(?!\w)) # 3.5ft is two tokens
-    | \d+(?:[.,:/]\d+)+(?!\w)                                   # 3.5, 1,000, 5:30, 1/2
-    | (?:o'|\d+o')\w+
-    | {_WORD}?(?=n't(?!\w))                                     # is n't
-    | \w+(?:[-/&.]\w+)*
-    | \.\d+ | \.\.\.+ | --+ | [!?]+ | '' | ``
-    | \S
-    """,
-    re.VERBOSE,
-)
-_QUOTE_OPENS = re.compile(r'(?:^|(?<=[\s(\[{`-]))"')
 
 
 def available_tokeniser() -> Tokeniser:
@@ -68,10 +39,11 @@ def tokenise(captions: Sequence[str], tokeniser: Tokeniser) -> list[str]:
     Raises:
         RuntimeError: Java's tokeniser failed.
     """
-    # Any line break inside a caption, of whatever Unicode kind, would shift the lines of all captions behind it.
-    lines = [" ".join(caption.split()) for caption in captions]
-    tokenised = _java(lines) if tokeniser == "ptb-java" else [" ".join(_python(line)) for line in lines]
-    return [" ".join(token for token in line.split() if token not in _DROPPED) for line in tokenised]
+    # Any line break inside a caption, of whatever Unicode kind, would shift the lines of all captions behind it, and
+    # half a surrogate pair cannot be sent to Java.
+    lines = [" ".join(_HALF_PAIR.sub(" ", caption).split()) for caption in captions]
+    tokenised = _java(lines) if tokeniser == "ptb-java" else [" ".join(tokens) for tokens in tokenize_lines(lines)]
+    return [" ".join(token for token in line.rstrip().split(" ") if token not in _DROPPED) for line in tokenised]
 
 
 def _java(lines: Sequence[str]) -> list[str]:
@@ -89,16 +61,3 @@ def _java(lines: Sequence[str]) -> list[str]:
     if len(tokenised) != len(lines):
         raise RuntimeError(f"Java's PTB tokeniser gave {len(tokenised)} lines for {len(lines)} captions.")
     return tokenised
-
-
-def _python(line: str) -> list[str]:
-    for entity, character in _ENTITIES:
-        line = line.replace(entity, character)
-    text = _QUOTE_OPENS.sub(" `` ", line.lower().translate(_PLAIN)).replace('"', " '' ")
-    tokens: list[str] = []
-    for token in _TOKEN.findall(text):
-        if split := _TWO_WORDS.get(token):
-            tokens += [token[:split], token[split:]]
-        elif token:
-            tokens.append(_WRITTEN.get(token, token))
-    return tokens

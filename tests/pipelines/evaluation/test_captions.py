@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,35 @@ def test_python_tokeniser_agrees_with_java_on_real_and_on_difficult_text(shared:
     assert tokenise(texts, "ptb-python") == tokenise(texts, "ptb-java")
 
 
+def test_python_tokens_are_those_that_java_gave() -> None:
+    # Made by `ptb-java` of texts written for it; read as one text, for a caption's end looks at the next one's start.
+    pairs = json.loads((Path(__file__).parent / "ptb_tokens.json").read_text(encoding="utf-8"))
+    assert len(pairs) > 300
+    tokens = tokenise([caption for caption, _ in pairs], "ptb-python")
+    wrong = [(*pair, other) for pair, other in zip(pairs, tokens, strict=True) if other != pair[1]]
+    assert not wrong
+
+
+@needs_java
+def test_java_still_gives_the_stored_tokens() -> None:
+    pairs = json.loads((Path(__file__).parent / "ptb_tokens.json").read_text(encoding="utf-8"))
+    assert tokenise([caption for caption, _ in pairs], "ptb-java") == [tokens for _, tokens in pairs]
+
+
+@needs_java
+def test_tokenizers_agree_on_all_captions_of_coco_val2017(shared: Path) -> None:
+    entries = json.loads((shared / "data/coco_text/captions_val2017.json").read_text())["annotations"]
+    texts = [entry["caption"] for entry in entries]
+    assert tokenise(texts, "ptb-python") == tokenise(texts, "ptb-java")
+
+
+@pytest.mark.parametrize("unit", ["a", "a.", "<a ", "a-", "1,", "@", "a'", "(555) ", "a@", "A&", "www.", "½", "n't"])
+def test_long_nonsense_is_tokenized_in_reasonable_time(unit: str) -> None:
+    started = time.perf_counter()
+    tokenise([unit * (8000 // len(unit))], "ptb-python")
+    assert time.perf_counter() - started < 10
+
+
 DIFFICULT = [
     "A man's dog, \"sitting\" (on) a 3.5 mat... isn't it?",
     "Mr. Smith's dog at 5:30 p.m. in the U.S. cannot see & hear; he's gonna leave!!",
@@ -76,8 +106,9 @@ DIFFICULT = [
 
 
 @pytest.mark.parametrize("tokeniser", TOKENISERS)
-def test_line_breaks_inside_a_caption_do_not_shift_the_others(tokeniser: Tokeniser) -> None:
-    assert tokenise(["a\nb\u2028c\rd", "", "end."], tokeniser) == ["a b c d", "", "end"]
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\ud83d"])
+def test_line_breaks_inside_a_caption_do_not_shift_the_others(tokeniser: Tokeniser, line_break: str) -> None:
+    assert tokenise([f"a{line_break}b {line_break} c", "", "end."], tokeniser) == ["a b c", "", "end"]
 
 
 def test_an_empty_caption_scores_nothing_even_against_an_empty_reference() -> None:
