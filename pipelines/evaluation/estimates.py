@@ -116,12 +116,6 @@ def bootstrap_mean(per_sample: Array) -> Estimate:
     return bootstrap_of_sums(np.asarray(per_sample, dtype=np.float64).reshape(n, 1), lambda sums: sums[:, 0] / n)
 
 
-def shifted(estimate: Estimate, value: float) -> Estimate:
-    """`estimate`'s interval moved to lie about `value`: for a corpus metric that is not the mean of its samples."""
-    move = value - estimate.value
-    return Estimate(value, estimate.n, estimate.low + move, estimate.high + move)
-
-
 def require_samples(n: int) -> None:
     """Refuses to compute a metric over nothing.
 

@@ -16,8 +16,8 @@ from pipelines.evaluation.estimates import (
     bootstrap_of_sums,
     require_pairs,
     safe_ratio,
-    shifted,
 )
+from pipelines.evaluation.metrics.meteor import meteor as corpus_meteor
 from pipelines.evaluation.metrics.tokenisers import Tokeniser, available_tokeniser, tokenise
 
 _ORDERS = 4
@@ -58,7 +58,7 @@ def captions(
         "ROUGE_L": bootstrap_mean(np.where(empty, 0.0, _rouge(candidates, truth))),
     }
     if meteor:
-        estimates["METEOR"] = _meteor(candidates, truth)
+        estimates["METEOR"] = corpus_meteor(candidates, truth)
     return Scores(
         metric="captions",
         primary="CIDEr",
@@ -75,12 +75,13 @@ def captions(
 
 def _notes(tokeniser: str, meteor: bool, samples: int) -> Mapping[str, str]:
     notes = {
+        "rule": "official (pycocoevalcap 1.2)",
         "tokeniser": tokeniser,
         "interval": "bootstrap over images; CIDEr's document frequencies are fixed at those of the whole list",
         "SPICE": "not computed (its parser is a separate download)",
     }
     if meteor:
-        notes["METEOR"] = "corpus score; its interval is that of the mean over images, moved to the corpus score"
+        notes["METEOR"] = "corpus score; the bootstrap sums its statistics anew for each draw of images"
     else:
         notes["METEOR"] = "not asked for"
     if samples == 1:
@@ -146,14 +147,3 @@ def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Ar
     for candidate, given in zip(candidates, references, strict=True):
         scorer += (candidate, list(given))
     return np.asarray(scorer.compute_score()[1], dtype=np.float64)
-
-
-def _meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Estimate:
-    from pycocoevalcap.meteor.meteor import Meteor
-
-    ids = range(len(candidates))
-    if available_tokeniser() != "ptb-java":
-        raise RuntimeError("METEOR needs Java, which is not on the path; install it or leave METEOR out.")
-    scorer = Meteor()
-    corpus, per_image = scorer.compute_score({i: list(references[i]) for i in ids}, {i: [candidates[i]] for i in ids})
-    return shifted(bootstrap_mean(np.asarray(per_image, dtype=np.float64)), corpus)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics import captions as module
+from pipelines.evaluation.metrics import meteor as module
 from pipelines.evaluation.metrics.captions import captions
+from pipelines.evaluation.metrics.meteor import meteor_of_sums
 from pipelines.evaluation.metrics.tokenisers import Tokeniser, tokenise
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
@@ -128,6 +129,32 @@ def test_what_was_not_computed_is_said() -> None:
     notes = captions(["a dog", "a cat"], [["a dog"], ["a cat"]], "ptb-python").notes
     assert "not" in notes["METEOR"]
     assert "not computed" in notes["SPICE"]
+
+
+@needs_java
+@pytest.mark.slow
+def test_meteors_interval_is_that_of_resampled_sums_and_stays_a_fraction() -> None:
+    found = captions(
+        ["a man rides a horse", "two dogs play near the water in a large park"],
+        [["a man rides a horse"], ["a dog"]],
+        "ptb-python",
+        meteor=True,
+    ).estimates["METEOR"]
+    # The corpus score is no mean of the images' scores, 1 and 0.0597, which are the ends of two images' resamples.
+    assert found.value == pytest.approx(0.3936974, abs=1e-7)
+    assert found.low == pytest.approx(0.0597015, abs=1e-7)
+    assert found.high == 1
+
+
+def test_meteor_of_sums_follows_the_published_formula() -> None:
+    # 4 of 5 words match exactly, one of them a function word on either side, in two chunks.
+    statistics = np.zeros((1, 23))
+    statistics[0, :8] = (5, 6, 2, 2, 3, 3, 1, 1)
+    statistics[0, 20:] = (2, 4, 4)
+    precision, recall = (0.75 * 3 + 0.25) / (0.75 * 3 + 0.25 * 2), (0.75 * 3 + 0.25) / (0.75 * 4 + 0.25 * 2)
+    mean = precision * recall / (0.85 * precision + 0.15 * recall)
+    assert meteor_of_sums(statistics)[0] == pytest.approx(mean * (1 - 0.6 * (2 / 4) ** 0.2))
+    assert meteor_of_sums(np.zeros((1, 23)))[0] == 0
 
 
 def test_meteor_without_java_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

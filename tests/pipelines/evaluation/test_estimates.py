@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.estimates import bootstrap_mean, bootstrap_of_sums, shifted
+from pipelines.evaluation.estimates import bootstrap_mean, bootstrap_of_sums
 
 
 def test_interval_of_a_proportion_has_the_binomial_width() -> None:
@@ -38,13 +38,6 @@ def test_a_ratio_of_sums_is_not_the_mean_of_ratios() -> None:
 def test_a_certain_outcome_has_no_width() -> None:
     found = bootstrap_mean(np.ones(20))
     assert (found.low, found.value, found.high) == (1, 1, 1)
-
-
-def test_shifted_keeps_the_width() -> None:
-    found = bootstrap_mean(np.array([0.0, 1.0, 1.0]))
-    moved = shifted(found, 0.5)
-    assert moved.value == 0.5
-    assert moved.high - moved.low == pytest.approx(found.high - found.low)
 
 
 def test_nothing_to_score_is_refused() -> None:
