@@ -184,13 +184,14 @@ def _group(
     config: CompareConfig, results: Results, key: str, by_strength: Mapping[float, Mapping[str, Measured]]
 ) -> Document:
     task = results.first.metrics["tasks"][key]
-    maximum = float("inf") if task["metric"] in _UNBOUNDED else 1.0
+    maximum = largest(task["metric"])
     base = config.base_arm
     plain = by_strength[0.0]
     images = plain[base].images
     return {
         "metric": task["metric"],
         "primary": task["primary"],
+        "rule": task["notes"].get("rule", ""),
         "questions": len(results.first.groups[key].sample_ids),
         "example_id": results.first.groups[key].sample_ids[0],
         "images": images,
@@ -199,12 +200,12 @@ def _group(
             arm: _as_dict(interval(found).within(0.0, maximum)) | {"by_seed": found.seeds.tolist()}
             for arm, found in plain.items()
         },
-        "effects": {arm: _effect(plain[arm] - plain[base]) for arm in config.challengers},
+        "effects": {arm: _effect(plain[arm] - plain[base], maximum) for arm in config.challengers},
         "noise": [
             {
                 "strength": strength,
                 "arms": {arm: _as_dict(interval(found).within(0.0, maximum)) for arm, found in measured.items()},
-                "effects": {arm: _effect(measured[arm] - measured[base]) for arm in config.challengers},
+                "effects": {arm: _effect(measured[arm] - measured[base], maximum) for arm in config.challengers},
             }
             for strength, measured in by_strength.items()
         ],
@@ -215,12 +216,20 @@ def _as_dict(found: Interval) -> Document:
     return {"value": found.value, "low": found.low, "high": found.high}
 
 
-def _effect(difference: Measured) -> Document:
-    """A difference with its interval and, where there are seeds enough for a test, its p-value and the test's power."""
-    found = interval(difference)
+def largest(metric: str) -> float:
+    """Return the largest value that a metric's primary number can take."""
+    return float("inf") if metric in _UNBOUNDED else 1.0
+
+
+def _effect(difference: Measured, maximum: float) -> Document:
+    """Return a difference with its interval and, with enough seeds for a test, its p-value and the test's power.
+
+    The interval is cut to [-maximum, maximum].
+    """
+    effect = interval(difference).within(-maximum, maximum)
     tested = len(difference.seeds) >= FEWEST_SEEDS
-    return _as_dict(found) | {
-        "p": found.p if tested else None,
+    return _as_dict(effect) | {
+        "p": effect.p if tested else None,
         "smallest_seen": smallest_seen(difference) if tested else None,
     }
 
