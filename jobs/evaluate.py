@@ -37,6 +37,8 @@ def show(document: Mapping[str, Any]) -> None:
         counts = ", ".join(f"{name} {count:,}" for name, count in scores["counts"].items())
         notes = "; ".join(f"{name}: {note}" for name, note in scores["notes"].items())
         console.print(f"{task}: {counts}" + (f" ({notes})" if notes else ""), highlight=False)
+    if document["published_rule"]:
+        console.print(f"the published numbers are by the rule {document['published_rule']}", highlight=False)
     if document["counts"]:
         console.print(", ".join(f"{name} {count:,}" for name, count in document["counts"].items()), highlight=False)
 

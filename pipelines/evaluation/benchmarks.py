@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pipelines.errors import UserError
+from pipelines.evaluation.metrics.answer_rules import RULES
 
 MIXED = "mixed"
 """The name that takes every row by its own task's metric."""
@@ -33,6 +34,7 @@ class Benchmark:
     questions: int | None = None
     prompt: str | None = None
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    published_rule: str | None = None
 
     def asks_like(self, instruction: str) -> bool:
         """Whether an instruction is this benchmark's prompt, filled in; True where the benchmark has no prompt."""
@@ -106,6 +108,10 @@ def _benchmark(name: str, entry: Mapping[str, Any], tasks: Mapping[str, Benchmar
 def _checked(benchmark: Benchmark) -> Benchmark:
     if benchmark.metric not in METRICS:
         raise ValueError(f"{benchmark.name!r} has the metric {benchmark.metric!r}; known are {list(METRICS)}.")
+    if benchmark.published_rule is not None and benchmark.published_rule not in RULES:
+        raise ValueError(
+            f"{benchmark.name!r} has the published_rule {benchmark.published_rule!r}; known are {list(RULES)}."
+        )
     limit = benchmark.max_new_tokens
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ValueError(f"{benchmark.name!r}: max_new_tokens must be a positive whole number, not {limit!r}.")

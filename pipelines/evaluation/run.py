@@ -52,7 +52,7 @@ from pipelines.tables import INSTRUCTIONS, PREDICTIONS, SCORES, TAG, to_table
 log = logging.getLogger("lion.evaluate")
 METRICS = "metrics.json"
 SAMPLE_SCORES = "scores.parquet"
-_VERSION = 2  # of what a finished evaluation leaves: 2 has `scores.parquet`
+_VERSION = 3  # of what a finished evaluation leaves: 2 has `scores.parquet`, 3 scores by named rules
 _RUN = "run.json"
 _SHARD = pa.schema([*INSTRUCTIONS, pa.field("uri", pa.string(), nullable=False), pa.field("tags", pa.list_(TAG))])
 
@@ -304,6 +304,7 @@ def _publish(
         "counts": dict(counts) | ({"rows_left_out": others} if others else {}),
         "tasks": {task: found.as_dict() for task, found in scores.items()},
         "published": {} if config.benchmark == MIXED else _published(config.benchmark),
+        "published_rule": None if config.benchmark == MIXED else registry().find(config.benchmark).published_rule,
     }
     storage.write_json(folder.child(METRICS), document)
     digests = [{"path": name, "sha256": storage.sha256(folder.child(name))} for name in (SAMPLE_SCORES, METRICS)]

@@ -12,23 +12,32 @@ from pipelines.boxes import parse_box
 from pipelines.errors import UserError
 from pipelines.evaluation.benchmarks import MIXED, Benchmark, registry
 from pipelines.evaluation.estimates import Scores
+from pipelines.evaluation.metrics.answer_rules import VqaRule
 from pipelines.evaluation.metrics.captions import captions
-from pipelines.evaluation.metrics.pope import pope
+from pipelines.evaluation.metrics.pope import PopeRule, pope
 from pipelines.evaluation.metrics.rec import rec
 from pipelines.evaluation.metrics.tokenisers import Tokeniser
 from pipelines.evaluation.metrics.vqa import aokvqa_direct, exact_match, vqa
 
-_ANSWER_METRICS = {"vqa": vqa, "aokvqa_direct": aokvqa_direct, "exact_match": exact_match}
+_ANSWER_METRICS = {"aokvqa_direct": aokvqa_direct, "exact_match": exact_match}
 
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """Choices of how captions are scored; every result names them."""
+    """Choices of how answers are scored; every result names them."""
 
     tokeniser: Tokeniser | None = None
     """`ptb-java` (the official one) or `ptb-python`; empty: Java's where there is a Java."""
     meteor: bool = False
     """Compute METEOR too; needs Java and takes some 15 s to start."""
+    vqa: VqaRule = "official"
+    """Rule of VQA's soft accuracy: `official` (the VQA code since 2021), `lavis` (the VQA code before 2021, by which
+    LION was measured), `lmms_eval` or `vlmevalkit`."""
+    pope: PopeRule = "official"
+    """Rule of POPE: `official` (what does not say no is a yes, an empty answer too) or `strict` (an empty answer is
+    wrong)."""
+    compare: bool = False
+    """Add the numbers by every other rule, such as `soft_accuracy[lavis]` or `f1[lmms_eval]`."""
 
 
 def score(
@@ -44,7 +53,7 @@ def score(
         predictions: (n) answers as text.
         references: (n) by metric: captions and VQA: a list of strings each; REC: a box x1, y1, x2, y2 in [0, 1] or its
             text; POPE: `yes` or `no`. A single string counts as a list of one.
-        config: how captions are scored.
+        config: the rules.
 
     Raises:
         UserError: there is no such benchmark.
@@ -60,8 +69,11 @@ def score(
     if benchmark.metric == "pope":
         if wrong := next((given for given in lists if len(given) != 1), None):
             raise ValueError(f"A POPE question has one label, yes or no, but one has {wrong}.")
-        return pope(predictions, [given[0] if given else "" for given in lists], benchmark.questions)
-    return _ANSWER_METRICS[benchmark.metric](predictions, lists)
+        labels = [given[0] if given else "" for given in lists]
+        return pope(predictions, labels, benchmark.questions, config.pope, config.compare)
+    if benchmark.metric == "vqa":
+        return vqa(predictions, lists, config.vqa, config.compare, benchmark.name)
+    return _ANSWER_METRICS[benchmark.metric](predictions, lists, config.compare)
 
 
 def select_rows(table: pa.Table, name: str) -> pa.Table:
@@ -94,7 +106,7 @@ def score_table(table: pa.Table, name: str, config: ScoringConfig | None = None)
         table: of `tables.PREDICTIONS`; `box` is the true box of REC rows, and where it is null the reference text is
             read.
         name: a benchmark, which takes the rows of its set or task; a task; or `mixed`: each by its own metric.
-        config: how captions are scored.
+        config: the rules.
 
     Raises:
         UserError: no row is of the benchmark's task, a task has no metric, or the references do not fit.

@@ -19,7 +19,12 @@ def evaluate(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def predictions(tmp_path: Path) -> str:
     path = tmp_path / "predictions.parquet"
     pq.write_table(
-        pa.table({"prediction": ["a dog.", "2 cats", ""], "references": [["dog"] * 10, ["two cats"] * 10, ["x"] * 10]}),
+        pa.table(
+            {
+                "prediction": ["a dog.", "2 cats", ""],
+                "references": [["dog"] * 9 + ["cat"], ["two cats"] * 10, ["x"] * 10],
+            }
+        ),
         path,
     )
     return str(path)
@@ -32,13 +37,31 @@ def test_metrics_of_given_predictions(root: Path, tmp_path: Path, predictions: s
     line = json.loads(first.stdout)
     assert line["step"] == "evaluate"
     assert line["rows"] == 3
-    # "two cats" stays as annotators who all agree wrote it; the prediction becomes "2 cats", as officially.
+    # "two cats" stays as annotators who all agree wrote it, and so does the prediction, as officially.
     assert line["metrics"]["vqa"]["soft_accuracy"] == pytest.approx(1 / 3)
     assert "LION-4B" in first.stderr
+    assert "rule: official" in first.stderr
+    assert "the published numbers are by the rule lavis" in first.stderr
     assert "empty_answers 1" in first.stderr
     again = json.loads(evaluate(root, *arguments).stdout)
     assert again["skipped"]
     assert again["metrics"] == line["metrics"]
+
+
+def test_all_rules_at_once(root: Path, tmp_path: Path, predictions: str) -> None:
+    arguments = ("--predictions", predictions, "--benchmark", "okvqa", "--out", str(tmp_path / "out"))
+    line = json.loads(evaluate(root, *arguments, "--scoring.compare", "true").stdout)
+    assert line["metrics"]["vqa"] == pytest.approx(
+        {
+            "soft_accuracy": 1 / 3,
+            "soft_accuracy[lavis]": 1 / 3,
+            "soft_accuracy[lmms_eval]": 2 / 3,
+            "soft_accuracy[vlmevalkit]": 2 / 3,
+        }
+    )
+    lavis = json.loads(evaluate(root, *arguments, "--scoring.vqa", "lavis").stdout)
+    document = json.loads((Path(lavis["path"]) / "metrics.json").read_text())
+    assert "lavis" in document["tasks"]["vqa"]["notes"]["rule"]
 
 
 def test_mistakes_exit_with_2_and_a_sentence(root: Path, tmp_path: Path, predictions: str) -> None:

@@ -1,65 +1,28 @@
-"""Answer accuracy: VQAv2's soft accuracy, A-OKVQA's two settings, and plain exact match.
+"""Answer accuracy: VQA's soft accuracy, A-OKVQA's two settings, and plain exact match.
 
-An answer that is empty, or that normalisation empties, is never right. Sources: the VQA evaluation code (Antol et al.,
-ICCV 2015; Goyal et al., CVPR 2017) and A-OKVQA's (Schwenk et al., ECCV 2022).
+Every result names the rule by which answers are compared, for rules differ between the official code and the harnesses
+(`answer_rules`, docs/scores.md). Sources: the VQA evaluation code (Antol et al., ICCV 2015; Goyal et al., CVPR 2017)
+and A-OKVQA's (Schwenk et al., ECCV 2022).
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pipelines.evaluation.estimates import Scores, bootstrap_mean, require_pairs
+from pipelines.evaluation.estimates import Array, Estimate, Scores, bootstrap_mean, require_pairs
+from pipelines.evaluation.metrics.answer_rules import RULES, RULES_OF_BENCHMARKS, SOURCES, VqaRule, normalise_answer
 
-_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_DIGITS = {"none": "0", **{word: str(number) for number, word in enumerate(_NUMBER_WORDS)}}
-_ARTICLES = {"a", "an", "the"}
-_DIGIT_COMMA = re.compile(r"\d,\d")
-# The official code means to spare a full stop between digits and spares any before a digit; the effect is kept.
-_STOP = re.compile(r"\.(?!\d)")
-_STOPS_REMOVED = 32  # the official call passes a flag (re.UNICODE == 32) where the count belongs
 _MIN_ANSWERS = 4
 
-# Contractions whose lost apostrophe the official code restores, one at a time ("wouldnt've" and "wouldn'tve", not
-# "wouldntve"). "somebody'd" is the one that it takes an apostrophe from.
-_CONTRACTIONS = """
-    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
-    he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
-    needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've
-    somebody'll somebody's something'd someone'd someone'd've someone'll someone's something'd've something'll
-    that's there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've
-    we've weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's
-    who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've
-    you'll you're you've
-"""
-_RESTORED = {
-    word[:at] + word[at + 1 :]: word
-    for word in _CONTRACTIONS.split()
-    for at, letter in enumerate(word)
-    if letter == "'"
-} | {"somebody'd": "somebodyd"}
 
+def soft_accuracy(prediction: str, answers: Sequence[str], rule: VqaRule = "official", benchmark: str = "") -> float:
+    """Return the mean over leaving one annotator out of min(agreeing annotators / 3, 1).
 
-def strip_punctuation(answer: str) -> str:
-    """The official first half of normalisation: punctuation away, or to a space where it joins two words."""
-    text = answer
-    joins_digits = _DIGIT_COMMA.search(answer) is not None
-    for mark in _PUNCTUATION:
-        separate = f"{mark} " in answer or f" {mark}" in answer
-        text = text.replace(mark, "" if separate or joins_digits else " ")
-    return _STOP.sub("", text, count=_STOPS_REMOVED)
-
-
-def normalise_answer(answer: str) -> str:
-    """The official normalisation: punctuation, lower case, number words to digits, no articles, contractions."""
-    text = strip_punctuation(answer.replace("\n", " ").replace("\t", " ").strip())
-    words = (_DIGITS.get(word, word) for word in text.lower().split())
-    return " ".join(_RESTORED.get(word, word) for word in words if word not in _ARTICLES)
-
-
-def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """The mean over leaving one annotator out of min(agreeing annotators / 3, 1).
+    Args:
+        prediction: an answer.
+        answers: of the annotators, ten as a rule.
+        rule: how both are normalized.
+        benchmark: its name, where a harness has a rule of its own for it.
 
     Raises:
         ValueError: fewer than four answers, with which no prediction could be wholly right.
@@ -69,52 +32,80 @@ def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
             f"VQA's soft accuracy needs the answers of at least {_MIN_ANSWERS} annotators, but a question has "
             f"{len(answers)}; score single answers as `exact_match`."
         )
-    answer = normalise_answer(prediction)
-    if not answer:
-        return 0.0
-    # The official code normalises the annotators' answers (by punctuation alone) only where they differ.
-    given = [strip_punctuation(other) for other in answers] if len(set(answers)) > 1 else list(answers)
-    matches = sum(other == answer for other in given)
-    with_out = matches * min((matches - 1) / 3, 1.0) + (len(given) - matches) * min(matches / 3, 1.0)
-    return with_out / len(given)
+    compare = RULES_OF_BENCHMARKS.get((rule, benchmark), RULES[rule])
+    answer, others = compare(prediction, answers)
+    matches = sum(other == answer for other in others)
+    with_out = matches * min((matches - 1) / 3, 1.0) + (len(others) - matches) * min(matches / 3, 1.0)
+    return with_out / len(others)
 
 
-def vqa(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
-    """VQAv2's and OK-VQA's soft accuracy.
+def vqa(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    rule: VqaRule = "official",
+    compare: bool = False,
+    benchmark: str = "",
+) -> Scores:
+    """Return VQAv2's and OK-VQA's soft accuracy.
 
     Args:
         predictions: (n) answers.
         references: (n) the annotators' answers, ten as a rule.
+        rule: how answers are normalized.
+        compare: whether to add the accuracy by every other rule, as `soft_accuracy[lavis]`.
+        benchmark: its name, where a harness has a rule of its own for it.
 
     Raises:
         ValueError: the lists differ in length or are empty, or a question has fewer than four answers.
     """
     require_pairs(len(predictions), len(references))
-    scores = [soft_accuracy(answer, given) for answer, given in zip(predictions, references, strict=True)]
-    return _scores("vqa", "soft_accuracy", scores, [not normalise_answer(answer) for answer in predictions])
+
+    def scores(of: VqaRule) -> list[float]:
+        pairs = zip(predictions, references, strict=True)
+        return [soft_accuracy(answer, answers, of, benchmark) for answer, answers in pairs]
+
+    others: dict[str, list[float]] = {str(other): scores(other) for other in RULES if compare and other != rule}
+    empty = [not normalise_answer(answer) for answer in predictions]
+    return _scores("vqa", "soft_accuracy", scores(rule), empty, SOURCES[rule], others)
 
 
-def aokvqa_direct(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
-    """A-OKVQA's direct answers: min(equal answers / 3, 1), compared in lower case without outer space.
+def aokvqa_direct(predictions: Sequence[str], references: Sequence[Sequence[str]], compare: bool = False) -> Scores:
+    """Return A-OKVQA's direct answers: min(equal answers / 3, 1), compared as plain strings, as its authors' code does.
 
     Questions marked `difficult_direct_answer` belong to no official score; leave them out of the lists.
+
+    Args:
+        predictions: (n) answers.
+        references: (n) the annotators' answers.
+        compare: whether to add the score in lower case and without outer space, as `direct_answer[lower_case]`.
 
     Raises:
         ValueError: the lists differ in length or are empty.
     """
     require_pairs(len(predictions), len(references))
-    answers = [answer.strip().lower() for answer in predictions]
-    scores = [
-        min(sum(answer == other.strip().lower() for other in given) / 3, 1.0) if answer else 0.0
-        for answer, given in zip(answers, references, strict=True)
-    ]
-    return _scores("aokvqa_direct", "direct_answer", scores, [not answer for answer in answers])
+
+    def scores(form: Callable[[str], str]) -> list[float]:
+        return [
+            min(sum(form(answer) == form(other) for other in answers) / 3, 1.0)
+            for answer, answers in zip(predictions, references, strict=True)
+        ]
+
+    others = {"lower_case": scores(lambda answer: answer.strip().lower())} if compare else {}
+    empty = [not answer.strip() for answer in predictions]
+    rule = "plain equality (allenai/aokvqa 83786de, LAVIS 1.0.2)"
+    return _scores("aokvqa_direct", "direct_answer", scores(str), empty, rule, others)
 
 
-def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
-    """Accuracy of answers with one right wording (or several): A-OKVQA's choices, GQA, VSR, IconQA.
+def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]], compare: bool = False) -> Scores:
+    """Return the accuracy of answers with one right wording (or several): A-OKVQA's choices, GQA, VSR, IconQA.
 
-    Compared in lower case, without outer space and a full stop at the end.
+    Compared in lower case, without outer space and a full stop at the end; an empty answer is wrong.
+
+    Args:
+        predictions: (n) answers.
+        references: (n) the right wordings.
+        compare: whether to add the accuracy by plain equality (A-OKVQA's authors' code) and by LAVIS's rule for GQA,
+            which normalizes the prediction alone, as `accuracy[plain]` and `accuracy[lavis]`.
 
     Raises:
         ValueError: the lists differ in length or are empty, or a question has no answer.
@@ -122,24 +113,45 @@ def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]])
     require_pairs(len(predictions), len(references))
     if not all(references):
         raise ValueError("A question has no reference answer; every question needs one.")
-    answers = [_plain(answer) for answer in predictions]
-    scores = [
-        float(bool(answer) and any(answer == _plain(right) for right in given))
-        for answer, given in zip(answers, references, strict=True)
-    ]
-    return _scores("exact_match", "accuracy", scores, [not answer for answer in answers])
+
+    def scores(form: Callable[[str], str], of_reference: Callable[[str], str]) -> list[float]:
+        return [
+            float(form(answer) in {of_reference(right) for right in answers})
+            for answer, answers in zip(predictions, references, strict=True)
+        ]
+
+    empty = [not _plain(answer) for answer in predictions]
+    accuracy = [0.0 if nothing else score for nothing, score in zip(empty, scores(_plain, _plain), strict=True)]
+    others = {"plain": scores(str, str), "lavis": scores(normalise_answer, str)} if compare else {}
+    rule = "equal in lower case, outer space and a final full stop ignored; an empty answer is wrong"
+    return _scores("exact_match", "accuracy", accuracy, empty, rule, others)
 
 
 def _plain(answer: str) -> str:
     return answer.strip().rstrip(".").strip().lower()
 
 
-def _scores(metric: str, primary: str, scores: Sequence[float], empty: Sequence[bool]) -> Scores:
+def _scores(
+    metric: str,
+    primary: str,
+    scores: Sequence[float],
+    empty: Sequence[bool],
+    rule: str,
+    others: Mapping[str, Sequence[float]],
+) -> Scores:
     per_sample = np.asarray(scores, dtype=np.float64)
+    estimates = {primary: _mean(scores)} | {f"{primary}[{name}]": _mean(values) for name, values in others.items()}
+    scored: Array = per_sample[np.asarray(empty, dtype=bool)] > 0
     return Scores(
         metric=metric,
         primary=primary,
-        estimates={primary: bootstrap_mean(per_sample)},
+        estimates=estimates,
         per_sample=per_sample,
-        counts={"samples": len(per_sample), "empty_answers": int(sum(empty))},
+        counts={"samples": len(per_sample), "empty_answers": int(sum(empty))}
+        | ({"empty_answers_taken_as_right": int(scored.sum())} if scored.any() else {}),
+        notes={"rule": rule},
     )
+
+
+def _mean(scores: Sequence[float]) -> Estimate:
+    return bootstrap_mean(np.asarray(scores, dtype=np.float64))

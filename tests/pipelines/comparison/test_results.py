@@ -12,7 +12,8 @@ from pipelines.comparison import examples
 from pipelines.comparison.config import CompareConfig, NoiseCurve, StageSpec
 from pipelines.comparison.plan import Run
 from pipelines.comparison.report import p_value, points, published, render
-from pipelines.comparison.results import Document, Results, analyse, measure_group, verdict
+from pipelines.comparison.results import Document, Results, _effect, analyse, largest, measure_group, verdict
+from pipelines.comparison.statistics import Measured
 from pipelines.comparison.tracking import arm_numbers
 from tests.pipelines.comparison.answers import all_results, write_world
 
@@ -204,6 +205,21 @@ def test_the_page_escapes_what_models_say(results: Results, config: CompareConfi
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "arms: &lt;static&gt;" in text
+
+
+def test_the_page_names_the_rule_of_each_number(document: Document) -> None:
+    assert "official" in document["groups"]["vqa"]["rule"]
+    assert "Scored by these rules" in (shown := page(document, {}))
+    assert document["groups"]["pope"]["rule"] in shown
+
+
+def test_differences_of_fractions_stay_between_minus_one_and_one() -> None:
+    # Two images and two seeds that disagree: Student's t alone would reach far beyond.
+    measured = Measured(np.array([0.9, 0.1]), np.array([[1.0, 0.0], [0.8, 0.2], [0.0, 1.0]]), images=2)
+    fraction, cider = _effect(measured, largest("vqa")), _effect(measured, largest("captions"))
+    assert (fraction["low"], fraction["high"]) == (-1.0, 1.0)
+    assert cider["high"] > 1
+    assert cider["p"] == fraction["p"]
 
 
 def test_ids_of_figures_do_not_clash(document: Document) -> None:

@@ -64,6 +64,7 @@ def test_a_wrong_name_gets_the_nearest(wrong: str, nearest: str) -> None:
         (TASK + "benchmarks: {a: {task: caption, metric: bertscore}}", "bertscore"),
         (TASK + "benchmarks: {a: {task: caption, max_new_tokens: 0}}", "positive whole number"),
         (TASK + "benchmarks: {a: {task: caption, published: {LION: {CIDEr: high}}}}", "not a number"),
+        (TASK + "benchmarks: {a: {task: caption, published_rule: older}}", "published_rule 'older'"),
         (TASK + "benchmarks: {caption: {task: caption}}", "of tasks and of benchmarks"),
     ],
 )

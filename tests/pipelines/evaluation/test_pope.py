@@ -54,10 +54,29 @@ def test_official_reading_of_answers(answer: str, yes: bool) -> None:
     assert says_yes(answer) is yes
 
 
-def test_an_empty_answer_is_never_right() -> None:
-    found = pope(["", " ", "yes"], ["yes", "no", "yes"])
-    assert found.per_sample.tolist() == [0, 0, 1]
-    assert found.counts["empty_answers"] == 2
+def test_an_empty_answer_is_officially_a_yes_and_strictly_wrong() -> None:
+    answers, labels = ["", " ", "yes"], ["yes", "no", "yes"]
+    official, strict = pope(answers, labels), pope(answers, labels, rule="strict")
+    assert official.per_sample.tolist() == [1, 0, 1]
+    assert strict.per_sample.tolist() == [0, 0, 1]
+    assert official.counts["empty_answers"] == strict.counts["empty_answers"] == 2
+    assert "official" in official.notes["rule"]
+    assert "empty answer is wrong" in strict.notes["rule"]
+
+
+def test_all_readings_on_demand() -> None:
+    found = pope(["yes", "Yes.", "No, but yes", "", "NO"], ["yes", "yes", "no", "no", "no"], compare=True)
+    values = {name: estimate.value for name, estimate in found.estimates.items() if name.startswith("accuracy")}
+    expected = {
+        "accuracy": 3 / 5,
+        "accuracy[strict]": 3 / 5,
+        "accuracy[lmms_eval]": 2 / 5,
+        "accuracy[vlmevalkit]": 3 / 5,
+    }
+    assert values == pytest.approx(expected)
+    assert found.estimates["yes_rate[lmms_eval]"].value == pytest.approx(2 / 5)
+    assert "yes_rate[vlmevalkit]" not in found.estimates
+    assert list(pope(["yes"], ["yes"]).estimates) == ["f1", "accuracy", "precision", "recall", "yes_rate"]
 
 
 def test_answers_that_say_neither_are_counted() -> None:

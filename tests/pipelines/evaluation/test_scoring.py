@@ -1,5 +1,6 @@
 """Scores by benchmark, task and set, from lists and from tables; none of it needs Ray or torch."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.evaluation import score, score_table
+from pipelines.evaluation import ScoringConfig, score, score_table
 from pipelines.tables import PREDICTIONS, to_table
 
 
@@ -49,6 +50,46 @@ def test_a_benchmark_means_its_metric(
     assert found.n == len(predictions)
     if value is not None:
         assert found.value == pytest.approx(value)
+
+
+def test_rules_are_a_setting_of_the_scoring() -> None:
+    answers = ["Yes"], [["yes"] * 10]
+    assert score("vqav2", *answers).value == 0
+    assert score("vqav2", *answers, ScoringConfig(vqa="lavis")).value == 1
+    assert score("pope", [""], ["yes"]).estimates["accuracy"].value == 1
+    assert score("pope", [""], ["yes"], ScoringConfig(pope="strict")).estimates["accuracy"].value == 0
+
+
+@pytest.mark.parametrize(
+    "name, answer, reference",
+    [("okvqa", "dog", ["dog"] * 10), ("gqa", "dog", ["dog"]), ("pope", "no", ["no"]), ("aokvqa_direct", "a", ["a"])],
+)
+def test_every_result_names_its_rule_and_compares_on_demand(name: str, answer: str, reference: list[str]) -> None:
+    found = score(name, [answer], [reference], ScoringConfig(compare=True))
+    assert found.as_dict()["notes"]["rule"]
+    others = [key for key in found.estimates if key.startswith(f"{found.primary}[")]
+    assert others
+    assert found.primary == next(iter(found.estimates))
+
+
+def test_no_interval_leaves_what_the_metric_can_be() -> None:
+    draw = random.Random(0)
+    texts = ["a dog", "a red dog on a bus", "", "two cats", "no", "yes", "[0,0,1,1]", "[0.1,0.1,0.5,0.5]"]
+    cases = {
+        "caption": lambda: [draw.choice(texts[:4]), "a dog"],
+        "vqav2": lambda: [draw.choice(texts) for _ in range(10)],
+        "gqa": lambda: [draw.choice(texts)],
+        "aokvqa_direct": lambda: [draw.choice(texts) for _ in range(10)],
+        "pope": lambda: draw.choice(["yes", "no"]),
+        "rec": lambda: [0.0, 0.0, draw.uniform(0.1, 1), 1.0],
+    }
+    for name, reference in cases.items():
+        for n in (1, 2, 3, 7):
+            config = ScoringConfig("ptb-python", compare=True)
+            scores = score(name, [draw.choice(texts) for _ in range(n)], [reference() for _ in range(n)], config)
+            for key, found in scores.estimates.items():
+                largest = 10 if key == "CIDEr" else 1
+                assert 0 <= found.low <= found.high <= largest + 1e-12, (name, key, found)
 
 
 def test_scoring_imports_neither_ray_nor_torch_nor_mlflow(root: Path) -> None:
