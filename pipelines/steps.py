@@ -35,6 +35,14 @@ def runtime_field(default: Any = dataclasses.MISSING, **kwargs: Any) -> Any:
     return dataclasses.field(default=default, metadata={"runtime": True}, **kwargs)
 
 
+def later_field(default: Any, **kwargs: Any) -> Any:
+    """A configuration field that steps had no need of before: at its default it takes no part in the hash.
+
+    So results from before the field existed are found again.
+    """
+    return dataclasses.field(default=default, metadata={"later": True}, **kwargs)
+
+
 def runtime_group(factory: Callable[[], Any]) -> Any:
     """Like `runtime_field`, for a nested configuration."""
     return dataclasses.field(default_factory=factory, metadata={"runtime": True})
@@ -75,9 +83,12 @@ class StepFolder:
 
 
 def canonical(value: Any) -> Any:
-    """A configuration as plain JSON values, without its runtime fields; 1.0 reads as 1, which means the same."""
+    """Return a configuration as plain JSON values, without its runtime fields and later fields at their defaults.
+
+    1.0 is written as 1 so that equal settings get equal hashes.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = [field for field in dataclasses.fields(value) if not field.metadata.get("runtime")]
+        kept = [field for field in dataclasses.fields(value) if _is_hashed(field, getattr(value, field.name))]
         return {field.name: canonical(getattr(value, field.name)) for field in kept}
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in value.items()}
@@ -88,6 +99,11 @@ def canonical(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _is_hashed(field: "dataclasses.Field[Any]", value: Any) -> bool:
+    later = field.metadata.get("later") and value == field.default
+    return not (field.metadata.get("runtime") or later)
 
 
 def digest_of(value: Any) -> str:

@@ -16,6 +16,7 @@ STAGE = "instructions"
 # Reasons beside those of `pipelines.sources.records`.
 IMAGE_NOT_TAGGED = "image_not_tagged"
 EVALUATION_IMAGE = "evaluation_image"
+OTHER_PICTURE = "other_picture"
 UNKNOWN_SIZE = "unknown_image_size"
 # The region of a description, where a notation writes no box without a phrase.
 _REGION_PHRASE = "this"

@@ -11,7 +11,8 @@ from pipelines.errors import UserError
 from pipelines.instructions.templates import TASKS
 from pipelines.runtime import RayConfig
 from pipelines.sources import QuestionFiles, question_source
-from pipelines.steps import runtime_field, runtime_group
+from pipelines.sources.collection import check_collection
+from pipelines.steps import later_field, runtime_field, runtime_group
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _FILES = ("annotations", "questions", "instances", "image_data", "pid_splits")
@@ -46,11 +47,14 @@ class InstructionSet:
     """A wording of your own or of a benchmark, with {text}, {choices} or {box}; empty: the project's phrasings."""
     images: str | None = None
     """keep_out: the folder of its images, where they are not in `tagged`, so that copies of them are found as well."""
+    collection: str | None = later_field(None)
+    """Whose pictures the numbers or names in its files are of, as in the precompute step's source: coco, visual_genome
+    or a name of your own, such as nocaps; empty: COCO's for numbers, and as each name tells for POPE and VSR."""
 
     def files(self) -> QuestionFiles:
         """Where its files are, the second one filled in."""
         given = {name: getattr(self, name) for name in _FILES}
-        return question_source(self.kind).complete(QuestionFiles(**given, split=self.split))
+        return question_source(self.kind).complete(QuestionFiles(**given, split=self.split, collection=self.collection))
 
     def paths(self) -> dict[str, str]:
         """Every file that it reads, by the name of its field."""
@@ -142,6 +146,9 @@ def _check_set(entry: InstructionSet) -> None:
         raise UserError(f"Set {entry.name!r}: images is for mode keep_out only; the others' lie in `tagged`.")
     if entry.images is not None and not storage.is_folder(entry.images):
         raise UserError(f"Set {entry.name!r}: the image folder {entry.images} does not exist; check images.")
+    check_collection(entry.collection)
+    if entry.collection is not None and source.ids == "own":
+        raise UserError(f"Set {entry.name!r}: the ids of {entry.kind} tell their collection; leave collection out.")
     possible = source.tasks
     for task in entry.chosen_tasks():
         if task not in possible:

@@ -21,6 +21,7 @@ from pipelines.errors import UserError
 from pipelines.images import BadImage, read_image_bytes
 from pipelines.instructions.statistics import Tokens, tag_statistics, usual_tags
 from pipelines.shards import ShardSet, write_parquet
+from pipelines.sources.collection import named_alike
 from pipelines.sources.ids import hash64
 
 INDEX = "source/images.arrow"
@@ -54,6 +55,11 @@ class Picture:
     height: int | None
     digest: bytes | None = None
     tag_tokens: int | None = None
+
+
+def is_another(picture: Picture, file_name: str | None) -> bool:
+    """Whether a precomputed picture, by its file's name, cannot be the one of that id and name; None: not known."""
+    return file_name is not None and not named_alike(picture.uri, file_name)
 
 
 def shard_set(folder: str) -> ShardSet:
@@ -162,10 +168,12 @@ def _without_doubles(table: pa.Table, hashes: np.ndarray) -> np.ndarray:
         first, second = table.slice(row - 1, 1).to_pylist()[0], table.slice(row, 1).to_pylist()[0]
         if first["image_id"] != second["image_id"]:
             continue
-        if (first["width"], first["height"]) != (second["width"], second["height"]):
+        sizes = [(one["width"], one["height"]) for one in (first, second)]
+        if sizes[0] != sizes[1] or not named_alike(first["uri"], second["uri"]):
             raise UserError(
-                f"Two images have the id {first['image_id']!r}: {first['uri']} and {second['uri']}; precompute their "
-                "collections by the kinds that give ids of their own, or keep them in different folders."
+                f"Two images have the id {first['image_id']!r}: {first['uri']} and {second['uri']}; precompute one of "
+                "them with source.collection set to a name such as nocaps (and name it in the sets about it), or keep "
+                "them in different folders."
             )
         kept[row] = False
     return np.flatnonzero(kept)

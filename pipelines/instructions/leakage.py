@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipelines import storage
 from pipelines.images import BadImage, read_image_bytes
 from pipelines.instructions.config import InstructionSet
-from pipelines.instructions.images import ImageIndex, Picture
+from pipelines.instructions.images import ImageIndex, Picture, is_another
 from pipelines.instructions.questions import EVALUATION, evaluation_name
 from pipelines.shards import write_parquet
 from pipelines.sources import question_source, read_images
@@ -37,29 +37,38 @@ def count_evaluation_images(folder: str, sets: Sequence[InstructionSet]) -> int:
 
 def join_evaluation(folder: str, sets: Sequence[InstructionSet]) -> int:
     """Writes all sets' evaluation images with their digests as one table; returns how many digests there are."""
-    of_image: dict[str, str] = {}
+    of_image: dict[tuple[str, str | None], str] = {}
     for entry in sets:
         for row in _read(folder, evaluation_name(entry)).to_pylist():
-            of_image.setdefault(row["image_id"], row["set"])
-    ids = sorted(of_image)
-    index = ImageIndex(folder)
-    digests = {image_id: _digest_of(picture) for image_id, picture in zip(ids, index.find(ids), strict=True)}
+            of_image.setdefault((row["image_id"], row["file_name"]), row["set"])
+    images = sorted(of_image, key=lambda image: (image[0], image[1] or ""))
+    pictures = ImageIndex(folder).find([image_id for image_id, _ in images])
+    digests = [_digest_of(picture, name) for picture, (_, name) in zip(pictures, images, strict=True)]
     for entry in sets:
         if entry.images is not None:
-            digests |= _digests_in(entry, {image_id for image_id in ids if digests[image_id] is None})
-    rows = {"image_id": ids, "set": [of_image[name] for name in ids], "digest": [digests[name] for name in ids]}
+            lacking = {image_id for (image_id, _), digest in zip(images, digests, strict=True) if digest is None}
+            own = _digests_in(entry, lacking)
+            digests = [digest or own.get(image_id) for (image_id, _), digest in zip(images, digests, strict=True)]
+    rows = {
+        "image_id": [image_id for image_id, _ in images],
+        "file_name": [name for _, name in images],
+        "set": [of_image[image] for image in images],
+        "digest": digests,
+    }
     write_parquet(folder, FILE, pa.table(rows, schema=_TABLE))
-    return sum(value is not None for value in digests.values())
+    return sum(value is not None for value in digests)
 
 
-def _digest_of(picture: Picture | None) -> bytes | None:
-    return None if picture is None else picture.digest
+def _digest_of(picture: Picture | None, file_name: str | None) -> bytes | None:
+    return None if picture is None or is_another(picture, file_name) else picture.digest
 
 
 def _digests_in(entry: InstructionSet, wanted: set[str]) -> dict[str, bytes]:
     """The digests of the wanted images that lie in a set's own folder."""
     found: dict[str, bytes] = {}
-    for image in read_images(question_source(entry.kind).folder, None, entry.images or ""):
+    kind = question_source(entry.kind).folder
+    collection = entry.collection if kind == "folder" else None
+    for image in read_images(kind, None, entry.images or "", None, collection):
         if isinstance(image, ImageRecord) and image.image_id in wanted:
             try:
                 found[image.image_id] = hashlib.sha256(read_image_bytes(image.uri)).digest()
@@ -81,15 +90,18 @@ class EvaluationImages:
 
     def __init__(self, folder: str) -> None:
         rows = _read(folder, FILE).to_pylist()
-        self._of_id: dict[str, str] = {row["image_id"]: row["set"] for row in rows}
+        self._of_id: dict[str, list[tuple[str | None, str]]] = {}
+        for row in rows:
+            self._of_id.setdefault(row["image_id"], []).append((row["file_name"], row["set"]))
         self._of_digest: dict[bytes, str] = {row["digest"]: row["set"] for row in rows if row["digest"] is not None}
 
     def find(self, record: QuestionRecord, picture: Picture) -> tuple[How, str] | None:
         """How a record's image is known to be one of an evaluation split, and of which set; None where it is not."""
-        if record.image_id in self._of_id:
-            return "id", self._of_id[record.image_id]
-        if record.same_as is not None and record.same_as in self._of_id:
-            return "same_picture", self._of_id[record.same_as]
+        for name, of_set in self._of_id.get(record.image_id, []):
+            if not is_another(picture, name):
+                return "id", of_set
+        for _, of_set in self._of_id.get(record.same_as or "", []):
+            return "same_picture", of_set
         if picture.digest is not None and picture.digest in self._of_digest:
             return "content", self._of_digest[picture.digest]
         return None

@@ -30,11 +30,18 @@ QUESTIONS = pa.schema(
         pa.field("split", pa.string()),
         pa.field("same_as", pa.string()),
         pa.field("phrases", pa.list_(pa.struct([pa.field("text", pa.string()), pa.field("box", _BOX)]))),
+        pa.field("file_name", pa.string()),
         # Of a set whose regions are described for evaluation: all expressions of the region, once; then an empty list.
         pa.field("expressions", pa.list_(pa.string())),
     ]
 )
-EVALUATION = pa.schema([pa.field("image_id", pa.string(), nullable=False), pa.field("set", pa.string())])
+EVALUATION = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("file_name", pa.string()),
+        pa.field("set", pa.string()),
+    ]
+)
 
 
 def shard_set(folder: str, entry: InstructionSet) -> ShardSet:
@@ -53,9 +60,9 @@ def cut_set(entry: InstructionSet, folder: str, shard_rows: int) -> ShardIndex:
     Raises:
         UserError: a file is missing or of another format.
     """
-    evaluated: set[str] = set()
+    evaluated: dict[str, str | None] = {}
     for record in _of_other_splits(entry):
-        evaluated |= _ids(record)
+        evaluated |= _images(record)
 
     def rows() -> Iterator[Mapping[str, Any]]:
         expressions = _expressions_by_region(entry)
@@ -65,11 +72,13 @@ def cut_set(entry: InstructionSet, folder: str, shard_rows: int) -> ShardIndex:
                     yield vars(record)
                 continue
             if entry.mode != "train" or record.evaluates:
-                evaluated.update(_ids(record))
+                evaluated.update(_images(record))
             if entry.mode != "keep_out":
                 yield _row(record, expressions)
         # Here, since the index that proves the set cut is written when the rows are at their end.
-        table = pa.table({"image_id": sorted(evaluated), "set": [entry.name] * len(evaluated)}, schema=EVALUATION)
+        ids = sorted(evaluated)
+        columns = {"image_id": ids, "file_name": [evaluated[name] for name in ids], "set": [entry.name] * len(ids)}
+        table = pa.table(columns, schema=EVALUATION)
         write_parquet(folder, evaluation_name(entry), table)
 
     return shard_set(folder, entry).cut(rows(), QUESTIONS, shard_rows)
@@ -89,8 +98,10 @@ def _corners(values: list[float] | None) -> Any:
     return None if values is None else tuple(values)
 
 
-def _ids(record: QuestionRecord) -> set[str]:
-    return {record.image_id} if record.same_as is None else {record.image_id, record.same_as}
+def _images(record: QuestionRecord) -> dict[str, str | None]:
+    """The ids of a record's picture, with its file's name where that is of the id's own collection."""
+    also: dict[str, str | None] = {} if record.same_as is None else {record.same_as: None}
+    return {**also, record.image_id: record.file_name}
 
 
 def _row(record: QuestionRecord, expressions: "_Expressions | None") -> dict[str, Any]:

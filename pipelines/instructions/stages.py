@@ -8,9 +8,17 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipelines import storage, tables
-from pipelines.instructions.builder import EVALUATION_IMAGE, IMAGE_NOT_TAGGED, STAGE, Row, Wording, build_rows
+from pipelines.instructions.builder import (
+    EVALUATION_IMAGE,
+    IMAGE_NOT_TAGGED,
+    OTHER_PICTURE,
+    STAGE,
+    Row,
+    Wording,
+    build_rows,
+)
 from pipelines.instructions.config import InstructionSet
-from pipelines.instructions.images import Picture, open_index
+from pipelines.instructions.images import Picture, is_another, open_index
 from pipelines.instructions.leakage import open_evaluation
 from pipelines.instructions.questions import QUESTIONS, read_records, shard_set
 from pipelines.instructions.statistics import examples, row_statistics
@@ -91,6 +99,12 @@ class BuildShard:
             if picture is None:
                 detail = f"{entry.name}: sample {record.sample_id}"
                 built.bad.append(BadRecord(record.image_id, None, STAGE, IMAGE_NOT_TAGGED, detail))
+            elif is_another(picture, record.file_name):
+                detail = (
+                    f"{entry.name}: sample {record.sample_id} is about {record.file_name}, and the picture of that id "
+                    f"in `tagged` is {picture.uri}; name the collection of one of them"
+                )
+                built.bad.append(BadRecord(record.image_id, picture.uri, STAGE, OTHER_PICTURE, detail))
             elif not self._leaks(entry, record, picture, built):
                 for row in build_rows(entry, record, picture, self._wording, built.left_out, expressions):
                     if isinstance(row, BadRecord):

@@ -48,7 +48,7 @@ def instructions(config: InstructionsConfig) -> StepResult:
             require_resources({"CPU": 1}, "A build of instructions")
             return _Build(config, folder.path).work()
 
-    return run_step("instructions", identity, config.out, work, inputs, version=2)
+    return run_step("instructions", identity, config.out, work, inputs, version=3)
 
 
 def _absolute(config: InstructionsConfig) -> InstructionsConfig:

@@ -7,7 +7,7 @@ from pipelines.errors import UserError
 from pipelines.images import MAX_PIXELS
 from pipelines.runtime import RayConfig
 from pipelines.sources import IMAGE_SOURCES
-from pipelines.steps import runtime_field, runtime_group
+from pipelines.steps import later_field, runtime_field, runtime_group
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -24,6 +24,9 @@ class SourceConfig:
     """The folder of the images (path, `s3://…` or `gs://…`); file names in annotations are relative to it."""
     split: str | None = None
     """A name for these images, such as `train`, stored with every row."""
+    collection: str | None = later_field(None)
+    """Whose pictures the numbers in the annotations are of, or the folder holds: coco, visual_genome or a name of your
+    own, such as nocaps, which every id then begins with; empty: COCO's. Questions about them name it, too."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -202,7 +202,7 @@ def _cut(config: PrecomputeConfig, folder: str) -> ShardIndex:
     from pipelines.sources import read_images
 
     source = config.source
-    records = read_images(source.kind, source.annotations, source.images, source.split)
+    records = read_images(source.kind, source.annotations, source.images, source.split, source.collection)
     return cut_source(records, folder, config.shard_rows)
 
 

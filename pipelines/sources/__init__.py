@@ -6,6 +6,7 @@ what cannot be used comes as a `BadRecord` in between and stops nothing.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from pipelines import storage
 from pipelines.errors import UserError
@@ -27,8 +28,11 @@ from pipelines.sources import (
     vqa,
     vsr,
 )
+from pipelines.sources.collection import check_collection, of_collection
 from pipelines.sources.folder import ImageReader
 from pipelines.sources.records import BadRecord, ImageRecord, QuestionRecord
+
+_NO_FILES = ("split", "collection")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class QuestionFiles:
         image_data: Visual Genome's image_data.json.
         pid_splits: IconQA's pid_splits.json.
         split: only rows of this split, in files that say so.
+        collection: whose pictures the numbers (or names) in the files are of; None: COCO's, or as the names tell.
     """
 
     annotations: str | None = None
@@ -50,6 +55,7 @@ class QuestionFiles:
     image_data: str | None = None
     pid_splits: str | None = None
     split: str | None = None
+    collection: str | None = None
 
     def required(self, name: str = "annotations") -> str:
         """One of the files.
@@ -64,7 +70,7 @@ class QuestionFiles:
 
     def paths(self) -> dict[str, str]:
         """The files that are given, by the name of their field."""
-        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "split"}
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NO_FILES}
         return {name: path for name, path in named.items() if path}
 
 
@@ -77,6 +83,8 @@ class QuestionSource:
         tasks: what its rows can be turned into, the usual task first.
         uses: the fields of `QuestionFiles` that mean something to it, beside `annotations`.
         folder: the image source that gives the files of a folder the ids that its questions refer to.
+        ids: how its files name pictures: by numbers of a collection, by file names that the reader understands, or by
+            ids that already tell the collection.
         beside: where a second file lies by default: its field, and its place by that of the annotations (None: not
             needed).
     """
@@ -85,6 +93,7 @@ class QuestionSource:
     tasks: tuple[str, ...]
     uses: tuple[str, ...] = ()
     folder: str = "folder"
+    ids: Literal["numbers", "names", "own"] = "own"
     beside: tuple[str, Callable[[str], str | None]] | None = None
 
     def complete(self, files: QuestionFiles) -> QuestionFiles:
@@ -102,8 +111,10 @@ def _as_captioning(reader: ImageReader) -> Callable[[QuestionFiles], Iterator[Qu
             if isinstance(found, BadRecord):
                 yield replace(found, uri=None)  # where the images lie is not known here
             else:
-                name = found.image_id
-                yield QuestionRecord(name, name, "caption", "image", "", found.captions, split=found.split)
+                name, file = found.image_id, found.uri.rsplit("/", 1)[-1]
+                yield QuestionRecord(
+                    name, name, "caption", "image", "", found.captions, split=found.split, file_name=file
+                )
 
     return read
 
@@ -126,9 +137,12 @@ IMAGE_SOURCES: Mapping[str, ImageReader] = {
     "ocrvqa_folder": folder.named_by("ocrvqa", lambda path: ocrvqa.image_id_of(folder.stem(path))),
 }
 
+# Of these, a setting tells the collection.
+NUMBERED_IMAGES = ("coco_captions", "coco_instances", "textcaps")
+
 QUESTION_SOURCES: Mapping[str, QuestionSource] = {
-    "coco_captions": QuestionSource(_as_captioning(coco_captions.read_images), ("caption",)),
-    "textcaps": QuestionSource(_as_captioning(textcaps.read_images), ("caption",)),
+    "coco_captions": QuestionSource(_as_captioning(coco_captions.read_images), ("caption",), ids="numbers"),
+    "textcaps": QuestionSource(_as_captioning(textcaps.read_images), ("caption",), ids="numbers"),
     "flickr30k": QuestionSource(
         _as_captioning(flickr30k.read_images), ("caption",), uses=("split",), folder="flickr30k_folder"
     ),
@@ -136,9 +150,13 @@ QUESTION_SOURCES: Mapping[str, QuestionSource] = {
         lambda files: vqa.read_questions(files.annotations, files.questions or files.required()),
         ("vqa",),
         uses=("questions",),
+        ids="numbers",
     ),
     "aokvqa": QuestionSource(
-        lambda files: aokvqa.read_questions(files.required(), files.split), ("vqa", "vqa_choice"), uses=("split",)
+        lambda files: aokvqa.read_questions(files.required(), files.split),
+        ("vqa", "vqa_choice"),
+        uses=("split",),
+        ids="numbers",
     ),
     "gqa": QuestionSource(
         lambda files: gqa.read_questions(files.required(), files.image_data),
@@ -152,7 +170,9 @@ QUESTION_SOURCES: Mapping[str, QuestionSource] = {
         uses=("split",),
         folder="ocrvqa_folder",
     ),
-    "vsr": QuestionSource(lambda files: vsr.read_questions(files.required()), ("statement",)),
+    "vsr": QuestionSource(
+        lambda files: vsr.read_questions(files.required(), files.collection), ("statement",), ids="names"
+    ),
     "iconqa": QuestionSource(
         lambda files: iconqa.read_questions(files.required(), files.split, files.required("pid_splits")),
         ("vqa_choice", "vqa"),
@@ -165,6 +185,7 @@ QUESTION_SOURCES: Mapping[str, QuestionSource] = {
         lambda files: refcoco.read_questions(files.required(), files.split, files.instances),
         ("rec", "reg"),
         uses=("instances", "split"),
+        ids="numbers",
         beside=("instances", refcoco.instances_beside),
     ),
     "visual_genome": QuestionSource(
@@ -186,12 +207,14 @@ QUESTION_SOURCES: Mapping[str, QuestionSource] = {
         uses=("split",),
         folder="flickr30k_folder",
     ),
-    "pope": QuestionSource(lambda files: pope.read_questions(files.required()), ("pope",)),
+    "pope": QuestionSource(
+        lambda files: pope.read_questions(files.required(), files.collection), ("pope",), ids="names"
+    ),
 }
 
 
 def read_images(
-    kind: str, annotations: str | None, images: str, split: str | None = None
+    kind: str, annotations: str | None, images: str, split: str | None = None, collection: str | None = None
 ) -> Iterator[ImageRecord | BadRecord]:
     """The images of a source, as a stream.
 
@@ -200,13 +223,24 @@ def read_images(
         annotations: the annotation file (path or URI); None for `folder`.
         images: the root of the image files (path or URI).
         split: stored with every image.
+        collection: whose pictures the numbers in the file are of, or the folder holds; None: COCO's.
 
     Raises:
-        UserError: an unknown kind, or a file that is missing or of another format.
+        UserError: an unknown kind, a collection for a kind whose ids tell it, or a file that is missing or of another
+            format.
     """
     if kind not in IMAGE_SOURCES:
         raise UserError(f"There is no image source {kind!r}; there are {', '.join(IMAGE_SOURCES)}.")
-    return IMAGE_SOURCES[kind](annotations, images, split)
+    check_collection(collection)
+    if kind == "folder":
+        return folder.read_images(annotations, images, split, collection)
+    if collection is not None and kind not in NUMBERED_IMAGES:
+        raise _tells_its_collection(kind)
+    return of_collection(IMAGE_SOURCES[kind](annotations, images, split), collection)
+
+
+def _tells_its_collection(kind: str) -> UserError:
+    return UserError(f"The ids of {kind} tell their collection already; leave collection out.")
 
 
 def question_source(kind: str) -> QuestionSource:
@@ -224,7 +258,12 @@ def read_questions(kind: str, files: QuestionFiles) -> Iterator[QuestionRecord |
     """The questions of a source, as a stream.
 
     Raises:
-        UserError: an unknown kind, or a file that is missing or of another format.
+        UserError: an unknown kind, a collection for a kind whose ids tell it, or a file that is missing or of another
+            format.
     """
     source = question_source(kind)
-    return source.read(source.complete(files))
+    check_collection(files.collection)
+    if files.collection is not None and source.ids == "own":
+        raise _tells_its_collection(kind)
+    records = source.read(source.complete(files))
+    return of_collection(records, files.collection) if source.ids == "numbers" else records

@@ -3,6 +3,9 @@
 Format: https://github.com/BryanPlummer/flickr30k_entities. A folder with Sentences/ID.txt (`[/EN#12/people A man] in
 [/EN#13/clothing a hat]`), Annotations/ID.xml (boxes by entity), and train.txt, val.txt and test.txt with the ids.
 
+Boxes are written as pixels counted from 1. The authors' own reader subtracts 1 from all four numbers and takes the
+result as corners: xmin 1 and xmax 10 become 0 and 9. So does this one, and what is measured stays comparable.
+
 A phrase of several boxes gets the box around them all, as phrase grounding is scored; entities that are a scene or have
 no box (and entity 0, nothing that can be seen) are text.
 """
@@ -149,7 +152,7 @@ def _boxes(path: str) -> dict[str, Xywh]:
             found = item.find("bndbox")
             if found is None:
                 continue
-            box = tuple(float(found.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax"))
+            box = tuple(float(found.findtext(key, "")) - 1 for key in ("xmin", "ymin", "xmax", "ymax"))
             if box[2] <= box[0] or box[3] <= box[1]:
                 raise BadAnnotation(BOX_WITHOUT_AREA, f"{path}: a box {list(box)} has no area")
             for name in item.iterfind("name"):

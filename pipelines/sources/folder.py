@@ -1,29 +1,32 @@
 """A folder of images without annotations."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.sources.collection import COCO, coco_number, prefix, visdial_id
 from pipelines.sources.ids import SeenIds
-from pipelines.sources.records import DUPLICATE_ID, BadAnnotation, BadRecord, ImageRecord, id_of_file
+from pipelines.sources.records import DUPLICATE_ID, BadAnnotation, BadRecord, ImageRecord
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 ImageReader = Callable[[str | None, str, str | None], Iterator[ImageRecord | BadRecord]]
-_COCO_NAME = re.compile(r"\d{12}\.\w+$")
 
 
-def read_images(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
+def read_images(
+    annotations: str | None, images: str, split: str | None, collection: str | None = None
+) -> Iterator[ImageRecord | BadRecord]:
     """Every image file under the folder, by name; sizes and captions are unknown.
 
-    The id of a file named like COCO's (twelve digits at the end) is that number, so that COCO's questions find it;
-    any other file's id is its path inside the folder.
+    The id of a file named like COCO's (000000000285.jpg, COCO_val2014_000000000285.jpg) is that number, so that COCO's
+    questions find it; any other file's id is its path inside the folder. In another collection every id is the
+    collection and the path.
 
     Raises:
         UserError: an annotation file was given, the folder is missing, or no image file is in it.
     """
-    return _read(annotations, images, split, "folder", _own_name)
+    name_of = _own_name if collection in (None, COCO) else lambda path: f"{prefix(collection)}{path}"
+    return _read(annotations, images, split, "folder", name_of)
 
 
 def named_by(source: str, name_of: Callable[[str], str | None]) -> ImageReader:
@@ -46,7 +49,11 @@ def stem(path: str) -> str:
 
 
 def _own_name(path: str) -> str:
-    return id_of_file(path) if _COCO_NAME.search(path) else path
+    return coco_number(path) or visdial_id(path) or path
+
+
+def _cure(image_id: str) -> str:
+    return "; name a collection where these are not COCO's pictures" if image_id.isdigit() else ""
 
 
 def _read(
@@ -66,7 +73,9 @@ def _read(
         if image_id is None:
             continue
         if not seen.add(image_id):
-            yield BadAnnotation(DUPLICATE_ID, f"{name}: another file has the id {image_id}").record(image_id, uri)
+            yield BadAnnotation(DUPLICATE_ID, f"{name}: another file has the id {image_id}{_cure(image_id)}").record(
+                image_id, uri
+            )
             continue
         yield ImageRecord(image_id, uri, None, None, split, source, ())
     if not seen:

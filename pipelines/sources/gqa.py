@@ -5,7 +5,7 @@ Format: https://cs.stanford.edu/people/dorarad/gqa/download.html. GQA's pictures
 
 from collections.abc import Iterator
 
-from pipelines.sources.records import BadAnnotation, BadRecord, QuestionRecord, id_field, text_field
+from pipelines.sources.records import BadAnnotation, BadRecord, QuestionRecord, id_field, text_field, unicode_text
 from pipelines.sources.streams import object_entries
 from pipelines.sources.visual_genome import coco_ids, image_id_of
 
@@ -24,6 +24,7 @@ def read_questions(annotations: str, image_data: str | None = None) -> Iterator[
     for question_id, entry in object_entries(annotations):
         where, image_id = f"question {question_id}", None
         try:
+            unicode_text(question_id, "a question's id")
             number = id_field(entry, "imageId", where)
             image_id = image_id_of(number)
             text = text_field(entry, "question", where)

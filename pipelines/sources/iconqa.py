@@ -16,6 +16,7 @@ from pipelines.sources.records import (
     field,
     text_field,
     texts_field,
+    unicode_text,
 )
 from pipelines.sources.streams import object_entries
 
@@ -48,6 +49,7 @@ def read_questions(annotations: str, split: str | None, pid_splits: str) -> Iter
         own_split, kind = places[problem]
         image_id, where = f"iconqa/{own_split}/{kind}/{problem}", f"problem {problem}"
         try:
+            unicode_text(problem, "a problem's id")
             yield _problem(problem, image_id, entry, kind, own_split, where)
         except BadAnnotation as error:
             yield error.record(image_id)

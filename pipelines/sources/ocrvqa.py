@@ -13,6 +13,7 @@ from pipelines.sources.records import (
     QuestionRecord,
     field,
     texts_field,
+    unicode_text,
 )
 from pipelines.sources.streams import object_entries
 
@@ -37,6 +38,7 @@ def read_questions(annotations: str, split: str | None) -> Iterator[QuestionReco
     for key, entry in object_entries(annotations):
         where, image_id = f"cover {key}", image_id_of(key)
         try:
+            unicode_text(key, "a cover's key")
             number = field(entry, "split", int, where)
             if number not in _SPLITS:
                 raise BadAnnotation(WRONG_VALUE, f"'split' of {where} is {number}, not 1, 2 or 3")

@@ -1,7 +1,12 @@
-"""POPE: JSON lines `{"question_id", "image", "text", "label"}` (Li et al., EMNLP 2023)."""
+"""POPE: `{"question_id", "image", "text", "label"}` (Li et al., EMNLP 2023), as JSON lines or as one array.
+
+The authors' files about COCO are JSON lines; those about A-OKVQA (COCO's pictures, too) and GQA (Visual Genome's) are
+arrays.
+"""
 
 from collections.abc import Iterator
 
+from pipelines.sources.collection import id_of_file
 from pipelines.sources.records import (
     DUPLICATE_ID,
     WRONG_VALUE,
@@ -9,28 +14,28 @@ from pipelines.sources.records import (
     BadRecord,
     QuestionRecord,
     id_field,
-    id_of_file,
     text_field,
 )
-from pipelines.sources.streams import json_lines
+from pipelines.sources.streams import objects
 
 
-def read_questions(annotations: str) -> Iterator[QuestionRecord | BadRecord]:
+def read_questions(annotations: str, collection: str | None = None) -> Iterator[QuestionRecord | BadRecord]:
     """Questions in the file's order; the one answer is "yes" or "no".
 
     Args:
         annotations: one of the files, such as coco_pope_random.json.
+        collection: whose pictures the questions are about; None: their names tell, see `id_of_file`.
 
     Raises:
-        UserError: the file is missing or not JSON lines.
+        UserError: the file is missing, or is neither an array nor JSON lines.
     """
     seen: set[str] = set()
-    for number, entry in json_lines(annotations):
-        where, image_id = f"line {number}", None
+    for where, entry in objects(annotations):
+        image_id = None
         try:
             if isinstance(entry, BadAnnotation):
                 raise entry
-            image_id = id_of_file(text_field(entry, "image", where))
+            image_id = id_of_file(text_field(entry, "image", where), collection)
             question_id = id_field(entry, "question_id", where)
             if question_id in seen:
                 raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} was there before")

@@ -1,7 +1,6 @@
 """What every reader of annotation files yields: images, questions, and what could not be used, with its reason."""
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,8 +43,6 @@ REASONS: Final = (
 TRAINING_SPLITS: Final = ("train", "restval")  # how their names begin; Karpathy's `restval` is trained on
 
 _BOX_OVERSHOOT = 2.0  # pixels
-_TRAILING_NUMBER = re.compile(r"(\d+)$")
-_VISDIAL_NAME = "VisualDialog_"
 
 Xywh = tuple[float, float, float, float]
 Phrase = tuple[str, Xywh | None]
@@ -84,6 +81,7 @@ class QuestionRecord:
         same_as: the id of the same picture in COCO, where the file says so (Visual Genome took half of its pictures
             from there), else None.
         phrases: of a grounded caption, the sentence piece by piece, each with its box (pixels) or None.
+        file_name: of its image, where the file says so beside the id, so that another picture of that id is noticed.
     """
 
     sample_id: str
@@ -100,6 +98,7 @@ class QuestionRecord:
     split: str | None = None
     same_as: str | None = None
     phrases: tuple[Phrase, ...] = ()
+    file_name: str | None = None
 
     @property
     def evaluates(self) -> bool:
@@ -122,19 +121,26 @@ class BadAnnotation(ValueError):
     """Raised while one annotation is read; its reader turns it into a `BadRecord` and goes on."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(_escaped(detail))
         self.reason = reason
 
     def record(self, image_id: str | None = None, uri: str | None = None) -> BadRecord:
         """What goes to quarantine."""
+        image_id, uri = (None if name is None else _escaped(name) for name in (image_id, uri))
         return BadRecord(image_id, uri, STAGE, self.reason, str(self))
+
+
+def _escaped(text: str) -> str:
+    """The text with what is not Unicode written as escapes: the quarantine is a table of UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def field(entry: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:
     """`entry[key]`, checked; `where` says in messages what the entry is.
 
     Raises:
-        BadAnnotation: the entry is not an object, the key is missing, or its value has another type.
+        BadAnnotation: the entry is not an object, the key is missing, its value has another type, or it is a text that
+            is not Unicode.
     """
     if not isinstance(entry, dict):
         raise BadAnnotation(WRONG_TYPE, f"{where} is {type(entry).__name__}, not an object")
@@ -145,22 +151,38 @@ def field(entry: Any, key: str, kinds: type | tuple[type, ...], where: str) -> A
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join(kind.__name__ for kind in allowed)
         raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} is {type(value).__name__}, not {names}")
-    return value
+    return unicode_text(value, f"{key!r} of {where}") if isinstance(value, str) else value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text has neither half a surrogate pair nor, in its place, a byte that is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unicode_text(text: str, what: str) -> str:
+    """Return the text itself.
+
+    Raises:
+        BadAnnotation: it holds half of a surrogate pair, or bytes that are not UTF-8.
+    """
+    if not is_unicode(text):
+        raise BadAnnotation(WRONG_TYPE, f"{what} is not UTF-8 text")
+    return text
 
 
 def text_field(entry: Any, key: str, where: str) -> str:
     """A text that says something, without surrounding spaces.
 
     Raises:
-        BadAnnotation: as `field`; also where the text is empty or holds bytes that are not UTF-8.
+        BadAnnotation: as `field`; also where the text is empty.
     """
     text = str(field(entry, key, str, where)).strip()
     if not text:
         raise BadAnnotation(EMPTY_TEXT, f"{key!r} of {where} is empty")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} is not UTF-8 text") from error
     return text
 
 
@@ -199,7 +221,7 @@ def texts_field(entry: Any, key: str, where: str) -> tuple[str, ...]:
     values = field(entry, key, list, where)
     if any(not isinstance(value, str) for value in values):
         raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} holds something that is not text")
-    return tuple(values)
+    return tuple(unicode_text(value, f"a text in {key!r} of {where}") for value in values)
 
 
 def box_field(entry: Any, key: str, where: str) -> Xywh:
@@ -234,20 +256,6 @@ def fit_box(box: Xywh, width: int, height: int) -> Xywh:
     if x2 <= x1 or y2 <= y1:
         raise BadAnnotation(BOX_OUTSIDE_IMAGE, f"nothing of box {list(box)} lies in {width} x {height}")
     return x1, y1, x2 - x1, y2 - y1
-
-
-def id_of_file(name: str) -> str:
-    """The image id that a COCO-style file name ends in: "COCO_val2014_000000542145.jpg" → "542145"; else its stem.
-
-    Numbers alone are COCO's; other collections count from 1 as well, so that theirs get the collection's name:
-    "VisualDialog_val2018_000000284024.jpg" → "visdial/284024".
-    """
-    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    digits = _TRAILING_NUMBER.search(stem)
-    if not digits:
-        return stem
-    number = str(int(digits[1]))
-    return f"visdial/{number}" if stem.startswith(_VISDIAL_NAME) else number
 
 
 def image_uri(images: str, file_name: str) -> str:

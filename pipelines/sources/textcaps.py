@@ -14,6 +14,7 @@ from pipelines.sources.records import (
     BadRecord,
     ImageRecord,
     image_uri,
+    is_unicode,
     size_field,
 )
 from pipelines.sources.streams import array_elements
@@ -35,7 +36,7 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
         if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), str | int):
             continue  # bad already
         image_id = str(entry["image_id"]).strip()
-        if image_id in seen or not image_id:
+        if image_id in seen or not image_id or not is_unicode(image_id):
             continue
         seen.add(image_id)
         uri = image_uri(images, f"{image_id}.jpg")

@@ -17,7 +17,9 @@ from pipelines.sources.records import (
     QuestionRecord,
     field,
     id_field,
+    is_unicode,
     text_field,
+    unicode_text,
 )
 from pipelines.sources.streams import array_elements, document_value
 
@@ -32,7 +34,7 @@ def read_questions(annotations: str) -> Iterator[QuestionRecord | BadRecord]:
         UserError: the file is missing, not JSON, or of another format.
     """
     split = document_value(annotations, "split")
-    if not isinstance(split, str):
+    if not isinstance(split, str) or not is_unicode(split):
         raise UserError(f"{annotations} does not say its split: it is no VisDial 1.0 file; choose the kind that fits.")
     questions = [_sentence(text) for text in array_elements(annotations, "data.questions")]
     answers = [str(text).strip() for text in array_elements(annotations, "data.answers")]
@@ -67,12 +69,13 @@ def _round(turn: Any, questions: Sequence[str], answers: Sequence[str], where: s
     asked = field(turn, "question", int, where)
     if not 0 <= asked < len(questions):
         raise BadAnnotation(UNKNOWN_QUESTION, f"{where} refers to question {asked} of {len(questions)}")
+    question = unicode_text(questions[asked], f"question {asked} of {where}")
     if "answer" not in turn:
-        return questions[asked], None
+        return question, None
     answer = field(turn, "answer", int, where)
     if not 0 <= answer < len(answers):
         raise BadAnnotation(UNKNOWN_QUESTION, f"{where} refers to answer {answer} of {len(answers)}")
-    return questions[asked], answers[answer]
+    return question, unicode_text(answers[answer], f"answer {answer} of {where}")
 
 
 def _sentence(text: Any, end: str = "?") -> str:

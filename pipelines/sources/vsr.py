@@ -6,20 +6,24 @@ the splits are files (random or zeroshot; train, dev, test).
 
 from collections.abc import Iterator
 
+from pipelines.sources.collection import id_of_file
 from pipelines.sources.records import (
     WRONG_VALUE,
     BadAnnotation,
     BadRecord,
     QuestionRecord,
     field,
-    id_of_file,
     text_field,
 )
 from pipelines.sources.streams import json_lines
 
 
-def read_questions(annotations: str) -> Iterator[QuestionRecord | BadRecord]:
+def read_questions(annotations: str, collection: str | None = None) -> Iterator[QuestionRecord | BadRecord]:
     """Statements in the file's order; the one answer is "true" or "false". A row's id is its line number.
+
+    Args:
+        annotations: one of the files.
+        collection: whose pictures the statements are about; None: their names tell, see `id_of_file`.
 
     Raises:
         UserError: the file is missing or not JSON lines.
@@ -29,7 +33,7 @@ def read_questions(annotations: str) -> Iterator[QuestionRecord | BadRecord]:
         try:
             if isinstance(entry, BadAnnotation):
                 raise entry
-            image_id = id_of_file(text_field(entry, "image", where))
+            image_id = id_of_file(text_field(entry, "image", where), collection)
             label = field(entry, "label", int, where)
             if label not in (0, 1):
                 raise BadAnnotation(WRONG_VALUE, f"'label' of {where} is {label}, neither 0 nor 1")

@@ -49,10 +49,11 @@ def test_several_steps_in_one_folder_are_one_table(tmp_path: Path) -> None:
     assert [picture and picture.width for picture in found.find(["7", "vg/7", "9"])] == [64, 10, None]
 
 
-def test_two_images_of_one_id_are_the_users_mistake(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [{"uri": "/vg/7.jpg", "width": 10}, {"uri": "/nocaps/0a.jpg"}], ids=["size", "name"])
+def test_two_images_of_one_id_are_the_users_mistake(tmp_path: Path, other: dict[str, object]) -> None:
     write(tmp_path / "in", "precompute-1", {"image_id": "7"})
-    write(tmp_path / "in", "precompute-2", {"image_id": "7", "uri": "/vg/7.jpg", "width": 10})
-    with pytest.raises(UserError, match=r"id '7': /images/7.jpg and /vg/7.jpg"):
+    write(tmp_path / "in", "precompute-2", {"image_id": "7", **other})
+    with pytest.raises(UserError, match=rf"id '7': /images/7.jpg and {other['uri']}.*source.collection"):
         index(tmp_path / "out", tmp_path / "in")
 
 

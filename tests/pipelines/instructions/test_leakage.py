@@ -16,7 +16,12 @@ def evaluation(tmp_path: Path) -> EvaluationImages:
     import pyarrow as pa
 
     schema = pa.schema([*EVALUATION, pa.field("digest", pa.binary())])
-    rows = {"image_id": ["309", "310"], "set": ["refcoco", "pope"], "digest": [b"a", None]}
+    rows = {
+        "image_id": ["309", "310", "9"],
+        "file_name": [None, None, "nocaps_9.jpg"],
+        "set": ["refcoco", "pope", "nocaps"],
+        "digest": [b"a", None, None],
+    }
     write_parquet(str(tmp_path), FILE, pa.table(rows, schema=schema))
     return EvaluationImages(str(tmp_path))
 
@@ -36,3 +41,9 @@ def test_how_an_image_is_known(
 ) -> None:
     record = QuestionRecord("1", image_id, "rec", "region", "man", (), same_as=same_as)
     assert evaluation.find(record, Picture("/x.jpg", 4, 3, digest)) == known
+
+
+def test_another_collections_picture_of_that_number_is_not_kept_out(evaluation: EvaluationImages) -> None:
+    record = QuestionRecord("1", "9", "vqa", "image", "Who?", ("a man",))
+    assert evaluation.find(record, Picture("/val2014/COCO_val2014_000000000009.jpg", 4, 3)) is None
+    assert evaluation.find(record, Picture("s3://bucket/nocaps/nocaps_9.png", 4, 3)) == ("id", "nocaps")

@@ -36,9 +36,9 @@ def test_a_sentence_with_its_phrases(folder: Path) -> None:
     assert isinstance(first, QuestionRecord)
     assert first.text == "A man in a hat sees it at night ."
     assert first.phrases == (
-        ("A man", (10, 10, 140, 210)),  # around both of its boxes
+        ("A man", (9, 9, 140, 210)),  # around both of its boxes
         (" in ", None),
-        ("a hat", (50, 10, 100, 50)),
+        ("a hat", (49, 9, 100, 50)),
         (" sees ", None),
         ("it", None),
         (" at ", None),
@@ -48,11 +48,21 @@ def test_a_sentence_with_its_phrases(folder: Path) -> None:
     assert (first.sample_id, first.image_id, first.split) == ("100-1", "flickr30k/100", "train")
 
 
+def test_pixels_are_counted_from_1_as_the_authors_reader_has_it(folder: Path) -> None:
+    corners = {"xmin": 1, "ymin": 1, "xmax": 10, "ymax": 333}
+    box = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
+    xml = f"<annotation><object><name>13</name><bndbox>{box}</bndbox></object></annotation>"
+    (folder / "Annotations/102.xml").write_text(xml)
+    (record,) = read_questions("flickr30k_phrases", QuestionFiles(str(folder), split="test"))
+    assert isinstance(record, QuestionRecord)
+    assert record.box == (0, 0, 9, 332)  # x, y, width, height: corners 0 to 9 and 0 to 332
+
+
 def test_phrases_are_asked_for_one_by_one(folder: Path) -> None:
     found = list(read_questions("flickr30k_phrases", QuestionFiles(str(folder), split="test")))
     assert [(record.text, record.box) for record in found if isinstance(record, QuestionRecord)] == [
-        ("A man", (10, 10, 140, 210)),
-        ("a hat", (50, 10, 100, 50)),
+        ("A man", (9, 9, 140, 210)),
+        ("a hat", (49, 9, 100, 50)),
     ]
 
 
