@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.errors import UserError
+
 TAG = pa.struct([pa.field("tag", pa.string(), nullable=False), pa.field("score", pa.float32(), nullable=False)])
 
 IMAGES = pa.schema(
@@ -82,6 +84,33 @@ SCORES = pa.schema(
 )
 
 LEVELS = ("image", "region")
+
+
+def require_unicode(table: pa.Table, uri: str) -> None:
+    """Refuse a table of a user's file whose texts are not UTF-8; Parquet's writers and readers do not look.
+
+    Raises:
+        UserError: names the column and the row.
+    """
+    for name in table.column_names:
+        begin = 0
+        for chunk in table.column(name).chunks:
+            try:
+                chunk.validate(full=True)
+            except pa.ArrowInvalid as error:
+                row = begin + next(at for at in range(len(chunk)) if not _is_valid(chunk.slice(at, 1)))
+                raise UserError(
+                    f"{uri}: row {row} of column {name!r} is damaged, or no UTF-8 text ({error})."
+                ) from error
+            begin += len(chunk)
+
+
+def _is_valid(array: pa.Array) -> bool:
+    try:
+        pa.concat_arrays([array]).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.tables import INSTRUCTIONS, PREDICTIONS, to_table
+from pipelines.tables import INSTRUCTIONS, PREDICTIONS, require_unicode, to_table
 
 _NEEDED = ("prediction",)
 _WRITTEN_AS = {"references": "list<string>", "box": "list<float> (x1, y1, x2, y2 in [0, 1])"}
@@ -65,9 +65,10 @@ def load_predictions(uri: str, task: str | None) -> pa.Table:
         task: what a row without a task belongs to; None where it cannot be told.
 
     Raises:
-        UserError: a column is missing that cannot be filled in, has the wrong type, or ids repeat.
+        UserError: a column is missing that cannot be filled in, has the wrong type or no Unicode, or ids repeat.
     """
     found = read_parquet(uri, "predictions")
+    require_unicode(found, uri)
     if lacking := [name for name in _NEEDED if name not in found.column_names]:
         raise UserError(
             f"{uri} has no column {lacking[0]!r}; a predictions file has {PREDICTIONS.names}, of which only "

@@ -19,7 +19,7 @@ from pipelines.copies import on_this_machine
 from pipelines.errors import UserError
 from pipelines.precompute.config import Precision, TaggerConfig
 from pipelines.runtime import threads_here
-from pipelines.tables import TAG
+from pipelines.tables import TAG, require_unicode
 
 if TYPE_CHECKING:
     import torch
@@ -190,7 +190,8 @@ def read_tag_table(uri: str) -> pa.Table:
     """A tag table with `image_id` (string, ascending, unique) and `tags` (list of `tables.TAG`), in one chunk.
 
     Raises:
-        UserError: it cannot be read, lacks a column, holds an id twice, or scores that are no confidences.
+        UserError: it cannot be read, lacks a column, holds an id twice or bytes that are no text, or scores that are no
+            confidences.
     """
     import pyarrow.dataset as ds
 
@@ -207,6 +208,7 @@ def read_tag_table(uri: str) -> pa.Table:
             f"{uri} is no tag table ({error}); give Parquet with image_id and tags (list of tag, score), "
             "or tags (list of string) beside tag_scores (list of number)."
         ) from error
+    require_unicode(result, uri)
     result = result.sort_by("image_id").combine_chunks()
     _check_tag_table(result, uri)
     return result

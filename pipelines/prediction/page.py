@@ -1,6 +1,7 @@
 """The demo page: an image, its tags with confidences, a question, and the answers of several models side by side."""
 
 import dataclasses
+import hashlib
 import logging
 import os
 import re
@@ -40,6 +41,8 @@ _HINTS = {"Caption": "nothing to write: the model describes the picture", "Answe
           "Object": "what to find, such as: the red circle"}  # fmt: skip
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SHOWN_TAGS, _SHOWN_EXAMPLES = 10, 24
+_SHOWN_ABOVE = 0.5
+_KEPT_TAGS = 64  # pictures whose tags are kept, so that asking tags a picture once
 _MOST_UPLOADED = "50mb"
 
 
@@ -67,6 +70,31 @@ class DemoPageConfig:
     registry: RegistryConfig = runtime_group(RegistryConfig)
 
 
+def shown_tags(tags: Tags) -> str:
+    """Return the text of tags for the page: those above 0.5, with confidences of two digits."""
+    return ", ".join(_shown(tag, score) for tag, score in tags if score > _SHOWN_ABOVE)
+
+
+def _shown(tag: str, score: float) -> str:
+    return f"{tag}: {score:.2f}"
+
+
+def exact_tags(text: str, tags: Tags) -> Tags:
+    """Return the tags of a text that `shown_tags` made and the user may have changed, by falling confidence.
+
+    A tag that is written as it was shown has the exact confidence. A text without changes, or a blank one, means all
+    tags, since a model's own threshold may be lower than the page's.
+
+    Raises:
+        UserError: the text cannot be read as tags.
+    """
+    if text.strip() in ("", shown_tags(tags)):
+        return tags
+    exact = {_shown(tag, score): score for tag, score in tags}
+    written = [(piece.strip(), *parse_tags(piece)) for piece in text.split(",")]
+    return sorted(((tag, exact.get(piece, score)) for piece, (tag, score) in written), key=lambda item: -item[1])
+
+
 class Oracle:
     """What the page asks: the models and the tagger, without the page.
 
@@ -78,6 +106,7 @@ class Oracle:
     def __init__(self, models: Mapping[str, Predictor], tagger: RamTagger | None) -> None:
         self.models = dict(models)
         self.tagger = tagger
+        self._tags: dict[str, Tags] = {}  # of the pictures that were asked about last, by their bytes
 
     def tags(self, file: str | None) -> Tags:
         """The image's tags by falling confidence; none without an image or a tagger.
@@ -85,7 +114,14 @@ class Oracle:
         Raises:
             UserError: the file is no picture.
         """
-        return [] if file is None or self.tagger is None else tags_of(self.tagger, [_open(file)])[0]
+        if file is None or self.tagger is None:
+            return []
+        digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        tags = self._tags.get(digest)
+        if tags is None:
+            tags = tags_of(self.tagger, [_open(file)])[0]
+            self._tags = {**dict([*self._tags.items()][1 - _KEPT_TAGS :]), digest: tags}
+        return list(tags)
 
     def ask(self, file: str | None, what: str, text: str, tags: str) -> "list[tuple[str, Image]]":
         """Each model's answer, and the picture with the answer's boxes drawn.
@@ -94,7 +130,8 @@ class Oracle:
             file: the image.
             what: a key of `ASKED`.
             text: the question, or what to find.
-            tags: `dog: 0.98, ball: 0.96`; blank: the tagger's.
+            tags: `dog: 0.98, ball: 0.96`; blank: the tagger's. A confidence that stands as the page shows it is the
+                tagger's own, whatever digits the page leaves out.
 
         Raises:
             UserError: there is no image, it is no picture, or the question or the tags cannot be read.
@@ -106,7 +143,7 @@ class Oracle:
         if task != "caption" and not text.strip():
             raise UserError(f"Write {_HINTS[what]}.")
         question = put(task, "" if task == "caption" else text)
-        listed = parse_tags(tags) if tags.strip() else self.tags(file)
+        listed = exact_tags(tags, self.tags(file))
         found = []
         for predictor in self.models.values():
             (reply,) = predictor.replies([picture], [question], [listed])
@@ -134,8 +171,7 @@ def build_page(oracle: Oracle, examples: Sequence[str]) -> Any:
 
     def tags(file: str | None) -> tuple[dict[str, float], str]:
         listed = _said(gr, lambda: oracle.tags(file))
-        written = ", ".join(f"{tag}: {score:.2f}" for tag, score in listed if score > 0.5)
-        return {tag: score for tag, score in listed[:_SHOWN_TAGS]}, written
+        return {tag: score for tag, score in listed[:_SHOWN_TAGS]}, shown_tags(listed)
 
     def ask(file: str | None, what: str, text: str, written: str) -> list[Any]:
         return [part for pair in _said(gr, lambda: oracle.ask(file, what, text, written)) for part in pair]

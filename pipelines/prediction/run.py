@@ -159,7 +159,7 @@ def _row(uri: str, question: Question, tags: "Tags", reply: str | Unanswered, ve
         "answer": reply if answered else "",
         "box": list(spans[0].box or ()) if spans else None,
         "boxes": [{"phrase": span.text, "box": list(span.box or ())} for span in spans],
-        "tags": [{"tag": tag, "score": round(score, 4)} for tag, score in tags],
+        "tags": [{"tag": tag, "score": score} for tag, score in tags],
         "model": version,
         "picture": None,
         "problem": None if isinstance(reply, str) else f"{reply.reason}: {reply.detail}",

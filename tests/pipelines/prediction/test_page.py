@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import UserError
-from pipelines.prediction.page import DemoPageConfig, Oracle, start_page
+from pipelines.prediction.page import DemoPageConfig, Oracle, exact_tags, shown_tags, start_page
+from pipelines.prediction.predictor import LocalInference, Predictor, load_tagger
 from pipelines.prediction.run import PredictConfig, predict
+from pipelines.registry import ModelReference
 from tests.pipelines.prediction.conftest import Lions
 
 
@@ -64,6 +66,39 @@ def test_mistakes_are_said_on_the_page(client: Any, pictures: Path) -> None:
         client.predict(file, "Answer", " ", "", api_name="/ask")
     with pytest.raises(AppError, match="is no tag"):
         client.predict(file, "Caption", "", "red: much", api_name="/ask")
+
+
+EXACT = [("dog", 0.9976), ("ball", 0.504), ("grass", 0.496), ("sky", 0.31)]
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("dog: 1.00, ball: 0.50", EXACT),  # as the page shows them: nothing was changed
+        ("  ", EXACT),
+        ("ball: 0.50", [("ball", 0.504)]),
+        ("ball: 0.5, dog: 1.00", [("dog", 0.9976), ("ball", 0.5)]),  # 0.5 is what somebody wrote
+        ("dog: 0.90, ball: 0.50, cat", [("cat", 1.0), ("dog", 0.9), ("ball", 0.504)]),
+    ],
+)
+def test_what_is_rounded_on_the_page_is_exact_in_the_prompt(text: str, tags: list[tuple[str, float]]) -> None:
+    assert shown_tags(EXACT) == "dog: 1.00, ball: 0.50"
+    assert exact_tags(text, EXACT) == tags
+
+
+def test_models_get_the_taggers_own_numbers(lions: Lions, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inference = LocalInference()
+    predictor = Predictor(ModelReference(lions.tagless), None, inference)
+    oracle = Oracle({"static": predictor}, load_tagger(lions.tagger, False, "fp32", 1))
+    file = str(pictures / "a/one.png")
+    exact = [(tag, 0.5 + score / 1000) for tag, score in oracle.tags(file)][:3]  # all of them shown as 0.50
+    assert len(exact) == 3
+    monkeypatch.setattr("pipelines.prediction.page.tags_of", lambda *_: [exact])
+    given: list[Any] = []
+    replies = predictor.replies
+    monkeypatch.setattr(predictor, "replies", lambda *asked: given.append(asked[2]) or replies(*asked))
+    Oracle(oracle.models, oracle.tagger).ask(file, "Caption", "", f"{exact[1][0]}: 0.50, {exact[2][0]}: 0.7")
+    assert given == [[[(exact[2][0], 0.7), exact[1]]]]
 
 
 def test_a_file_that_is_no_picture_is_said(tmp_path: Path) -> None:

@@ -19,12 +19,8 @@ LONE = [r"\ud83d", r"\udc36", r"\ud83dA", r"\ud83d\ud83d"]
 Files = Callable[[Path, str], QuestionFiles]
 
 
-def _raw(text: str) -> str:
-    """A text for `json.dumps` in whose place the escape itself is written afterwards."""
-    return f"a {text} dog"
-
-
 def _write(folder: Path, name: str, document: Any, text: str) -> str:
+    """Write a file in which `text`, an escape, stands for ESCAPE; a list is JSON lines unless the name ends in .json."""
     path = folder / name
     content = json.dumps(document) if not isinstance(document, list) or name.endswith(".json") else "".join(
         json.dumps(row) + "\n" for row in document
@@ -67,7 +63,6 @@ def _vqa(folder: Path, text: str) -> QuestionFiles:
         {"image_id": n, "question_id": n, "answers": [{"answer": "a ESCAPE dog" if n == 1 else "dog"}]}
         for n in (1, 2, 3)
     ]
-    questions[1]["question"] = "Who?"
     return QuestionFiles(
         _write(folder, "vqa_answers.json", {"annotations": answers}, text),
         _write(folder, "vqa_questions.json", {"questions": questions}, text),
@@ -136,9 +131,7 @@ def _refcoco_pickle(folder: Path, text: str) -> QuestionFiles:
     instances = _write(folder, "instances.json", document, text)
     sentences = [{"sent_id": n, "sent": json.loads(f'"a {text} dog"') if n == 1 else "dog"} for n in (1, 2, 3)]
     refs = [{"image_id": 1, "ann_id": 1, "split": "val", "sentences": sentences}]
-    # A pickle of Python 2 has bytes that need not be text; of Python 3 it holds even what is no Unicode.
-    content = pickle.dumps(refs, protocol=2)
-    (folder / "refs.p").write_bytes(content)
+    (folder / "refs.p").write_bytes(pickle.dumps(refs, protocol=2))
     return QuestionFiles(str(folder / "refs.p"), instances=instances)
 
 
@@ -237,7 +230,6 @@ def test_escapes_at_the_border_of_two_reads(size: int) -> None:
         "\ud83d\ud83d\ude00",
         "\\" * 15 + "\ud83d",
     ]
-    # As escapes whose backslashes `json` doubles, and with characters of several bytes between.
     document = [text + "é" * pad for text in texts for pad in range(4)]
     content = JsonBytes(pa.BufferReader(json.dumps(document).encode()))
     content._chunks = text_chunks(pa.BufferReader(json.dumps(document).encode()), size)
