@@ -20,7 +20,7 @@ Files = Callable[[Path, str], QuestionFiles]
 
 
 def _write(folder: Path, name: str, document: Any, text: str) -> str:
-    """Write a file in which `text`, an escape, stands for ESCAPE; a list is JSON lines unless the name ends in .json."""
+    """Write a document with `text`, an escape, in the place of ESCAPE; a list is JSON lines unless `name` is .json."""
     path = folder / name
     content = json.dumps(document) if not isinstance(document, list) or name.endswith(".json") else "".join(
         json.dumps(row) + "\n" for row in document
