@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from pipelines.errors import DataRefused, Stopped, UserError
+from pipelines.paths import with_absolute_paths
 from pipelines.secrets import require_none
 from pipelines.steps import StepResult
 
@@ -69,14 +70,17 @@ def make_parser(verb: str, config_type: type[Config]) -> "_Parser":
     return parser
 
 
-def parse(verb: str, config_type: type[Config], argv: Sequence[str] | None = None) -> Config:
+def parse(verb: str, config_type: type[Config], argv: Sequence[str] | None = None, *, absolute: bool = True) -> Config:
     """The configuration of a verb from its command line.
+
+    Relative paths are made absolute, since what runs in other processes has other working directories; with `absolute`
+    False they stay as they are written.
 
     Raises:
         SystemExit: with code 2, after a sentence on stderr, where the command line or a file is wrong.
     """
     parser = make_parser(verb, config_type)
-    return _build(parser, config_type, parser.parse_args(argv))
+    return _build(parser, config_type, parser.parse_args(argv), absolute)
 
 
 def with_default(argv: Sequence[str], default_file: Path | None) -> list[str]:
@@ -86,8 +90,8 @@ def with_default(argv: Sequence[str], default_file: Path | None) -> list[str]:
     return ["--config", str(default_file), *argv]
 
 
-def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any]) -> Config:
-    """The configuration of a verb from plain values, as in its YAML.
+def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any], *, absolute: bool = True) -> Config:
+    """The configuration of a verb from plain values, as in its YAML; relative paths as in `parse`.
 
     Raises:
         UserError: a key is unknown or a value has the wrong type.
@@ -95,17 +99,17 @@ def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any])
     parser = make_parser(verb, config_type)
     parser.raises = True
     # Parsing changes nested values in place, and a pipeline parses the same ones twice.
-    return _build(parser, config_type, parser.parse_object(copy.deepcopy(dict(values))))
+    return _build(parser, config_type, parser.parse_object(copy.deepcopy(dict(values))), absolute)
 
 
-def _build(parser: "_Parser", config_type: type[Config], namespace: Any) -> Config:
+def _build(parser: "_Parser", config_type: type[Config], namespace: Any, absolute: bool) -> Config:
     namespace = parser.instantiate_classes(namespace)
     config = config_type(**{name: namespace[name] for name in inspect.signature(config_type).parameters})
     try:
         require_none(config)
     except UserError as error:
         parser.error(str(error))
-    return config
+    return with_absolute_paths(config) if absolute else config
 
 
 def main(

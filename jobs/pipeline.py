@@ -20,8 +20,8 @@ from pipelines.storage import read_json
 DEMO = Path(__file__).with_name("pipeline.yaml")
 
 
-def prepare(verb: str, values: Mapping[str, Any]) -> tuple[Any, Runner]:
-    """The typed configuration of a verb and its `run`, found in the module of that name.
+def prepare(verb: str, values: Mapping[str, Any], *, absolute: bool = True) -> tuple[Any, Runner]:
+    """The typed configuration of a verb and its `run`, found in the module of that name; `absolute` as in `cli.parse`.
 
     Raises:
         UserError: there is no such verb, or its configuration does not accept the values.
@@ -32,7 +32,7 @@ def prepare(verb: str, values: Mapping[str, Any]) -> tuple[Any, Runner]:
     runner = importlib.import_module(f"jobs.{verb}").run
     config_type = typing.get_type_hints(runner)["config"]
     try:
-        return from_values(verb, config_type, values), runner
+        return from_values(verb, config_type, values, absolute=absolute), runner
     except UserError as error:
         raise UserError(f"The configuration of {verb}: {error}") from error
 

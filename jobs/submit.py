@@ -7,9 +7,12 @@ import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jobs.cli import main, parse, with_default
+from jobs.pipeline import prepare
 from pipelines.errors import UserError
+from pipelines.pipeline import PipelineConfig, with_changes
 from pipelines.steps import StepResult
 from pipelines.submission.config import SubmitConfig
 from pipelines.submission.job import Job
@@ -28,7 +31,15 @@ def make_job(command: Sequence[str]) -> Job:
         raise UserError(f"There is no verb {verb!r} to submit; write `-- VERB [its options]` with one of {verbs}.")
     module = importlib.import_module(f"jobs.{verb}")
     config_type = typing.get_type_hints(module.run)["config"]
-    return Job(verb, arguments, parse(verb, config_type, with_default(arguments, getattr(module, "DEMO", None))))
+    line = with_default(arguments, getattr(module, "DEMO", None))
+    config = parse(verb, config_type, line, absolute=False)  # the job's own working directory is another
+    return Job(verb, arguments, config, _steps(config) if isinstance(config, PipelineConfig) else {})
+
+
+def _steps(config: PipelineConfig) -> dict[str, Any]:
+    """The configurations of a pipeline's steps, by their dotted place."""
+    steps = with_changes(config).steps.items()
+    return {f"steps.{name}.config": prepare(spec.verb, spec.config, absolute=False)[0] for name, spec in steps}
 
 
 def run(config: SubmitConfig) -> StepResult:

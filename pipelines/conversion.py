@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pipelines import storage
 from pipelines.copies import on_disk, on_this_machine
 from pipelines.errors import UserError
+from pipelines.paths import path_field
 from pipelines.steps import StepFolder, StepResult, fingerprint, run_step
 
 _NEEDED = {"lion": ("vit", "llm", "tokenizer"), "ram": ("tags",)}
@@ -22,23 +23,23 @@ class ConvertConfig:
 
     kind: Literal["lion", "ram"]
     """Which model the checkpoint is of."""
-    checkpoint: str
+    checkpoint: str = path_field("input")
     """The released file (LION-FlanT5-XL.pth, ram_swin_large_14m.pth, or as .safetensors). With back: the folder."""
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """Where the folder goes. With back: the .pth file to write."""
     back: bool = False
     """Convert a folder back to the released naming."""
-    vit: str | None = None
+    vit: str | None = path_field("input", None)
     """lion: eva_vit_g.pth."""
-    llm: str | None = None
+    llm: str | None = path_field("input", None)
     """lion: the Flan-T5 folder."""
-    tokenizer: str | None = None
+    tokenizer: str | None = path_field("input", None)
     """lion: the folder of Flan-T5's tokenizer."""
-    qformer_tokenizer: str | None = None
+    qformer_tokenizer: str | None = path_field("name", None)
     """lion: the folder (or hub name) of the Q-Former's tokenizer, bert-base-uncased."""
-    tags: str | None = None
+    tags: str | None = path_field("input", None)
     """ram: the tag list, one a line."""
-    thresholds: str | None = None
+    thresholds: str | None = path_field("input", None)
     """ram: the per-tag thresholds, one a line; 0.65 for every tag when absent."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Type of the written weights; when absent float32 for lion and the file's own for ram."""

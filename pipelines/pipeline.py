@@ -18,6 +18,7 @@ import yaml
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.paths import path_field
 from pipelines.runtime import RayConfig, keep_ray
 from pipelines.steps import StepResult, git_commit, runtime_group
 
@@ -43,11 +44,11 @@ class PipelineConfig:
 
     steps: dict[str, StepSpec] = dataclasses.field(default_factory=dict)
     """The steps by name, in the order in which they run."""
-    variables: dict[str, str] = dataclasses.field(default_factory=dict)
+    variables: dict[str, str] = path_field("name", default_factory=dict)
     """Texts that the steps' configurations refer to by ${name}, such as the place of the images."""
     set: list[str] = dataclasses.field(default_factory=list)
     """Changes to single fields of steps, as `step.field=value`, such as `tagged.tagger.kind=table`."""
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """The folder or URI under which every step's folder and the report lie."""
     ray: RayConfig = runtime_group(RayConfig)
 

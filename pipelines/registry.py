@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipelines import storage
 from pipelines.copies import cache_folder, on_this_machine
 from pipelines.errors import UserError
+from pipelines.paths import path_field
 from pipelines.secrets import holds_credentials
 from pipelines.serving.signature import Kind, requirements, signature_and_example
 
@@ -45,7 +46,7 @@ class RegistryConfig:
     tracking_uri: str | None = None
     """MLflow's address; empty: `MLFLOW_TRACKING_URI` if set, else a SQLite file `mlflow.db` under `out`. SQLite
     serves one machine (or a shared file system); a cluster names a server."""
-    artifact_location: str | None = None
+    artifact_location: str | None = path_field("output", None)
     """Where a new experiment keeps its files; empty: `mlartifacts` under `out` for SQLite, else the server's."""
     experiment: str = "lion"
     """The experiment that the runs belong to."""

@@ -9,9 +9,11 @@ from pipelines.evaluation.benchmarks import MIXED, registry
 from pipelines.evaluation.distributed import InferenceConfig
 from pipelines.evaluation.scoring import ScoringConfig
 from pipelines.evaluation.tag_noise import TagErrors
+from pipelines.paths import names_field, path_field, settings_field
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig
 from pipelines.steps import runtime_field, runtime_group
+from pipelines.training.config import TrainStageConfig
 
 OncePer = Literal["run", "seed", "comparison"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*")
@@ -31,7 +33,7 @@ def evidence(seeds: int) -> str:
 class StageSpec:
     """One training of every arm."""
 
-    train: dict[str, Any] = dataclasses.field(default_factory=dict)
+    train: dict[str, Any] = settings_field(lambda _: TrainStageConfig)
     """Fields of `jobs.train_stage`. `parents` may name earlier stages of the comparison; `data` and `tagged` are the
     comparison's, and the seed is given by `seeds`."""
     once_per: OncePer = "run"
@@ -77,19 +79,19 @@ class ChampionRule:
 class CompareConfig:
     """Trains arms that differ in one thing at equal budget with several seeds, and says what the difference makes."""
 
-    data: str = ""
+    data: str = path_field("input", "")
     """Folder of the training `instructions`."""
-    tagged: str = ""
+    tagged: str = path_field("input", "")
     """Folder of their images' `tagged` table."""
-    test_data: str = ""
+    test_data: str = path_field("input", "")
     """Folder of the `instructions` that all arms are asked, made in mode evaluate."""
-    test_tagged: str = ""
+    test_tagged: str = path_field("input", "")
     """Folder of their images' `tagged` table."""
-    tag_encoder: str | None = None
+    tag_encoder: str | None = path_field("model", None)
     """The tag encoder of every arm with a dynamic prompt that names none: a folder or models:/NAME@ALIAS."""
-    stages: dict[str, StageSpec] = dataclasses.field(default_factory=dict)
+    stages: dict[str, StageSpec] = names_field()
     """The trainings of an arm by name, in order; the last one's model is evaluated."""
-    arms: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    arms: dict[str, dict[str, Any]] = settings_field(lambda _: TrainStageConfig, each=True)
     """What each arm changes in the stages trained once per run, as fields of `jobs.train_stage`. The amount of training
     must stay equal. The model of the first seed gets the arm's name as its alias: models:/NAME@static."""
     baseline: str | None = None
@@ -114,7 +116,7 @@ class CompareConfig:
     """The name of the last stage's models in the registry; empty: that of the stage, such as lion-stage3."""
     registry: RegistryConfig = runtime_group(RegistryConfig)
     ray: RayConfig = runtime_group(RayConfig)
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """Folder or URI under which the results of every training, of every evaluation and of the comparison lie."""
 
     @property

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.paths import path_field
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig
 from pipelines.steps import runtime_group
@@ -19,10 +20,10 @@ class CostConfig:
     """GPUs, or processes on CPUs, that compute at once."""
     dollars_per_hour: float | None = None
     """Price of one of them for an hour, with its share of the machine; empty: worker hours are all that is said."""
-    measured: list[str] = dataclasses.field(default_factory=list)
+    measured: list[str] = path_field("input", default_factory=list)
     """Folders of finished steps (precompute, train_tag_encoder, train_stage): their manifests hold how fast they
     were."""
-    rates: str | None = None
+    rates: str | None = path_field("input", None, sent=True)
     """A YAML file of rates; see pipelines/doctor/cost.py."""
 
     def __post_init__(self) -> None:
@@ -38,7 +39,7 @@ class DoctorConfig:
 
     verb: str = ""
     """The job's verb, such as train_stage or pipeline; empty: only the place is looked at."""
-    file: str | None = None
+    file: str | None = path_field("input", None, sent=True)
     """The job's configuration, a YAML file."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of the job's configuration, over those of the file."""
@@ -49,5 +50,5 @@ class DoctorConfig:
     cost: CostConfig = dataclasses.field(default_factory=CostConfig)
     registry: RegistryConfig = runtime_group(RegistryConfig)
     ray: RayConfig = runtime_group(RayConfig)
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """The folder or URI under which the job's results will lie."""

@@ -1,6 +1,5 @@
 """The job: whether its configuration is right, its inputs are there, and its plan fits the cluster."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,16 +7,12 @@ from typing import Any
 from pipelines import storage
 from pipelines.doctor.findings import Finding, refused
 from pipelines.errors import UserError
-from pipelines.pipeline import Prepare, references, substitute
+from pipelines.paths import path_places
+from pipelines.pipeline import Prepare, substitute
 from pipelines.registry import Registry
 from pipelines.training.config import LaunchConfig
 
 Nodes = Sequence[Mapping[str, Any]]
-# Fields that hold a path or a model's address, in the configurations of all verbs.
-_PATHS = {"data", "tagged", "test_data", "test_tagged", "base", "parents", "tag_encoder", "model", "models", "champion",
-          "annotations", "questions", "images", "image", "path", "checkpoint", "vit", "llm", "tokenizer", "backbones",
-          "predictions"}  # fmt: skip
-_NO_PATHS = {"", "minilm", "tiny"}
 _POINTER = 1024  # bytes; git LFS leaves about 130 in the place of a large file
 
 
@@ -64,8 +59,9 @@ def _pipeline_findings(values: Mapping[str, Any], prepare: Prepare, nodes: Nodes
 def _missing(settings: Any) -> Iterator[str]:
     """The inputs that are not there; what an earlier step will make is not looked for."""
     registry = Registry(settings.registry, settings.out) if hasattr(settings, "registry") else None
-    for field, value in path_fields(settings):
-        if value in _NO_PATHS or references(value):
+    for place in path_places(settings):
+        field, value = place.field, place.text
+        if place.role == "output" or place.is_reference:
             continue
         if value.startswith("models:"):
             if registry is not None:
@@ -73,11 +69,13 @@ def _missing(settings: Any) -> Iterator[str]:
                     registry.lookup(value)
                 except UserError as error:
                     yield f"{field}: {error}"
-        elif "://" not in value or storage.is_remote(value):
+        elif not value.startswith(("http://", "https://")):
             try:
                 there = storage.exists(value)
             except (OSError, UserError) as error:
                 yield f"{field}: {value} cannot be read ({error})."
+                continue
+            if not there and place.role == "name":
                 continue
             if not there:
                 yield f"{field}: {value} does not exist; correct the path, or make it by the verb before."
@@ -92,26 +90,6 @@ def _lacks_weights(folder: str) -> bool:
         return False
     files = [name for ending in (".safetensors", ".bin") for name in storage.list_files(folder, ending)]
     return not any(os.path.getsize(name) > _POINTER for name in files)
-
-
-def path_fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every path and model's address in a configuration, by dotted field."""
-    if isinstance(settings, Mapping):
-        items = list(settings.items())
-    elif dataclasses.is_dataclass(settings):
-        items = [(field.name, getattr(settings, field.name)) for field in dataclasses.fields(settings)]
-    else:
-        return
-    for name, value in items:
-        if name in _PATHS and isinstance(value, str):
-            yield prefix + str(name), value
-        elif name in _PATHS and isinstance(value, list):
-            yield from ((f"{prefix}{name}", one) for one in value if isinstance(one, str))
-        elif isinstance(value, list | tuple):
-            for number, one in enumerate(value):
-                yield from path_fields(one, f"{prefix}{name}[{number}].")
-        else:
-            yield from path_fields(value, f"{prefix}{name}.")
 
 
 def _training(settings: Any, nodes: Nodes) -> str:

@@ -44,6 +44,7 @@ from pipelines.evaluation.predictions import (
 from pipelines.evaluation.scoring import Group, ScoringConfig, grouped, score_table, select_rows
 from pipelines.evaluation.tag_noise import TagNoise, noisy_column
 from pipelines.evaluation.tracking import log_numbers
+from pipelines.paths import path_field
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig, ray_session
 from pipelines.steps import StepFolder, StepResult, runtime_group
@@ -63,16 +64,16 @@ class EvaluateConfig:
 
     benchmark: str = MIXED
     """A benchmark's or a task's name (`pipelines/evaluation/benchmarks.yaml`); `mixed`: each task by its own metric."""
-    predictions: str | None = None
+    predictions: str | None = path_field("input", None)
     """Predictions (a Parquet file or a folder) to score without any model. Only the column `prediction` must be there;
     true answers are in `references` (REC: `box`), or come from `data` by sample_id."""
-    model: str | None = None
+    model: str | None = path_field("model", None)
     """The model that is asked: a folder, or `models:/NAME@ALIAS`."""
-    data: str | None = None
+    data: str | None = path_field("input", None)
     """The `instructions` folder (made in mode evaluate) with questions and true answers."""
-    tagged: str | None = None
+    tagged: str | None = path_field("input", None)
     """With a model: the `tagged` folder, which says where the images lie and what their tags are."""
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """Folder or URI under which the result's folder lies."""
     scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
     inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)

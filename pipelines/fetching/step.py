@@ -14,6 +14,7 @@ from pipelines.errors import UserError
 from pipelines.fetching.catalogue import Entry, catalogue, choose
 from pipelines.fetching.download import Expected, NotThere, WrongContent, check, copy, download
 from pipelines.fetching.unpacking import BadArchive, unpack
+from pipelines.paths import path_field
 from pipelines.steps import StepFolder, StepResult, only_one
 
 log = logging.getLogger("lion.fetch")
@@ -31,9 +32,9 @@ class FetchConfig:
     """Files and groups of the catalogue: [weights], [ram,ram-tags], [annotations], [all]."""
     list: bool = False
     """Only show the catalogue (or the names): size, licence, place, and what is there."""
-    out: str = "runs/fetched"
+    out: str = path_field("output", "runs/fetched")
     """The local folder that the files go to."""
-    mirror: str | None = None
+    mirror: str | None = path_field("input", None)
     """A web address, folder, s3:// or gs:// that has the files at the same paths as --out; asked first."""
     offline: bool = False
     """Ask nobody but the mirror."""

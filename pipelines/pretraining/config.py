@@ -2,8 +2,9 @@
 
 import dataclasses
 
+from pipelines.paths import path_field
 from pipelines.runtime import RayConfig
-from pipelines.steps import runtime_field, runtime_group
+from pipelines.steps import runtime_group
 from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig
 
 PARTS = ("vision", "language", "tagger", "tag_encoder")
@@ -144,5 +145,5 @@ class PretrainTinyConfig:
     tag_encoder: TagTextSettings = dataclasses.field(default_factory=TagTextSettings)
     launch: LaunchConfig = runtime_group(LaunchConfig)
     ray: RayConfig = runtime_group(RayConfig)
-    out: str = runtime_field("runs")
+    out: str = path_field("output", "runs", runtime=True)
     """The folder or URI under which the result's folder lies."""

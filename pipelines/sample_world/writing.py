@@ -22,6 +22,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.paths import path_field
 from pipelines.sample_world import drawing, formats, pope, tagging
 from pipelines.sample_world.entries import Entry, make_entry
 from pipelines.sample_world.scenes import PRESETS, PresetName
@@ -38,7 +39,7 @@ _PROGRESS_SECONDS = 5.0
 class SampleWorldConfig:
     """Draws small scenes of colored shapes and writes them as COCO, VQAv2, A-OKVQA, RefCOCO and POPE files."""
 
-    out: str = "runs"
+    out: str = path_field("output", "runs")
     """Folder or URI under which the step's folder is made."""
     images: int = 500
     """Images in all; 80 % become train, 10 % val, 10 % test."""

@@ -2,13 +2,12 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines import storage
-from pipelines.doctor.job import path_fields
 from pipelines.errors import UserError
-from pipelines.pipeline import references
+from pipelines.paths import path_places
 from pipelines.steps import canonical, digest_of
 
 
@@ -20,11 +19,13 @@ class Job:
         verb: of `jobs`.
         arguments: its command line.
         config: what they resolve to.
+        steps: the configurations inside it that are other verbs', by their dotted place: a pipeline's.
     """
 
     verb: str
     arguments: Sequence[str]
     config: Any
+    steps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -49,7 +50,7 @@ def require_portable(job: Job, shipped: Sequence[str]) -> None:
             f"--out is {out!r}, a folder in the job's working directory, which the cluster deletes; give a URI such as "
             f"s3://bucket/runs, or an absolute path that all its machines share, such as {os.path.abspath(out)}."
         )
-    lost = [f"{name} ({value})" for name, value in _local_paths(job.config) if not _shipped(value, shipped)]
+    lost = [f"{name} ({value})" for name, value in _local_paths(job) if not _shipped(value, shipped)]
     if lost:
         raise UserError(
             f"{', '.join(lost)}: not part of the repository's tracked files, so the job would not find it; give a URI, "
@@ -61,13 +62,16 @@ def _everywhere(path: str) -> bool:
     return storage.is_remote(path) or os.path.isabs(os.path.expanduser(path.removeprefix("file://")))
 
 
-def _local_paths(config: Any) -> Iterator[tuple[str, str]]:
+def _local_paths(job: Job) -> Iterator[tuple[str, str]]:
     """Relative paths in a configuration that lead to something here; other texts may be names of a model."""
-    found = [*path_fields(config)]
-    found += [(f"variables.{name}", text) for name, text in getattr(config, "variables", {}).items()]
-    for name, value in dict(found).items():
-        if not _everywhere(value) and not references(value) and os.path.exists(value):
-            yield name, value
+    places = [*path_places(job.config)]
+    for prefix, config in job.steps.items():
+        places += path_places(config, f"{prefix}.")
+    for place in places:
+        if place.role == "output" or place.sent or place.is_reference:
+            continue
+        if not _everywhere(place.text) and os.path.exists(os.path.expanduser(place.text)):
+            yield place.field, place.text
 
 
 def _shipped(path: str, shipped: Sequence[str]) -> bool:

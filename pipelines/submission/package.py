@@ -16,7 +16,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _LEFT_OUT = ("tests/", "docs/", ".ci/", ".gitignore")
 # Beyond so much, Ray's dashboard refuses an upload.
 LIMIT = 100 * 2**20
-_FILE_OPTIONS = ("--config", "--file")
+_CONFIG = "--config"
 _SENT = "submitted"  # the folder of configuration files that are no part of the repository
 
 
@@ -33,7 +33,9 @@ class Package:
     arguments: list[str]
 
 
-def make_package(arguments: Sequence[str], target: Path, root: Path = _ROOT, limit: int = LIMIT) -> Package:
+def make_package(
+    arguments: Sequence[str], target: Path, root: Path = _ROOT, limit: int = LIMIT, options: Sequence[str] = ()
+) -> Package:
     """Copies the repository's tracked files, changed ones as they are, without tests and documents.
 
     Args:
@@ -41,6 +43,7 @@ def make_package(arguments: Sequence[str], target: Path, root: Path = _ROOT, lim
         target: an empty folder.
         root: of the repository.
         limit: bytes that the working directory may have.
+        options: of the verb, that name configuration files beside `--config`.
 
     Raises:
         UserError: there is no git checkout, or it is larger than Ray accepts.
@@ -58,7 +61,7 @@ def make_package(arguments: Sequence[str], target: Path, root: Path = _ROOT, lim
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / name, target / name)
-    return Package(target, _with_files(arguments, target, set(names), root))
+    return Package(target, _with_files(arguments, target, set(names), root, {_CONFIG, *options}))
 
 
 def tracked(root: Path = _ROOT) -> list[str]:
@@ -85,16 +88,16 @@ def untracked_code(root: Path = _ROOT) -> list[str]:
     return [name for name in listed.split("\0") if name]
 
 
-def _with_files(arguments: Sequence[str], target: Path, names: set[str], root: Path) -> list[str]:
+def _with_files(arguments: Sequence[str], target: Path, names: set[str], root: Path, options: set[str]) -> list[str]:
     """The arguments, with every configuration file that is not tracked copied into the folder and named there."""
     changed: list[str] = []
     before = ""
     for word in arguments:
         option, equals, value = word.partition("=")
-        if equals and option in _FILE_OPTIONS:
+        if equals and option in options:
             changed.append(f"{option}={_sent(value, target, names, root)}")
         else:
-            changed.append(_sent(word, target, names, root) if before in _FILE_OPTIONS else word)
+            changed.append(_sent(word, target, names, root) if before in options else word)
         before = word
     return changed
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import Stopped, UserError
+from pipelines.paths import sent_options
 from pipelines.steps import StepResult, git_commit
 from pipelines.submission.config import DEFAULT_ADDRESS, SubmitConfig
 from pipelines.submission.follow import Log, follow
@@ -129,7 +130,7 @@ def _start(client: "JobSubmissionClient", config: SubmitConfig, job: Job, name: 
         **config.env,
     }
     with tempfile.TemporaryDirectory() as folder:
-        package = make_package(job.arguments, Path(folder))
+        package = make_package(job.arguments, Path(folder), options=sent_options(type(job.config)))
         send = functools.partial(
             client.submit_job,
             entrypoint=shlex.join(["python", "-m", f"jobs.{job.verb}", *package.arguments]),

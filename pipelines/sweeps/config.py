@@ -4,11 +4,14 @@ import dataclasses
 from typing import Any, Literal
 
 from pipelines.errors import UserError
+from pipelines.paths import path_field, settings_field
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig
 from pipelines.steps import runtime_field, runtime_group
+from pipelines.training.config import TrainStageConfig, TrainTagEncoderConfig
 
 Verb = Literal["train_tag_encoder", "train_stage"]
+_TRAININGS: dict[str, type] = {"train_tag_encoder": TrainTagEncoderConfig, "train_stage": TrainStageConfig}
 # A metric in the unit of what is swept cannot rank trials: a small margin has a small loss whatever it learns.
 _LOSS_DEPENDS_ON = {"margin", "p", "normalize", "positive"}
 _LOSSES = {"loss", "validation_loss", "violations"}
@@ -42,9 +45,9 @@ class SweepConfig:
 
     verb: Verb = "train_tag_encoder"
     """The training that every trial is."""
-    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = settings_field(lambda config: _TRAININGS.get(config.verb))
     """Its configuration, as in its own YAML; it is trained as it stands, too, and the best trial is shown beside it."""
-    space: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    space: dict[str, dict[str, Any]] = settings_field(lambda config: _TRAININGS.get(config.verb), dotted=True)
     """What varies, by dotted field: {choice: [a, b]}, {uniform: [low, high]}, {log_uniform: [low, high]} or
     {integer: [low, high]}, ends included. A margin is in the unit of the distances. With normalize, vectors have length
     1: distances lie between 0 and 2 for p = 2, and between 0 and twice the root of the width for p = 1, so that p and
@@ -68,7 +71,7 @@ class SweepConfig:
     """How often a trial that failed is started again, from its last checkpoint."""
     registry: RegistryConfig = runtime_group(RegistryConfig)
     ray: RayConfig = runtime_group(RayConfig)
-    out: str = runtime_field("runs")
+    out: str = path_field("output", "runs", runtime=True)
     """Folder or URI under which the results of every trial and of the sweep lie."""
 
 

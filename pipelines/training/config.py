@@ -5,6 +5,7 @@ import math
 from typing import Literal
 
 from pipelines.errors import UserError
+from pipelines.paths import path_field
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig
 from pipelines.steps import runtime_field, runtime_group
@@ -179,9 +180,9 @@ class LaunchConfig:
 class TrainTagEncoderConfig:
     """Trains the tag encoder: tags with confidences near their image's caption, far from another image's."""
 
-    data: str
+    data: str = path_field("input")
     """Folder of the `tagged` table: the `path` of the precompute step."""
-    base: str = "minilm"
+    base: str = path_field("model", "minilm", names=("minilm", "tiny"))
     """What it starts from: a BERT's or a tag encoder's folder, models:/NAME@ALIAS, `minilm` (all-MiniLM-L6-v2, which
     comes with the requirements), or `tiny` (random weights, for trials)."""
     margin: float = 1.0
@@ -221,7 +222,7 @@ class TrainTagEncoderConfig:
     launch: LaunchConfig = runtime_group(LaunchConfig)
     registry: RegistryConfig = runtime_group(RegistryConfig)
     ray: RayConfig = runtime_group(RayConfig)
-    out: str = runtime_field("runs")
+    out: str = path_field("output", "runs", runtime=True)
     """The folder or URI under which the result's folder lies."""
 
     def __post_init__(self) -> None:
@@ -263,17 +264,17 @@ STAGE_MIX: dict[int, dict[str, float]] = {1: {"image": 1.0}, 2: {"region": 1.0},
 class TrainStageConfig:
     """Trains one of LION's stages; ViT, T5 and the tag encoder stay frozen."""
 
-    data: str
+    data: str = path_field("input")
     """Folder of the `instructions` table."""
-    tagged: str
+    tagged: str = path_field("input")
     """Folder of the `tagged` table, which has the images and their tags."""
-    parents: list[str] | str
+    parents: list[str] | str = path_field("model")
     """Where LION's weights come from: a model's folder, a step's folder or models:/NAME@ALIAS. Stage 3 takes two, of
     stage 1 and of stage 2, and merges them: '[models:/lion-stage1@champion, models:/lion-stage2@champion]'."""
     stage: Literal[1, 2, 3] = 1
     """1 image level, 2 region level, 3 both with the router: decides what is trained, and on which data."""
     prompt: PromptSettings = dataclasses.field(default_factory=PromptSettings)
-    tag_encoder: str | None = None
+    tag_encoder: str | None = path_field("model", None)
     """The trained tag encoder of a dynamic prompt: a folder or models:/NAME@ALIAS; empty: the parent's own."""
     groups: list[str] = dataclasses.field(default_factory=list)
     """Parameter groups to train instead of the stage's; see `models.lion.groups`."""
@@ -316,7 +317,7 @@ class TrainStageConfig:
     launch: LaunchConfig = runtime_group(LaunchConfig)
     registry: RegistryConfig = runtime_group(RegistryConfig)
     ray: RayConfig = runtime_group(RayConfig)
-    out: str = runtime_field("runs")
+    out: str = path_field("output", "runs", runtime=True)
     """The folder or URI under which the result's folder lies."""
 
     def __post_init__(self) -> None:
