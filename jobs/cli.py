@@ -102,7 +102,7 @@ def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any],
     return _build(parser, config_type, parser.parse_object(copy.deepcopy(dict(values))), absolute)
 
 
-def _build(parser: "_Parser", config_type: type[Config], namespace: Any, absolute: bool) -> Config:
+def _build(parser: "_Parser", config_type: type[Config], namespace: Any, absolute: bool = True) -> Config:
     namespace = parser.instantiate_classes(namespace)
     config = config_type(**{name: namespace[name] for name in inspect.signature(config_type).parameters})
     try:

@@ -64,7 +64,7 @@ def path_field(
         runtime: see `pipelines.steps.runtime_field`.
     """
     metadata = {"path": role, "names": tuple(names), "sent": sent, "runtime": runtime}
-    return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)  # type: ignore[call-overload]
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)
 
 
 def settings_field(settings_of: Callable[[Any], type | None], *, each: bool = False, dotted: bool = False) -> Any:
@@ -142,13 +142,9 @@ class _Walk:
         """A configuration, or a mapping with some of its fields; the same object where nothing changes."""
         if not isinstance(value, Mapping) and not isinstance(value, kind):
             return value
-        is_mapping = isinstance(value, Mapping)
         fields = {field.name: field for field in dataclasses.fields(kind)}
-        present = {
-            name: value[name] if is_mapping else getattr(value, name)
-            for name in fields
-            if not is_mapping or name in value
-        }
+        content_of = value if isinstance(value, Mapping) else vars(value)
+        present = {name: content_of[name] for name in fields if name in content_of}
         for name, content in present.items():
             if fields[name].metadata.get("defines_names"):
                 names |= frozenset(content)
@@ -159,7 +155,7 @@ class _Walk:
                 changes[name] = changed
         if not changes:
             return value
-        return {**value, **changes} if is_mapping else dataclasses.replace(value, **changes)
+        return {**value, **changes} if isinstance(value, Mapping) else _replaced(value, changes)
 
     def _field(
         self,
@@ -227,6 +223,10 @@ class _Walk:
             return content if _same(values.values(), content.values()) else values
         # In a free mapping a nested configuration is a mapping, too.
         return self.settings(content, kind, f"{place}.", names)
+
+
+def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
+    return dataclasses.replace(config, **changes)
 
 
 def _same(first: Any, second: Any) -> bool:

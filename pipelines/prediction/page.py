@@ -92,8 +92,11 @@ def exact_tags(text: str, tags: Tags) -> Tags:
     if text.strip() in ("", shown_tags(tags)):
         return tags
     exact = {_shown(tag, score): score for tag, score in tags}
-    written = [(piece.strip(), *parse_tags(piece)) for piece in text.split(",")]
-    return sorted(((tag, exact.get(piece, score)) for piece, (tag, score) in written), key=lambda item: -item[1])
+    read: Tags = []
+    for piece in text.split(","):
+        ((tag, score),) = parse_tags(piece)
+        read.append((tag, exact.get(piece.strip(), score)))
+    return sorted(read, key=lambda item: -item[1])
 
 
 class Oracle:

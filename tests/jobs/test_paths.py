@@ -43,8 +43,8 @@ _NO_PATHS = {
 }
 
 
-def config_of(verb: str) -> type:
-    kind: type = typing.get_type_hints(importlib.import_module(f"jobs.{verb}").run)["config"]
+def config_of(verb: str) -> Any:
+    kind: Any = typing.get_type_hints(importlib.import_module(f"jobs.{verb}").run)["config"]
     return kind
 
 

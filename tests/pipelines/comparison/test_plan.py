@@ -19,7 +19,7 @@ from tests.pipelines.comparison.conftest import World, make_config
 @pytest.fixture
 def config(tmp_path: Path) -> CompareConfig:
     """The small comparison on folders that no plan opens."""
-    return make_config(World("data", "tagged", "test_data", "test_tagged", "lion", "encoder"), tmp_path)
+    return make_config(World("/data", "/tagged", "/test_data", "/test_tagged", "/lion", "/encoder"), tmp_path)
 
 
 def test_every_arm_is_trained_with_every_seed(config: CompareConfig) -> None:

@@ -96,7 +96,12 @@ def test_models_get_the_taggers_own_numbers(lions: Lions, pictures: Path, monkey
     monkeypatch.setattr("pipelines.prediction.page.tags_of", lambda *_: [exact])
     given: list[Any] = []
     replies = predictor.replies
-    monkeypatch.setattr(predictor, "replies", lambda *asked: given.append(asked[2]) or replies(*asked))
+
+    def recorded(images: Any, questions: Any, tags: Any) -> Any:
+        given.append(tags)
+        return replies(images, questions, tags)
+
+    monkeypatch.setattr(predictor, "replies", recorded)
     Oracle(oracle.models, oracle.tagger).ask(file, "Caption", "", f"{exact[1][0]}: 0.50, {exact[2][0]}: 0.7")
     assert given == [[[(exact[2][0], 0.7), exact[1]]]]
 

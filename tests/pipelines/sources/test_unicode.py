@@ -101,7 +101,9 @@ def _vsr(folder: Path, text: str) -> QuestionFiles:
 def _iconqa(folder: Path, text: str) -> QuestionFiles:
     row = {"question": "Who?", "choices": ["a", "b"], "answer": 0}
     problems = {"1": {**row, "choices": ["a ESCAPE dog", "b"]}, "2": row, "3": row}
-    splits = {f"{kind}_{name}": [] for kind in ("choose_txt", "fill_in_blank") for name in ("train", "val", "test")}
+    splits: dict[str, list[int]] = {
+        f"{kind}_{name}": [] for kind in ("choose_txt", "fill_in_blank") for name in ("train", "val", "test")
+    }
     _write(folder, "pid_splits.json", {**splits, "choose_txt_train": [1, 2, 3]}, text)
     return QuestionFiles(_write(folder, "problems.json", problems, text))
 
