@@ -6,6 +6,7 @@ from typing import Any
 
 from jobs.cli import main
 from pipelines import storage
+from pipelines.decoding import in_words
 from pipelines.evaluation.estimates import percent
 from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
 from pipelines.steps import StepResult
@@ -39,6 +40,8 @@ def show(document: Mapping[str, Any]) -> None:
         console.print(f"{task}: {counts}" + (f" ({notes})" if notes else ""), highlight=False)
     if document["published_rule"]:
         console.print(f"the published numbers are by the rule {document['published_rule']}", highlight=False)
+    if document["decoding"]:
+        console.print(f"decoded with {in_words(document['decoding'])}", highlight=False)
     if document["counts"]:
         console.print(", ".join(f"{name} {count:,}" for name, count in document["counts"].items()), highlight=False)
 

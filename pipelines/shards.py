@@ -132,6 +132,25 @@ class ShardSet:
         """The index, or None where the source has not been cut to the end."""
         return ShardIndex(**storage.read_json(self.index_file)) if storage.exists(self.index_file) else None
 
+    def write_quarantine(self, shard: int, bad: pa.Table) -> list[dict[str, Any]]:
+        """Write a shard's rows that could not be used; delete those of an earlier attempt where there are none now.
+
+        Call it before the shard's result and its proof are written. The proof of an earlier attempt goes first: a
+        process killed at any point leaves no proof beside a quarantine of another attempt.
+
+        Args:
+            shard: its number.
+            bad: of `tables.QUARANTINE`.
+
+        Returns:
+            The file as a manifest lists it, or nothing.
+        """
+        storage.delete_file(self.done_file(shard))
+        if not bad.num_rows:
+            storage.delete_file(self.quarantine_file(shard))
+            return []
+        return [write_parquet(self.folder, self.quarantine_name(shard), bad)]
+
     def proofs(self, done: Iterable[int]) -> list[Proof]:
         """The proofs of shards, in the order given."""
         with ThreadPoolExecutor(16) as pool:
@@ -156,6 +175,7 @@ class ShardSet:
             shard_rows: records a shard.
             counts: what is to stand in the index; read at the end.
         """
+        self._forget_cut()
         bad = _BadRecords(self)
         rows = bad.apart(records)
         total = 0
@@ -169,6 +189,15 @@ class ShardSet:
         index = ShardIndex(total, shard_rows, dict(sorted(bad.reasons.items())), bad.files, dict(counts or {}))
         storage.write_json(self.index_file, dataclasses.asdict(index))
         return index
+
+    def _forget_cut(self) -> None:
+        """Delete the bad records of an earlier cut that was not finished, and before them the proof that it was."""
+        storage.delete_file(self.index_file)
+        start = f"annotations@{self.name}-"
+        for file in storage.list_files(storage.join(self.folder, "quarantine"), ".parquet", recursive=False):
+            number = os.path.basename(file).removeprefix(start).removesuffix(".parquet")
+            if os.path.basename(file).startswith(start) and len(number) == 8 and number.isdigit():
+                storage.delete_file(file)
 
 
 class _BadRecords:

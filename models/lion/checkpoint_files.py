@@ -37,6 +37,27 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in content.items()}
 
 
+def read_generation_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the settings of decoding that a ``.pth`` holds beside its weights, under ``generation_config``.
+
+    Returns:
+        Values by name; empty where there are none, as in released files and in ``.safetensors``.
+
+    Raises:
+        ValueError: If they are no settings by name.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return {}
+    content = _pickled(path)
+    settings = content.get("generation_config") if isinstance(content, dict) else None
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: generation_config must give values by name; it is {settings!r}.")
+    return {str(name): value for name, value in settings.items()}
+
+
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, T5Config
+from transformers.utils import GENERATION_CONFIG_NAME
 
-from models.lion.checkpoint_files import folder_tensors, read_state_dict
+from models.lion.checkpoint_files import folder_tensors, read_generation_settings, read_state_dict
 from models.lion.configuration import LEVELS, LionConfig
-from models.lion.generation import generation_defaults
+from models.lion.generation import PUBLISHED, decoding_settings, generation_defaults
 from models.lion.groups import FOUNDATIONS, parameter_group
 from models.lion.modeling import LionForConditionalGeneration
 from models.lion.naming import ignored_reason, to_ours, to_released
@@ -41,7 +42,8 @@ def convert_lion(
     Weights stream from file to file; memory holds one shard of the language model and one of the output.
 
     Args:
-        checkpoint: ``LION-FlanT5-XL.pth`` or ``-XXL``: what LION trained.
+        checkpoint: ``LION-FlanT5-XL.pth`` or ``-XXL``: what LION trained. Generation settings are LION's published
+            ones, or those that `export_lion` wrote into the file.
         vit: ``eva_vit_g.pth``. Its last block, norm and head are left out.
         llm: A Flan-T5 folder (safetensors or bin, sharded or not) with its ``config.json``.
         tokenizer: A folder with Flan-T5's tokenizer.
@@ -58,6 +60,7 @@ def convert_lion(
         ValueError: If a file is not what it should be, a key is unknown, a shape differs, or a weight is missing.
     """
     trained, vision = read_state_dict(checkpoint), _vision_state(vit)
+    settings = read_generation_settings(checkpoint)
     shapes = {name: tuple(tensor.shape) for name, tensor in (vision | trained).items()}
     words = AutoTokenizer.from_pretrained(tokenizer)
     known = {"soft_prompt_token_id": words.convert_tokens_to_ids(SOFT_TOKEN)} | dict(overrides or {})
@@ -77,7 +80,9 @@ def convert_lion(
     out.mkdir(parents=True, exist_ok=True)
     counts = _write_sharded(((name, tensor.to(config.dtype)) for name, tensor in placed), out)
     config.save_pretrained(out)
-    generation_defaults(config).save_pretrained(out)
+    generation = generation_defaults(config)
+    generation.update(**settings)
+    generation.save_pretrained(out)
     processor.save_pretrained(out)
     return {**counts, "ignored": len(ignored), "reasons": ignored, "folder": str(out)}
 
@@ -87,7 +92,8 @@ def export_lion(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
 
     Args:
         folder: A folder that `LionForConditionalGeneration.from_pretrained` reads.
-        out: The ``.pth`` to write; its tensors stand under ``model``, in the folder's precision.
+        out: The ``.pth`` to write; its tensors stand under ``model``, in the folder's precision, and the settings of
+            decoding under ``generation_config``, which the released code does not read.
 
     Returns:
         ``placed`` (keys written), ``ignored`` (frozen weights left out), ``parameters`` and ``file``.
@@ -109,9 +115,15 @@ def export_lion(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
     if missing:
         raise ValueError(f"{folder} lacks {len(missing)} trained weights, among them {sorted(missing)[0]}.")
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": released}, out)
+    torch.save({"model": released, "generation_config": _folder_settings(folder)}, out)
     parameters = sum(tensor.numel() for tensor in released.values())
     return {"placed": len(released), "ignored": frozen, "parameters": parameters, "file": str(out)}
+
+
+def _folder_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings of decoding of a folder; LION's published ones where it states none."""
+    file = Path(folder) / GENERATION_CONFIG_NAME
+    return decoding_settings(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else PUBLISHED)
 
 
 def place(

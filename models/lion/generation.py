@@ -1,4 +1,4 @@
-"""How LION generates unless told otherwise."""
+"""How LION generates unless told otherwise, and what of it belongs to a model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,20 +8,39 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 
 from models.lion.configuration import LionConfig
 
+PUBLISHED: Mapping[str, bool | int | float] = {
+    "num_beams": 5,
+    "do_sample": False,
+    "max_new_tokens": 256,
+    "min_length": 1,
+    "repetition_penalty": 1.5,
+    "length_penalty": 1.0,
+}
+"""The released LION's settings: beam 5, repetition penalty 1.5, up to 256 tokens."""
+# What a file of generation settings holds besides settings of decoding: ids of tokens belong to the vocabulary.
+_NO_SETTING = ("transformers_version", "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+
 
 def generation_defaults(config: LionConfig) -> GenerationConfig:
-    """LION's published way to generate: beam 5, repetition penalty 1.5, up to 256 tokens."""
+    """Return LION's published settings with the ids of a model's special tokens."""
     return GenerationConfig(
-        num_beams=5,
-        do_sample=False,
-        max_new_tokens=256,
-        min_length=1,
-        repetition_penalty=1.5,
-        length_penalty=1.0,
+        **PUBLISHED,
         pad_token_id=config.pad_token_id,
         eos_token_id=config.eos_token_id,
         decoder_start_token_id=config.decoder_start_token_id,
     )
+
+
+def decoding_settings(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of decoding that a `generation_config.json`, or `GenerationConfig.to_dict()`, states.
+
+    Token ids, private keys and settings left open (None) are no part of it.
+    """
+    return {
+        name: value
+        for name, value in document.items()
+        if value is not None and name not in _NO_SETTING and not name.startswith("_")
+    }
 
 
 class BeamCache(EncoderDecoderCache):

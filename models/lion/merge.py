@@ -1,10 +1,14 @@
 """The stage merge: what stages 1 and 2 trained, each alone, into the model that stage 3 trains on both levels."""
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from models.lion.adapters import LionAdapter
 from models.lion.configuration import LEVELS
+from models.lion.generation import decoding_settings
 from models.lion.groups import FOUNDATIONS, parameter_group
 from models.lion.modeling import LionForConditionalGeneration
 
@@ -26,7 +30,8 @@ def merge_stages(
     The image adapter is stage 1's and the region adapter stage 2's; Q-Former, queries, projection and ln_vision are
     stage 1's, the aggregator with its MLP and LayerNorm stage 2's. The router starts afresh, so that an image-level
     sample takes stage 1's adapters alone and a region-level sample stage 2's. ViT, T5 and tag encoder come from
-    stage 1 and must be the same in both.
+    stage 1 and must be the same in both. The generation settings are stage 1's, as the processor is;
+    `differing_settings` names those that stage 2 has otherwise.
 
     Args:
         stage1: Has a Q-Former and an image adapter.
@@ -73,7 +78,17 @@ def merge_stages(
         for module in into.modules():
             if isinstance(module, LionAdapter):
                 module.reset_router()
+    into.generation_config = copy.deepcopy(stage1.generation_config)
     return into
+
+
+def differing_settings(
+    stage1: LionForConditionalGeneration, stage2: LionForConditionalGeneration
+) -> dict[str, tuple[Any, Any]]:
+    """Return the settings of decoding in which two models differ, by name: (stage 1's, stage 2's); None: not set."""
+    first, second = (decoding_settings(model.generation_config.to_dict()) for model in (stage1, stage2))
+    names = sorted({*first, *second})
+    return {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
 
 
 def _parameters(model: LionForConditionalGeneration) -> dict[str, Tensor]:

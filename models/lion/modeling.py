@@ -1,5 +1,6 @@
 """LION: two paths of visual knowledge into a frozen T5 with routed adapters (CVPR 2024, arXiv 2311.11860)."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import (
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Block
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from models.lion.adapters import AdaptedT5, StandardStart
 from models.lion.aggregator import AggregatorProjection, VisionAggregator, intermediate_features
@@ -100,9 +102,19 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`; what LION freezes is frozen again, which loading undoes."""
+        """As `PreTrainedModel.from_pretrained`, with two of LION's own rules.
+
+        What LION freezes is frozen again, which loading undoes. A folder without `generation_config.json` generates
+        as LION is published, where transformers would use its own defaults: one beam and at most 20 tokens.
+        """
         loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_foundations()
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_foundations()
+        folder = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        if folder is not None and os.path.isdir(folder) and kwargs.get("generation_config") is None:
+            inner = os.path.join(folder, kwargs.get("subfolder", ""), GENERATION_CONFIG_NAME)
+            if not os.path.isfile(inner):
+                model.generation_config = generation_defaults(model.config)
         return loaded
 
     def freeze_foundations(self) -> None:

@@ -168,6 +168,7 @@ def check(config: CompareConfig) -> None:
         raise UserError("resamples must be at least 100 and examples at least 1.")
     if config.at_once < 1:
         raise UserError(f"at_once is {config.at_once}; at least one training has to run at a time.")
+    config.inference.check()
     if config.benchmark != MIXED:
         registry().find(config.benchmark)
     *_, (last, spec) = config.stages.items()

@@ -5,8 +5,9 @@ from typing import Any
 
 from pipelines.comparison import figures
 from pipelines.comparison.config import FEWEST_SEEDS
-from pipelines.comparison.results import ALPHA, Document
+from pipelines.comparison.results import ALPHA, Document, decodings_differ
 from pipelines.comparison.statistics import CONFIDENCE, FEWEST_IMAGES, POWER
+from pipelines.decoding import in_words
 from pipelines.evaluation.benchmarks import registry
 from pipelines.evaluation.scoring import set_of
 
@@ -74,11 +75,21 @@ def render(
         noise=figures.noise_curves(groups, arms, heading) if len(document["strengths"]) > 1 else "",
         training=figures.training_curves(histories),
         tag_encoders={name: figures.tag_encoder_curves(history) for name, history in tag_encoders.items()},
+        decoding=decoded_with(document),
+        decodings_differ=decodings_differ(document),
         alpha=ALPHA,
         confidence=f"{CONFIDENCE:.0%}",
         fewest=FEWEST_IMAGES,
         made=made,
     )
+
+
+def decoded_with(document: Document) -> dict[str, list[str]]:
+    """Each arm's settings of decoding in words: one line where its seeds agree; empty where no file says them."""
+    return {
+        arm: [in_words(settings) for settings in by_seed if settings is not None]
+        for arm, by_seed in document["decoding"].items()
+    }
 
 
 def findings(document: Document) -> list[Document]:

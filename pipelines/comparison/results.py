@@ -164,6 +164,7 @@ def analyse(config: CompareConfig, results: Results) -> Document:
         "arms": list(results.arms),
         "seeds": list(results.seeds),
         "strengths": config.strengths,
+        "decoding": {arm: _decodings(results.of(arm)) for arm in results.arms},
         "tests": len(effects) if tested else 0,
         "shared_stages": [name for name, spec in config.stages.items() if spec.once_per == "comparison"],
         "groups": groups,
@@ -171,8 +172,20 @@ def analyse(config: CompareConfig, results: Results) -> Document:
     }
 
 
+def _decodings(evaluations: Sequence[Evaluation]) -> list[Document | None]:
+    """Return the effective settings of decoding of an arm's models: one where the seeds agree, else one per seed."""
+    by_seed = [evaluation.metrics["decoding"] for evaluation in evaluations]
+    return by_seed[:1] if all(settings == by_seed[0] for settings in by_seed) else by_seed
+
+
+def decodings_differ(document: Document) -> bool:
+    """Return whether the models of a comparison were decoded with different settings; numbers then include that."""
+    by_arm = list(document["decoding"].values())
+    return any(settings != by_arm[0] for settings in by_arm) or any(len(settings) > 1 for settings in by_arm)
+
+
 def verdict(difference: float, p: float | None) -> str:
-    """What a test says, in a word: no difference shown is not the same as no difference. Without a test: a hint."""
+    """Return the verdict of a test in a word: no difference shown is not the same as no difference. No test: a hint."""
     if p is None:
         return "hint"
     if p >= ALPHA:

@@ -1,6 +1,7 @@
 """`compare` as a step: all trainings and evaluations, each a step of its own, then the tests and the report."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +10,16 @@ from pipelines import storage
 from pipelines.comparison.champion import Decision, crown, decide, group_of
 from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, evidence
 from pipelines.comparison.plan import Plan, Run, evaluation, make_plan
-from pipelines.comparison.results import Document, Evaluation, Results, analyse, read_evaluation
+from pipelines.comparison.results import (
+    Document,
+    Evaluation,
+    Results,
+    analyse,
+    decodings_differ,
+    read_evaluation,
+)
 from pipelines.comparison.tracking import log_comparison
+from pipelines.decoding import in_words
 from pipelines.errors import UserError
 from pipelines.evaluation.predictions import load_instructions
 from pipelines.evaluation.run import require_scorable
@@ -137,6 +146,8 @@ class Comparison:
         evaluations = {key: read_evaluation(path) for key, path in folders.items()}
         results = Results(evaluations, list(config.arms), config.seeds)
         document = analyse(config, results)
+        if decodings_differ(document):
+            log.warning("The models were decoded with different settings; the report lists them.")
         decision = self._decision(folder, results, document)
         if decision is not None:
             crown(decision, self.registry)
@@ -184,15 +195,23 @@ class Comparison:
         path = folder.child(_DECISION)
         if storage.exists(path):
             return Decision(**storage.read_json(path))
-        made = decide(rule, results, document, self.models, self.registry, self._ask, self.config.resamples)
+        ask = functools.partial(self._ask, results=results)
+        made = decide(rule, results, document, self.models, self.registry, ask, self.config.resamples)
         storage.write_json(path, made.as_dict())
         return made
 
-    def _ask(self, model: str) -> Evaluation:
+    def _ask(self, model: str, results: Results) -> Evaluation:
         """The answers of another model to the comparison's questions."""
         steps: dict[str, StepSpec] = {"champion": evaluation(self.config, model, 0.0)}
         (outcome,) = run_steps(steps, self.prepare, storage.absolute(self.config.out))
-        return read_evaluation(str(outcome["path"]))
+        answered = read_evaluation(str(outcome["path"]))
+        if answered.metrics["decoding"] != results.first.metrics["decoding"]:
+            log.warning(
+                "%s was decoded with %s, and the comparison's models otherwise; the champion rule compares them as "
+                "they are. Set inference.beams and inference.decoding to decode all models alike.",
+                model, in_words(answered.metrics["decoding"]),
+            )  # fmt: skip
+        return answered
 
     def _page(self, results: Results, document: Document, decision: Decision | None) -> str:
         from pipelines.comparison import examples, provenance

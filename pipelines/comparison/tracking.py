@@ -1,5 +1,6 @@
 """The comparison in MLflow: a run of its own with the report, and its numbers on every arm's model versions."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 from pipelines import storage
@@ -36,11 +37,14 @@ def log_comparison(
         client.log_text(run_id, storage.read_bytes(folder.child(name)).decode(), name)
     for run, model in models.items():
         reference = registry.lookup(model)
+        by_seed = document["decoding"][run.arm]
+        place = list(document["seeds"]).index(run.seed) if len(by_seed) > 1 else 0
         tags = {
             "arm": run.arm,
             "seed": str(run.seed),
             "baseline": document["baseline"],
             "evidence": document["evidence"],
+            "decoding": json.dumps(by_seed[place]),
             "result": folder.path,
         }
         for name, text in tags.items():

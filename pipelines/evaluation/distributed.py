@@ -9,6 +9,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from pipelines.decoding import DecodingConfig
 from pipelines.errors import UserError
 from pipelines.evaluation.inference import Asking, Predict
 from pipelines.runtime import require_resources
@@ -23,8 +24,10 @@ _SECONDS_BETWEEN_LINES = 5.0
 class InferenceConfig:
     """How the model is run."""
 
-    beams: int = 5
-    """Width of the beam search; LION's is 5."""
+    beams: int | None = None
+    """Width of the beam search; empty: the model's own (the released LION's is 5)."""
+    decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
+    """The other settings of decoding; each one left empty is the model's own."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the model: `auto` is bf16 on a GPU and fp32 on a CPU."""
     shard_rows: int = 256
@@ -40,6 +43,21 @@ class InferenceConfig:
     """CPUs per actor, and threads of its model; empty: 1 beside a GPU, else half of the cluster's CPUs."""
     gpus: float | None = runtime_field(None)
     """GPUs per actor; empty: a whole one where the cluster has any."""
+
+    def check(self) -> None:
+        """Refuse values that no run can work with.
+
+        Raises:
+            UserError: names the field, its value, and what to give instead.
+        """
+        self.decoding.check(self.beams)
+        for name in ("shard_rows", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"inference.{name} is {getattr(self, name)}; give at least 1.")
+        for name in ("actors", "cpus"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"inference.{name} is {value}; give more than 0, or nothing.")
 
 
 @dataclasses.dataclass(frozen=True)

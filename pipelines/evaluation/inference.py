@@ -1,6 +1,7 @@
 """The model's side of an evaluation: rows of a shard in, predictions out; tasks of both levels share a batch."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,7 +10,8 @@ import pyarrow as pa
 
 from pipelines import storage
 from pipelines.copies import on_this_machine
-from pipelines.evaluation.predictions import prediction_row, read_file, write_file
+from pipelines.decoding import Decoding
+from pipelines.evaluation.predictions import decoding_metadata, prediction_row, read_file, write_file
 from pipelines.images import BadImage, load_image
 from pipelines.runtime import threads_here
 from pipelines.tables import PREDICTIONS, QUARANTINE, to_table
@@ -31,7 +33,7 @@ class Asking:
         model: the local `from_pretrained` folder.
         version: what the predictions say who made them.
         limits: task → most tokens of an answer.
-        beams: width of the beam search; None: the model's own.
+        decoding: the settings that answers are decoded with.
         batch_size: rows a forward pass.
         precision: arithmetic of the model.
         on_gpu: whether it runs on the actor's GPU.
@@ -41,11 +43,16 @@ class Asking:
     model: str
     version: str
     limits: Mapping[str, int]
-    beams: int | None
+    decoding: Decoding
     batch_size: int
     precision: Precision
     on_gpu: bool
     threads: int
+
+    @property
+    def decoded_with(self) -> dict[str, Any]:
+        """The effective settings of decoding as plain JSON values, the limits of the tasks included."""
+        return self.decoding.as_dict(self.limits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +95,24 @@ class Predict:
         rows = []
         for shard in batch["shard"].to_pylist():
             predictions, bad = self.answerer.answer(read_file(shard_file(self.folder, shard)).to_pylist())
-            if bad:
-                write_file(quarantine_file(self.folder, shard), to_table(bad, QUARANTINE))
-            write_file(predictions_file(self.folder, shard), to_table(predictions, PREDICTIONS))
+            self._write(shard, predictions, bad)
             rows.append(len(predictions))
         return pa.table({"shard": batch["shard"], "rows": pa.array(rows, pa.int64())})
+
+    def _write(self, shard: int, predictions: list[dict[str, Any]], bad: list[dict[str, Any]]) -> None:
+        """Write a shard's quarantine, or delete that of an earlier attempt, then its predictions.
+
+        The predictions prove that the shard is done. Those of an earlier attempt go first, so that a process killed in
+        between never leaves them beside a quarantine that is not theirs.
+        """
+        target, quarantine = predictions_file(self.folder, shard), quarantine_file(self.folder, shard)
+        storage.delete_file(target)
+        if bad:
+            write_file(quarantine, to_table(bad, QUARANTINE))
+        else:
+            storage.delete_file(quarantine)
+        metadata = decoding_metadata(self.answerer.asking.decoded_with)
+        write_file(target, to_table(predictions, PREDICTIONS).replace_schema_metadata(metadata))
 
 
 class Answerer:
@@ -145,11 +165,13 @@ class Answerer:
             limits: instead of the run's.
         """
         bounds = limits or self.asking.limits
+        # Draws follow from the row alone, so that a row's answer depends neither on a batch nor on an earlier attempt.
+        size = self.asking.batch_size if self.asking.decoding.seed is None else 1
         # Like with like: a batch is computed to the end of its longest answer and padded to its longest question.
         order = sorted(range(len(rows)), key=lambda at: _length(rows[at], bounds))
         replies: dict[int, str | Unanswered] = {}
-        for start in range(0, len(rows), self.asking.batch_size):
-            places = order[start : start + self.asking.batch_size]
+        for start in range(0, len(rows), size):
+            places = order[start : start + size]
             replies |= zip(places, self._batch([rows[place] for place in places], bounds), strict=True)
         return [replies[place] for place in range(len(rows))]
 
@@ -189,10 +211,13 @@ class Answerer:
         )
         limits = [bounds[row["task"]] for row in rows]
         inputs = inputs.to(self.device)
-        with torch.inference_mode():
+        seed, devices = self.asking.decoding.seed, [self.device] if self.asking.on_gpu else []
+        with torch.inference_mode(), torch.random.fork_rng(devices, enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(_seed_of(seed, rows[0]))
             ids = self.model.generate(
                 **inputs,
-                **({} if self.asking.beams is None else {"num_beams": self.asking.beams}),
+                **self.asking.decoding.settings,
                 # The run's largest limit, not the batch's: what a row is answered must not depend on its neighbours.
                 max_new_tokens=max(bounds.values()),
             ).cpu()
@@ -200,6 +225,12 @@ class Answerer:
             for row, limit in enumerate(limits):
                 ids[row, start + limit :] = self.model.generation_config.pad_token_id or 0
         return self.processor.answers(ids)
+
+
+def _seed_of(seed: int, row: Mapping[str, Any]) -> int:
+    """The seed of a row's draws: follows from the run's seed, the row's id where it has one, and the question."""
+    key = f"{seed}\n{row['task']}\n{row.get('sample_id', '')}\n{row['instruction']}"
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest())
 
 
 def _length(row: Mapping[str, Any], bounds: Mapping[str, int]) -> tuple[int, str, int]:

@@ -1,6 +1,7 @@
 """Predictions as files: those that a run wrote, and those that a user brings."""
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.tables import INSTRUCTIONS, PREDICTIONS, require_unicode, to_table
 
+DECODING = b"decoding"
+"""Key of a predictions file's schema metadata: the effective settings of decoding, as JSON."""
 _NEEDED = ("prediction",)
 _WRITTEN_AS = {"references": "list<string>", "box": "list<float> (x1, y1, x2, y2 in [0, 1])"}
 
@@ -26,6 +29,19 @@ def read_parquet(uri: str, table: str, columns: Sequence[str] | None = None) -> 
     Raises:
         UserError: nothing is there, or a file is not Parquet, or the files have different columns.
     """
+    uri, files = storage.absolute(uri), table_files(uri, table)
+    try:
+        return pa.concat_tables([read_file(name, columns) for name in files], promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UserError(f"{uri} cannot be read as Parquet files of one table ({error}).") from error
+
+
+def table_files(uri: str, table: str) -> list[str]:
+    """Return the Parquet files of a table in the order of their names; for the arguments see `read_parquet`.
+
+    Raises:
+        UserError: nothing is there, or no Parquet file is in the folder.
+    """
     uri = storage.absolute(uri)
     if not storage.exists(uri):
         raise UserError(f"The {table} {uri} do not exist; check the path.")
@@ -35,10 +51,33 @@ def read_parquet(uri: str, table: str, columns: Sequence[str] | None = None) -> 
         files = storage.list_files(inner if storage.is_folder(inner) else uri, ".parquet", recursive=False)
     if not files:
         raise UserError(f"{uri} holds no Parquet file of {table}; give the file, or the folder of the step's result.")
-    try:
-        return pa.concat_tables([read_file(name, columns) for name in files], promote_options="default")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UserError(f"{uri} cannot be read as Parquet files of one table ({error}).") from error
+    return files
+
+
+def decoding_metadata(settings: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Return the schema metadata of a predictions file: the effective settings of decoding."""
+    return {DECODING: json.dumps(settings).encode()}
+
+
+def read_decoding(uri: str) -> dict[str, Any] | None:
+    """Return the settings that predictions were decoded with; None where their files do not say it.
+
+    Raises:
+        UserError: files of one folder were decoded with different settings: they are of different evaluations.
+    """
+    found: dict[str, str] = {}
+    for name in table_files(uri, "predictions"):
+        filesystem, path = storage.resolve(name)
+        text = (pq.read_schema(path, filesystem=filesystem).metadata or {}).get(DECODING, b"").decode()
+        found.setdefault(text, name)
+    if len(found) > 1:
+        first, second, *_ = found.values()
+        raise UserError(
+            f"{first} and {second} were decoded with different settings; score the predictions of each evaluation by "
+            "themselves."
+        )
+    (text,) = found
+    return json.loads(text) if text else None
 
 
 def read_file(uri: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipelines import steps, storage
 from pipelines.copies import for_workers
+from pipelines.decoding import Decoding, box_warning, in_words, resolve_decoding
 from pipelines.errors import UserError
 from pipelines.evaluation.benchmarks import MIXED, registry
 from pipelines.evaluation.distributed import (
@@ -37,13 +38,14 @@ from pipelines.evaluation.predictions import (
     load_instructions,
     load_predictions,
     prediction_row,
+    read_decoding,
     read_file,
     read_parquet,
     write_file,
 )
 from pipelines.evaluation.scoring import Group, ScoringConfig, grouped, score_table, select_rows
 from pipelines.evaluation.tag_noise import TagNoise, noisy_column
-from pipelines.evaluation.tracking import log_numbers
+from pipelines.evaluation.tracking import log_decoding, log_numbers
 from pipelines.paths import path_field
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig, ray_session
@@ -53,7 +55,7 @@ from pipelines.tables import INSTRUCTIONS, PREDICTIONS, SCORES, TAG, to_table
 log = logging.getLogger("lion.evaluate")
 METRICS = "metrics.json"
 SAMPLE_SCORES = "scores.parquet"
-_VERSION = 3  # of what a finished evaluation leaves: 2 has `scores.parquet`, 3 scores by named rules
+_VERSION = 3  # of a finished evaluation's files: 2 has `scores.parquet`, 3 named rules and settings of decoding
 _RUN = "run.json"
 _SHARD = pa.schema([*INSTRUCTIONS, pa.field("uri", pa.string(), nullable=False), pa.field("tags", pa.list_(TAG))])
 
@@ -106,7 +108,12 @@ def evaluate(config: EvaluateConfig) -> StepResult:
     models = Registry(config.registry, config.out)
     found = models.lookup(model)
     inputs = {"model": found.folder, "data": data, "tagged": tagged}
-    identity["inference"] = steps.canonical(config.inference)
+    decoding = resolve_decoding(found.folder, config.inference.decoding, config.inference.beams)
+    # By the settings that hold: the model's own, written out, mean the same.
+    identity["inference"] = {
+        name: value for name, value in steps.canonical(config.inference).items() if name not in ("beams", "decoding")
+    }
+    identity["decoding"] = decoding.as_dict()
     if config.tag_noise.strength:  # none of it is no noise, whatever its other settings
         identity["tag_noise"] = steps.canonical(config.tag_noise)
     identity["model_version"] = str(found) if found.name else None
@@ -114,9 +121,10 @@ def evaluate(config: EvaluateConfig) -> StepResult:
     version = str(found) if found.name else f"sha256:{steps.fingerprint(found.folder)}"
 
     def work(folder: StepFolder) -> Mapping[str, Any]:
-        entries = _ask_and_score(config, folder, found.folder, version)
+        entries = _ask_and_score(config, folder, found.folder, version, decoding)
         if found.name:
             log_numbers(models, found, _numbers(config, entries["summary"]["metrics"]))
+            log_decoding(models, found, _measured_as(config), entries["decoding"])
         return entries
 
     return steps.run_step("evaluate", identity, config.out, work, inputs, _VERSION)
@@ -143,37 +151,36 @@ def _check(config: EvaluateConfig) -> tuple[str, str, str]:
         raise UserError("tag_noise changes what a model is asked; it has no effect on --predictions: leave it out.")
     if config.model is not None and not (config.data and config.tagged):
         raise UserError("A model needs --data (the instructions folder) and --tagged (where images and tags are).")
-    inference = config.inference
-    for name in ("beams", "shard_rows", "batch_size"):
-        if getattr(inference, name) < 1:
-            raise UserError(f"inference.{name} is {getattr(inference, name)}; give at least 1.")
-    for name in ("actors", "cpus"):
-        value = getattr(inference, name)
-        if value is not None and value <= 0:
-            raise UserError(f"inference.{name} is {value}; give more than 0, or nothing.")
+    config.inference.check()
     return config.model or "", config.data or "", config.tagged or ""
 
 
 def _score_given(config: EvaluateConfig, folder: StepFolder) -> dict[str, Any]:
-    """Scores predictions that somebody made. Imports neither Ray nor torch."""
+    """Score predictions made elsewhere. Imports neither Ray nor torch."""
     task = None if config.benchmark == MIXED else registry().find(config.benchmark).task
     table = load_predictions(config.predictions or "", task)
+    decoding = read_decoding(config.predictions or "")
     counts: dict[str, int] = {}
     if config.data:
         instructions = select_rows(load_instructions(config.data), config.benchmark)
         table, counts = join_references(table, instructions)
         counts |= _prompts(config.benchmark, instructions)
-    return _publish(config, folder, table, counts, files=[])
+    return _publish(config, folder, table, counts, decoding, files=[])
 
 
-def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, version: str) -> dict[str, Any]:
+def _ask_and_score(
+    config: EvaluateConfig, folder: StepFolder, model: str, version: str, decoding: Decoding
+) -> dict[str, Any]:
     instructions = select_rows(load_instructions(config.data or ""), config.benchmark)
+    limits = decoding.limits(_limits(config.benchmark, instructions))
+    decoding.check(limits)
+    if warning := box_warning(decoding.settings, limits):
+        log.warning("%s", warning)
     shards = -(-instructions.num_rows // config.inference.shard_rows)
     missing = [shard for shard in range(shards) if not storage.exists(predictions_file(folder.path, shard))]
     if missing:
         require_scorable(instructions, config.benchmark)
         _cut(instructions, config, folder.path, missing)
-        limits = _limits(config.benchmark, instructions)
         local = config.inference.launcher == "local"
         with contextlib.nullcontext() if local else ray_session(config.ray):
             pool = plan_here(config.inference) if local else plan_pool(config.inference)
@@ -181,13 +188,14 @@ def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, versi
                 model=model if local else for_workers(model, folder, "model"),
                 version=version,
                 limits=limits,
-                beams=config.inference.beams,
+                decoding=decoding,
                 batch_size=config.inference.batch_size,
                 precision=_precision(config.inference, folder.path, on_gpu=pool.gpus > 0),
                 on_gpu=pool.gpus > 0,
                 threads=math.ceil(pool.cpus),
             )
             log.info("%d of %d shards to answer; models: %s; %s", len(missing), shards, pool, asking.precision)
+            log.info("decoded with %s", in_words(asking.decoded_with))
             answered = (
                 answer_here(folder.path, missing, asking)
                 if local
@@ -205,7 +213,7 @@ def _ask_and_score(config: EvaluateConfig, folder: StepFolder, model: str, versi
         for shard in range(shards)
     ]
     counts = _quarantined(folder.path, shards) | _prompts(config.benchmark, instructions)
-    return _publish(config, folder, table, counts, files)
+    return _publish(config, folder, table, counts, decoding.as_dict(limits), files)
 
 
 def _precision(config: InferenceConfig, folder: str, on_gpu: bool) -> Precision:
@@ -290,6 +298,7 @@ def _publish(
     folder: StepFolder,
     table: pa.Table,
     counts: Mapping[str, int],
+    decoding: Mapping[str, Any] | None,
     files: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Scores the table, writes `scores.parquet` and `metrics.json`, and returns the manifest's entries."""
@@ -301,6 +310,7 @@ def _publish(
     document = {
         "benchmark": config.benchmark,
         "model_versions": versions,
+        "decoding": decoding,
         "rows": table.num_rows,
         "counts": dict(counts) | ({"rows_left_out": others} if others else {}),
         "tasks": {task: found.as_dict() for task, found in scores.items()},
@@ -309,7 +319,12 @@ def _publish(
     }
     storage.write_json(folder.child(METRICS), document)
     digests = [{"path": name, "sha256": storage.sha256(folder.child(name))} for name in (SAMPLE_SCORES, METRICS)]
-    return {"rows": table.num_rows, "files": [*files, *digests], "summary": _summary(scores, counts)}
+    return {
+        "rows": table.num_rows,
+        "files": [*files, *digests],
+        "decoding": decoding,
+        "summary": _summary(scores, counts),
+    }
 
 
 def _sample_scores(groups: Mapping[str, Group], scores: Mapping[str, Scores]) -> Iterator[dict[str, Any]]:
@@ -326,12 +341,17 @@ def _sample_scores(groups: Mapping[str, Group], scores: Mapping[str, Scores]) ->
 
 def _numbers(config: EvaluateConfig, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """All numbers by the names that the model's version has them under: `evaluate.BENCHMARK.TASK.METRIC`."""
-    noise = f".tag_noise_{config.tag_noise.strength:g}" if config.tag_noise.strength else ""
     return {
-        f"evaluate.{config.benchmark}{noise}.{task}.{metric}": value
+        f"{_measured_as(config)}.{task}.{metric}": value
         for task, numbers in metrics.items()
         for metric, value in numbers.items()
     }
+
+
+def _measured_as(config: EvaluateConfig) -> str:
+    """What the names of an evaluation's numbers in MLflow begin with."""
+    noise = f".tag_noise_{config.tag_noise.strength:g}" if config.tag_noise.strength else ""
+    return f"evaluate.{config.benchmark}{noise}"
 
 
 def _published(name: str) -> dict[str, dict[str, float]]:

@@ -1,9 +1,10 @@
 """Numbers about a registered model, where whoever looks at the model in MLflow finds them."""
 
+import json
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.registry import ModelReference, Registry
@@ -29,6 +30,21 @@ def log_numbers(registry: "Registry", reference: "ModelReference", numbers: Mapp
     model_id = logged_model(registry, reference)
     metrics = [Metric(key, value, now, 0, model_id=model_id) for key, value in named.items()]
     client.log_batch(str(reference.run_id), metrics=metrics)
+
+
+def log_decoding(
+    registry: "Registry", reference: "ModelReference", prefix: str, settings: Mapping[str, Any] | None
+) -> None:
+    """Write the effective settings of decoding beside a version's numbers: a tag `PREFIX.decoding`, as JSON.
+
+    Args:
+        registry: where the version is.
+        reference: as `Registry.lookup` gives it.
+        prefix: what the names of the numbers begin with.
+        settings: as `metrics.json` has them.
+    """
+    key = mlflow_name(f"{prefix}.decoding")
+    registry.client.set_model_version_tag(str(reference.name), str(reference.version), key, json.dumps(settings))
 
 
 def logged_model(registry: "Registry", reference: "ModelReference") -> str | None:

@@ -65,11 +65,10 @@ class BuildShard:
         entry = self._sets[number]
         built = self._build(entry, shard)
         shards = shard_set(self._folder, entry)
+        bad = tables.to_table([vars(record) for record in built.bad], tables.QUARANTINE)
+        quarantine = shards.write_quarantine(shard, bad)
         table = tables.to_table(built.rows, tables.INSTRUCTIONS)
-        files = [write_parquet(self._folder, shards.result_name(shard), table)]
-        if built.bad:
-            bad = tables.to_table([vars(record) for record in built.bad], tables.QUARANTINE)
-            files.append(write_parquet(self._folder, shards.quarantine_name(shard), bad))
+        files = [write_parquet(self._folder, shards.result_name(shard), table), *quarantine]
         proof: dict[str, Any] = {
             "set": number,
             "shard": shard,

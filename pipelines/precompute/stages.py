@@ -167,10 +167,8 @@ class Commit:
         shard = self._whole_shard(table)
         is_good = pc.is_null(table["reason"])
         good, bad = table.filter(is_good), table.filter(pc.invert(is_good))
-        files = [] if not bad.num_rows else [self._write_quarantine(shard, bad)]
-        if not files:
-            storage.delete_file(self.shards.quarantine_file(shard))  # of an attempt before a repair
-        files.insert(0, self._write_tagged(shard, good))
+        quarantine = self.shards.write_quarantine(shard, _quarantine(bad))
+        files = [self._write_tagged(shard, good), *quarantine]
         proof = {
             "shard": shard,
             "rows": good.num_rows,
@@ -198,7 +196,8 @@ class Commit:
         table = good.select(schema.names).cast(schema).combine_chunks()
         return write_parquet(self.shards.folder, self.shards.result_name(shard), table)
 
-    def _write_quarantine(self, shard: int, bad: pa.Table) -> dict[str, Any]:
-        bad = bad.append_column("stage", pa.array(["image"] * bad.num_rows))
-        table = bad.select(tables.QUARANTINE.names).cast(tables.QUARANTINE).combine_chunks()
-        return write_parquet(self.shards.folder, self.shards.quarantine_name(shard), table)
+
+def _quarantine(bad: pa.Table) -> pa.Table:
+    """Images that could not be read as rows of `tables.QUARANTINE`."""
+    bad = bad.append_column("stage", pa.array(["image"] * bad.num_rows, pa.string()))
+    return bad.select(tables.QUARANTINE.names).cast(tables.QUARANTINE).combine_chunks()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import storage
+from pipelines.decoding import box_warning
 from pipelines.errors import UserError
 from pipelines.evaluation.inference import Unanswered
 from pipelines.images import BadImage, decode_image
@@ -308,6 +309,9 @@ def _prepare(config: DemoPageConfig) -> tuple[Oracle, list[str]]:
     if config.tagger is None and any(prompt_reads_tags(model.folder) for model in found.values()):
         log.warning("No --tagger: the tags that these prompts are made of must be written on the page.")
     models = {name: Predictor(model, None, config.inference) for name, model in found.items()}
+    for name, predictor in models.items():
+        if warning := box_warning(predictor.answerer.asking.decoding.settings, ASKED.values()):
+            log.warning("%s: %s", name, warning)
     first = next(iter(models.values())).answerer.asking
     size = config.inference.batch_size
     tagger = None if config.tagger is None else load_tagger(config.tagger, first.on_gpu, first.precision, size)

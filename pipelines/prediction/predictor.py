@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pipelines import storage
+from pipelines.decoding import DecodingConfig, resolve_decoding
 from pipelines.errors import UserError
 from pipelines.evaluation.inference import Answerer, Asking, Unanswered
 from pipelines.images import BadImage
@@ -27,7 +28,9 @@ class LocalInference:
     """How the models are run in this process."""
 
     beams: int | None = None
-    """Width of the beam search; empty: the model's own (LION's is 5)."""
+    """Width of the beam search; empty: the model's own (the released LION's is 5)."""
+    decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
+    """The other settings of decoding; each one left empty is the model's own."""
     batch_size: int = 8
     """Images per forward pass."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -39,12 +42,11 @@ class LocalInference:
         """Refuses what no run can work with.
 
         Raises:
-            UserError: beams or batch_size below 1.
+            UserError: batch_size is below 1, or a setting of decoding is wrong.
         """
-        for name in ("beams", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"inference.{name} is {value}; give at least 1.")
+        self.decoding.check(self.beams)
+        if self.batch_size < 1:
+            raise UserError(f"inference.batch_size is {self.batch_size}; give at least 1.")
 
 
 def find_model(reference: str, registry: RegistryConfig, out: str) -> ModelReference:
@@ -111,12 +113,13 @@ class Predictor:
             ("bf16" if on_gpu else "fp32") if settings.precision == "auto" else settings.precision
         )
         self.version = str(model)
+        decoding = resolve_decoding(model.folder, settings.decoding, settings.beams)
         self.answerer = Answerer(
             Asking(
                 model=model.folder,
                 version=self.version,
-                limits={task: longest_answer(task) for task in TASKS},
-                beams=settings.beams,
+                limits=decoding.limits({task: longest_answer(task) for task in TASKS}),
+                decoding=decoding,
                 batch_size=settings.batch_size,
                 precision=precision,
                 on_gpu=on_gpu,
@@ -151,7 +154,7 @@ class Predictor:
         found: dict[int, str | Unanswered] = {}
         for task in dict.fromkeys(question.task for question in questions):
             places = [place for place, row in enumerate(rows) if row["task"] == task]
-            limits = {task: longest_answer(task)}
+            limits = {task: self.answerer.asking.limits[task]}
             found |= zip(places, self.answerer.replies([rows[place] for place in places], limits), strict=True)
         return [found[place] for place in range(len(rows))]
 

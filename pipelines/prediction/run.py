@@ -10,6 +10,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import storage
+from pipelines.decoding import box_warning, in_words
 from pipelines.errors import UserError
 from pipelines.evaluation.inference import Unanswered
 from pipelines.images import BadImage
@@ -83,6 +84,11 @@ def predict(config: PredictConfig) -> StepResult:
     model = find_model(config.model, config.registry, config.out)
     fixed = _fixed_tags(config, prompt_reads_tags(model.folder))
     predictor = Predictor(model, config.tagger, config.inference)
+    asking = predictor.answerer.asking
+    limit = {config.task: asking.limits[config.task]}
+    asking.decoding.check(limit)
+    if warning := box_warning(asking.decoding.settings, limit):
+        log.warning("%s", warning)
     identity = {**canonical(config), "image": pictures, "model": predictor.version, "draw": None, "format": None}
     folder = storage.join(storage.absolute(config.out), f"predict-{digest_of(identity)[:12]}")
     rows = []
@@ -96,7 +102,9 @@ def predict(config: PredictConfig) -> StepResult:
     answers = storage.join(folder, ANSWERS)
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     storage.write_atomic(answers, "".join(f"{line}\n" for line in lines).encode())
-    summary = {"rows": len(rows), "unanswered": len(unanswered), "model": predictor.version, "answers": answers}
+    decoded_with = in_words(asking.decoding.as_dict(limit))
+    summary = {"rows": len(rows), "unanswered": len(unanswered), "model": predictor.version, "answers": answers,
+               "decoded_with": decoded_with}  # fmt: skip
     if config.format == "text":
         lines = [_told(row, alone=len(rows) == 1) for row in rows]
     return StepResult("predict", folder, False, summary, lines)
@@ -174,6 +182,7 @@ def _draw(image: Any, row: Mapping[str, Any], uri: str) -> str | None:
     spans = [Span(found["phrase"], tuple(found["box"])) for found in row["boxes"]]
     if not spans:
         log.info("%s: no box in the answer %r, so nothing is drawn", row["image"], row["answer"])
+        storage.delete_file(uri)  # of an earlier run whose answer had one
         return None
     sink = BytesIO()
     draw_boxes(image, spans).save(sink, "PNG")

@@ -14,6 +14,7 @@ from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageCon
 from pipelines.training.finish import Training, train_and_register
 
 log = logging.getLogger("lion.training")
+_MERGE_VERSION = 2  # of a training whose start is merged: 2 keeps the parents' generation settings
 
 
 def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
@@ -85,7 +86,8 @@ def train_stage(config: TrainStageConfig) -> StepResult:
 
     # Parents count by their weights, wherever they lie and by whatever name they were found.
     identity = dataclasses.replace(config, parents=[], tag_encoder=None)
-    return _tidied(run_step("train_stage", identity, config.out, work, inputs), config.loop)
+    version = _MERGE_VERSION if len(parents) == 2 else 1
+    return _tidied(run_step("train_stage", identity, config.out, work, inputs, version), config.loop)
 
 
 def _log_mixture(config: TrainStageConfig) -> None:

@@ -23,7 +23,7 @@ from models.lion import (
     parameter_group,
     set_trainable,
 )
-from models.lion.merge import merge_stages
+from models.lion.merge import differing_settings, merge_stages
 from models.lion.precision import set_precision
 from models.lion.processing import QFORMER_LENGTH
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
@@ -335,7 +335,9 @@ def start_model(start: str, tag_encoder: str | None, settings: TrainStageConfig)
 
 
 def merge_parents(stage1: str, stage2: str, target: str) -> None:
-    """Writes the LION that stage 3 starts from: stage 1's image path, stage 2's region path, a fresh router.
+    """Write the LION that stage 3 starts from: stage 1's image path, stage 2's region path, a fresh router.
+
+    Processor and generation settings are stage 1's; a warning names each setting that stage 2 has otherwise.
 
     Raises:
         UserError: the two do not belong together.
@@ -347,6 +349,12 @@ def merge_parents(stage1: str, stage2: str, target: str) -> None:
             fields |= {name: second.config.to_dict()[name] for name in ("aggregator_config", "aggregator_levels")}
         into = LionForConditionalGeneration(LionConfig.from_dict(fields))
         merge_stages(first, second, into).save_pretrained(target)
+        for name, (kept, left) in differing_settings(first, second).items():
+            log.warning(
+                "Stage 1 (%s) decodes with %s %s and stage 2 (%s) with %s: the merged model keeps stage 1's. Set "
+                "another in its generation_config.json, or for one evaluation with --inference.decoding.",
+                stage1, name, kept, stage2, left,
+            )  # fmt: skip
     except (ValueError, OSError) as error:
         raise UserError(f"Stage 1 ({stage1}) and stage 2 ({stage2}) cannot be merged: {error}") from error
     LionProcessor.from_pretrained(stage1).save_pretrained(target)

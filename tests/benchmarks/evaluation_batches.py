@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from pipelines.decoding import DecodingConfig, resolve_decoding
 from pipelines.evaluation.inference import Answerer, Asking
 from tests.benchmarks.figures import Figure, Settings, clock, in_turns, seconds
 from tests.benchmarks.material import Tables, photographs, save_tables
@@ -69,7 +70,8 @@ def measure(settings: Settings) -> Iterator[Figure]:
     cuda = torch.cuda.is_available()
     tables = save_tables(settings.work, photographs(settings.work / "images", 16), settings.choose(256, 128))
     rows = rows_of(tables)
-    asked = Asked(Asking(tables.lion, "benchmark", LIMITS, 5, BATCH, "fp32", cuda, 1))
+    decoding = resolve_decoding(tables.lion, DecodingConfig(), 5)
+    asked = Asked(Asking(tables.lion, "benchmark", LIMITS, decoding, BATCH, "fp32", cuda, 1))
 
     def apart() -> None:
         for task in LENGTHS:

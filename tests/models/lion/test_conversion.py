@@ -13,6 +13,7 @@ from transformers import T5Config
 
 from models.lion import LionConfig, LionForConditionalGeneration, LionProcessor
 from models.lion.conversion import convert_lion, export_lion, place, released_config
+from models.lion.generation import PUBLISHED
 from models.lion.naming import to_ours, to_released
 from tests.models.lion.conftest import Build
 from tests.models.lion.golden import Case, golden_root, lion_cases
@@ -108,12 +109,27 @@ def test_released_files_become_a_folder_and_released_weights_again(folder: Path,
         assert torch.equal(parameter, model.get_parameter(name)), name
     assert model.generation_config.repetition_penalty == 1.5
     back = export_lion(tmp_path / "out", tmp_path / "back.pth")
-    saved = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    file = torch.load(tmp_path / "back.pth", weights_only=True)
+    saved = file["model"]
+    assert file["generation_config"] == PUBLISHED
     trained = torch.load(files["checkpoint"], weights_only=True)["model"]
     trained.pop("Qformer.bert.embeddings.position_ids", None)
     assert back["placed"] == len(trained)
     assert saved.keys() == trained.keys()
     assert all(torch.equal(saved[key], trained[key]) for key in trained)
+
+
+@needs_golden
+def test_a_models_own_generation_settings_come_back_from_the_released_naming(tmp_path: Path) -> None:
+    case = next(case for case in map(Case, CASES) if case.tokenizers is not None)
+    files = released_files(case, tmp_path)
+    convert(case, files, tmp_path / "out")
+    settings = tmp_path / "out/generation_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"repetition_penalty": 1.0, "num_beams": 2}))
+    export_lion(tmp_path / "out", tmp_path / "back.pth")
+    convert(case, files | {"checkpoint": tmp_path / "back.pth"}, tmp_path / "again")
+    found = LionForConditionalGeneration.from_pretrained(tmp_path / "again").generation_config
+    assert (found.repetition_penalty, found.num_beams) == (1.0, 2)
 
 
 @needs_golden

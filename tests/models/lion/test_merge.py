@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.lion import LionConfig, LionForConditionalGeneration, set_trainable
-from models.lion.merge import merge_stages
+from models.lion.merge import differing_settings, merge_stages
 from tests.models.lion.conftest import Build, batch_of, feed_forward
 
 
@@ -55,6 +55,16 @@ def test_a_merged_model_answers_an_image_question_by_stage_1_alone(build: Build)
         merged.config.visual_input = visual
         merged.soft_prompt.data.copy_(stage.soft_prompt)
         torch.testing.assert_close(merged(**batch).logits, stage(**batch).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_the_merged_model_generates_as_stage_1_does(build: Build) -> None:
+    first, second = stages(build)
+    for stage, penalty in ((first, 1.0), (second, 1.25)):
+        stage.generation_config.update(repetition_penalty=penalty, num_beams=1)
+    merged = merge_stages(first, second, LionForConditionalGeneration(LionConfig.preset("tiny")))
+    assert merged.generation_config.to_dict() == first.generation_config.to_dict()
+    assert merged.generation_config is not first.generation_config
+    assert differing_settings(first, second) == {"repetition_penalty": (1.0, 1.25)}
 
 
 def test_the_router_starts_afresh_in_a_loaded_model(build: Build, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from models.lion import GROUPS, TRAINABLE, LionConfig, LionForConditionalGeneration, parameter_group, set_trainable
 from models.lion.conversion import expected_shapes
-from models.lion.generation import BeamCache
+from models.lion.generation import PUBLISHED, BeamCache
 from models.lion.precision import set_precision
 from models.tag_encoder import TagEncoder, TagEncoderConfig
 from tests.models.lion.conftest import Build, batch_of, feed_forward
@@ -148,6 +148,17 @@ def test_generation_defaults_are_lions_own() -> None:
     defaults = LionForConditionalGeneration(LionConfig.preset("tiny")).generation_config
     published = {"num_beams": 5, "max_new_tokens": 256, "min_length": 1, "repetition_penalty": 1.5, "length_penalty": 1}
     assert {name: getattr(defaults, name) for name in published} == published
+
+
+def test_a_folder_without_generation_settings_generates_as_lion_is_published(build: Build, tmp_path: Path) -> None:
+    model, _ = build()
+    model.generation_config.update(repetition_penalty=1.0)
+    model.save_pretrained(tmp_path)
+    assert LionForConditionalGeneration.from_pretrained(tmp_path).generation_config.repetition_penalty == 1.0
+    (tmp_path / "generation_config.json").unlink()
+    loaded = LionForConditionalGeneration.from_pretrained(tmp_path).generation_config
+    assert {name: getattr(loaded, name) for name in PUBLISHED} == PUBLISHED
+    assert loaded.decoder_start_token_id == model.config.decoder_start_token_id
 
 
 def test_eager_and_sdpa_agree(build: Build, tmp_path: Path) -> None:

@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage
+from pipelines.decoding import Decoding, DecodingConfig, resolve_decoding
 from pipelines.errors import UserError
 from pipelines.evaluation.distributed import InferenceConfig
-from pipelines.evaluation.inference import Answerer, Asking, predictions_file
+from pipelines.evaluation.inference import (
+    Answerer,
+    Asking,
+    Predict,
+    predictions_file,
+    quarantine_file,
+    shard_file,
+)
 from pipelines.evaluation.metrics.pope import f1
 from pipelines.evaluation.predictions import read_file, read_parquet, write_file
 from pipelines.evaluation.run import METRICS, SAMPLE_SCORES, EvaluateConfig, evaluate
@@ -21,7 +30,7 @@ from pipelines.evaluation.tag_noise import TagNoise
 from pipelines.evaluation.tracking import logged_model
 from pipelines.registry import Registry, RegistryConfig
 from pipelines.steps import StepResult
-from pipelines.tables import INSTRUCTIONS, to_table
+from pipelines.tables import INSTRUCTIONS, TAGGED, to_table
 from tests.pipelines.evaluation.conftest import IMAGES, World, instruction
 
 QUICK = InferenceConfig(beams=2, shard_rows=8, batch_size=8, actors=1, cpus=1)
@@ -30,6 +39,10 @@ SHARDS = 4 * IMAGES // 8
 
 def config(world: World, out: Path) -> EvaluateConfig:
     return EvaluateConfig(model=world.model, data=world.data, tagged=world.tagged, out=str(out), inference=QUICK)
+
+
+def decoding(world: World, beams: int) -> Decoding:
+    return resolve_decoding(world.model, DecodingConfig(), beams)
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +140,53 @@ def test_a_stopped_run_computes_the_missing_shards_only(
     assert [file.stat().st_ino for number, file in enumerate(files) if number != 1] == kept
 
 
+def test_a_shard_that_is_done_again_leaves_no_quarantine_of_before(world: World, tmp_path: Path) -> None:
+    here = replace(config(world, tmp_path / "runs"), inference=replace(QUICK, launcher="local", actors=None))
+    tagged, folder = tmp_path / "tagged", os.path.dirname(world.model)
+    shutil.copytree(world.tagged, tagged)
+    torn = read_parquet(world.tagged, "tagged").to_pylist()
+    for row in torn:
+        row["uri"] = row["uri"].replace(folder, str(tmp_path))
+        shutil.copy(f"{folder}/{row['image_id']}.png", tmp_path)
+    write_file(str(tagged / "tagged/part-0.parquet"), to_table(torn, TAGGED))
+    here = replace(here, tagged=str(tagged))
+    result = evaluate(here)
+    assert result.summary["unreadable_images"] == 4
+    broken = {row["sample_id"] for row in read_parquet(result.path, "predictions").to_pylist() if not row["prediction"]}
+    assert len(broken) == 4
+    shutil.copy(tmp_path / "0.png", tmp_path / "3.png")  # the image is mended
+    Path(result.path, "manifest.json").unlink()
+    for file in Path(result.path, "predictions").iterdir():
+        file.unlink()
+    again = evaluate(here)
+    assert (again.path, again.summary.get("unreadable_images")) == (result.path, None)
+    assert list(Path(again.path, "quarantine").iterdir()) == []
+
+
+def test_a_kill_between_quarantine_and_predictions_leaves_the_shard_undone(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = Asking(world.model, "v", {"vqa": 4}, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
+    predict, path = Predict(str(tmp_path), asking), predictions_file(str(tmp_path), 0)
+    row = instruction("vqa", 0) | {"uri": str(tmp_path / "missing.png"), "tags": None}
+    table = pa.Table.from_pylist([row])
+    write_file(shard_file(str(tmp_path), 0), table)
+    predict(pa.table({"shard": [0]}))
+    assert storage.exists(quarantine_file(str(tmp_path), 0))
+    shutil.copy(f"{os.path.dirname(world.model)}/0.png", tmp_path / "missing.png")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.evaluation.inference.write_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict(pa.table({"shard": [0]}))
+    assert not storage.exists(path)
+
+
 def test_an_answer_does_not_depend_on_its_neighbours_in_the_batch(world: World) -> None:
     limits = {"caption": 12, "rec": 12, "vqa": 4, "pope": 4}
-    asking = Asking(world.model, "v", limits, 2, 8, "fp32", on_gpu=False, threads=1)
+    asking = Asking(world.model, "v", limits, decoding(world, 2), 8, "fp32", on_gpu=False, threads=1)
     rows = [
         instruction(task, image) | {"uri": f"{os.path.dirname(world.model)}/{image}.png", "tags": []}
         for image in (0, 1)
@@ -153,13 +210,14 @@ def test_a_batch_is_of_like_rows_and_each_answer_finds_its_place(world: World) -
     limits = {"caption": 9, "rec": 9, "vqa": 3, "pope": 3}
     uri = f"{os.path.dirname(world.model)}/0.png"
     rows = [instruction(task, image) | {"uri": uri, "tags": []} for image in range(8) for task in limits]
-    found = Recording(Asking(world.model, "version", limits, 1, 4, "fp32", on_gpu=False, threads=1)).replies(rows)
+    asking = Asking(world.model, "version", limits, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
+    found = Recording(asking).replies(rows)
     assert found == [row["sample_id"] for row in rows]
     assert [set(batch) for batch in asked] == [{task} for task in ("pope", "vqa", "caption", "rec") for _ in range(2)]
 
 
 def test_a_question_that_the_model_cannot_be_asked_is_wrong_and_said(world: World) -> None:
-    asking = Asking(world.model, "v", {"vqa": 4}, 1, 4, "fp32", on_gpu=False, threads=1)
+    asking = Asking(world.model, "v", {"vqa": 4}, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
     good = instruction("vqa", 0) | {"uri": f"{os.path.dirname(world.model)}/0.png", "tags": None}
     found, bad = Answerer(asking).answer([good, good | {"instruction": "why " * 500}])
     assert [row["prediction"] == "" for row in found][1]

@@ -66,6 +66,18 @@ def test_every_question_becomes_a_row_once(world: Path, tagged: Path, tmp_path: 
     assert (again.skipped, again.summary) == (True, result.summary)
 
 
+def test_a_shard_that_is_built_again_leaves_no_quarantine_of_before(world: Path, tagged: Path, tmp_path: Path) -> None:
+    config = InstructionsConfig(tagged=str(tagged), sets=sets(world), out=str(tmp_path), shard_rows=20)
+    result = Path(instructions(config).path)
+    (result / "manifest.json").unlink()
+    (result / "done/captions-00000000.json").unlink()
+    stale = result / "quarantine/captions-00000000.parquet"
+    stale.parent.mkdir(exist_ok=True)
+    pq.write_table(QUARANTINE.empty_table(), stale)
+    instructions(config)
+    assert not stale.exists()
+
+
 def test_what_comes_in_goes_out_or_is_set_aside(world: Path, tagged: Path, tmp_path: Path) -> None:
     refs = str(world / "refcoco/refs(sample).p")
     every_split = InstructionSet(name="all", kind="refcoco", annotations=refs)

@@ -1,8 +1,10 @@
 """The source cut into shards, and which of them count as done."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from pipelines.precompute import shards
 from pipelines.sources.records import BadRecord, ImageRecord
@@ -34,6 +36,31 @@ def test_cutting_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         shards.cut_source((image(number) for number in range(5)), str(folder), shard_rows=2)
     files = [sorted((tmp_path / name / "source").iterdir()) for name in ("a", "b")]
     assert [file.read_bytes() for file in files[0]] == [file.read_bytes() for file in files[1]]
+
+
+def test_a_second_cut_leaves_no_bad_records_of_the_first(tmp_path: Path) -> None:
+    shards.cut_source([image(0), BAD], str(tmp_path), shard_rows=2)
+    (tmp_path / "quarantine/annotations@part-00000001.parquet").write_bytes(b"of an earlier cut")
+    others = [
+        tmp_path / "quarantine" / name for name in ("part-00000000.parquet", "annotations@part-b-00000000.parquet")
+    ]
+    for file in others:  # of a shard, and of a set whose name begins alike
+        file.touch()
+    index = shards.cut_source([image(0)], str(tmp_path), shard_rows=2)
+    assert index.bad_records == {}
+    assert sorted((tmp_path / "quarantine").iterdir()) == sorted(others)
+
+
+def test_a_cut_that_is_begun_again_is_not_proven_by_the_first(tmp_path: Path) -> None:
+    shards.cut_source([image(0), BAD], str(tmp_path), shard_rows=2)
+
+    def killed() -> Iterator[ImageRecord]:
+        yield image(0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shards.cut_source(killed(), str(tmp_path), shard_rows=2)
+    assert shards.shard_set(str(tmp_path)).index() is None
 
 
 def test_a_source_that_was_not_cut_to_the_end_has_no_index(tmp_path: Path) -> None:

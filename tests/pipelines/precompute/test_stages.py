@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipelines import storage
 from pipelines.precompute import TaggerConfig, shards
 from pipelines.precompute.stages import Commit, Decode, ReadShard, Tag
 from pipelines.precompute.taggers import Tagger, Tags
@@ -99,6 +100,34 @@ def test_a_repaired_image_leaves_the_quarantine(world: tuple[str, ShardIndex, li
     folder, index, pictures = world
     run(folder, index, 0)
     write_pictures(pictures[0].parent, 5)
+    assert run(folder, index, 0)["quarantined"] == {}
+    assert rows_of(folder, "quarantine") == []
+
+
+def test_a_kill_while_a_shard_is_done_again_leaves_no_proof_of_the_attempt_before(
+    world: tuple[str, ShardIndex, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index, pictures = world
+    run(folder, index, 0)
+    write_pictures(pictures[0].parent, 5)
+
+    quarantine, delete_file = shards.shard_set(folder).quarantine_file(0), storage.delete_file
+
+    def killed_there(uri: str) -> None:
+        if uri == quarantine:
+            raise KeyboardInterrupt
+        delete_file(uri)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # While the old quarantine is deleted, and while the new result is written.
+    for name, strike in (("delete_file", killed_there), ("write_atomic", killed)):
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, name, strike)
+            with pytest.raises(KeyboardInterrupt):
+                run(folder, index, 0)
+        assert shards.shard_set(folder).done() == set()
     assert run(folder, index, 0)["quarantined"] == {}
     assert rows_of(folder, "quarantine") == []
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipelines.decoding import DecodingConfig, resolve_decoding
 from pipelines.errors import UserError
 from pipelines.evaluation.inference import Answerer, Asking
 from pipelines.prediction.pictures import find_pictures, open_picture
@@ -40,7 +41,9 @@ def test_an_answer_is_the_evaluations(lions: Lions, pictures: Path, tmp_path: Pa
     (row,) = (json.loads(line) for line in Path(result.path, ANSWERS).read_text().splitlines())
     tags = [{"tag": "red", "score": 0.9}, {"tag": "circle", "score": 0.8}]
     assert row["tags"] == tags
-    asking = Asking(f"{lions.dynamic}/model", "v", {"rec": 48}, None, 4, "fp32", on_gpu=False, threads=1)
+    model = f"{lions.dynamic}/model"
+    decoding = resolve_decoding(model, DecodingConfig(), None)
+    asking = Asking(model, "v", {"rec": 48}, decoding, 4, "fp32", on_gpu=False, threads=1)
     asked = {"sample_id": "0", "image_id": "0", "uri": picture, "answers": None, "box": None, "tags": tags}
     (evaluated,), bad = Answerer(asking).answer([asked | {key: row[key] for key in ("task", "instruction")}
                                                  | {"level": "region"}])  # fmt: skip
