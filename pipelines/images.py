@@ -92,18 +92,22 @@ class BadImage(Exception):
         return f"{self.reason}: {self.detail}"
 
 
-def load_image(uri: str, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Image.Image:
-    """The picture at a local path, `s3://…` or `gs://…`, upright and RGB.
+def load_image(
+    uri: str, content: bytes | None = None, *, max_pixels: int = MAX_PIXELS, draft: int | None = None
+) -> Image.Image:
+    """Return the picture at a local path, `s3://…` or `gs://…`, upright and RGB.
 
     Args:
         uri: where the file is.
+        content: the encoded bytes that a table holds (`tables.IMAGE_BYTES`), which are read instead of the file; None:
+            it holds none.
         max_pixels: limit of width × height.
         draft: see `decode_image`.
 
     Raises:
         BadImage: there is no picture to be had, and why.
     """
-    return decode_image(read_image_bytes(uri), max_pixels=max_pixels, draft=draft)
+    return decode_image(read_image_bytes(uri) if content is None else content, max_pixels=max_pixels, draft=draft)
 
 
 def read_image_bytes(uri: str) -> bytes:

@@ -36,6 +36,9 @@ TAGGED = pa.schema(
     ]
 )
 
+# An image's encoded file, a further column of `TAGGED` where `precompute --embed_bytes` put it there.
+IMAGE_BYTES = pa.field("image_bytes", pa.binary())
+
 QUARANTINE = pa.schema(
     [
         pa.field("image_id", pa.string()),

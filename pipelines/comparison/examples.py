@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipelines.boxes import Box, parse_box
 from pipelines.comparison.results import Document, Results
+from pipelines.embedded import find_embedded
 from pipelines.evaluation.estimates import Array
 from pipelines.evaluation.predictions import load_instructions, read_parquet
 from pipelines.images import BadImage, load_image
@@ -68,13 +69,15 @@ def gallery(
         wanted = {ids[place] for place in places}
         questions = _rows(instructions, "sample_id", wanted, task)
         pictures = _rows(images, "image_id", {row["image_id"] for row in questions.values()})
+        contents = find_embedded(tagged, pictures.keys())
         said = {arm: _rows(table, "sample_id", wanted, task) for arm, table in tables.items()}
         scores = {arm: results.scores(arm, group) for arm in results.arms}
         made = {}
         for place in places:
             question = questions[ids[place]]
             answers = {arm: (said[arm][ids[place]]["prediction"], float(scores[arm][place])) for arm in said}
-            made[place] = _example(question, pictures[question["image_id"]], answers)
+            image_id = question["image_id"]
+            made[place] = _example(question, pictures[image_id], contents.get(image_id), answers)
         shown[group] = {why: [made[place] for place in chosen_places] for why, chosen_places in lists.items()}
     return shown
 
@@ -88,11 +91,14 @@ def _rows(table: pa.Table, key: str, wanted: set[str], task: str | None = None) 
 
 
 def _example(
-    question: Mapping[str, Any], image: Mapping[str, Any], answers: Mapping[str, tuple[str, float]]
+    question: Mapping[str, Any],
+    image: Mapping[str, Any],
+    content: bytes | None,
+    answers: Mapping[str, tuple[str, float]],
 ) -> Document:
     is_box = bool(question["box"])
     try:
-        picture, problem = _picture(image["uri"]), None
+        picture, problem = _picture(image["uri"], content), None
     except BadImage as error:
         picture, problem = None, f"{error.reason}: {error.detail}"
     return {
@@ -121,9 +127,9 @@ def _corners(box: Sequence[float] | Box) -> dict[str, float]:
     return {"x": round(x1, 2), "y": round(y1, 2), "width": round(x2 - x1, 2), "height": round(y2 - y1, 2)}
 
 
-def _picture(uri: str) -> str:
-    """The image as a data URI."""
-    picture = load_image(uri, draft=2 * _SIDE)
+def _picture(uri: str, content: bytes | None) -> str:
+    """The image as a data URI, from its bytes where the table embeds them."""
+    picture = load_image(uri, content, draft=2 * _SIDE)
     picture.thumbnail((_SIDE, _SIDE))
     sink = io.BytesIO()
     picture.save(sink, "JPEG", quality=82)

@@ -14,7 +14,7 @@ from pipelines.decoding import Decoding
 from pipelines.evaluation.predictions import decoding_metadata, prediction_row, read_file, write_file
 from pipelines.images import BadImage, load_image
 from pipelines.runtime import threads_here
-from pipelines.tables import PREDICTIONS, QUARANTINE, to_table
+from pipelines.tables import IMAGE_BYTES, PREDICTIONS, QUARANTINE, to_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16"]
 STAGE = "evaluate"
 UNANSWERABLE = "unanswerable"
+IMAGES = "input_images"
+"""Folder of the images of shards that are to be answered; deleted after the last."""
 _IMAGE_READERS = 8
 
 
@@ -68,6 +70,11 @@ def shard_file(folder: str, shard: int) -> str:
     return storage.join(folder, f"input/shard-{shard:08d}.parquet")
 
 
+def images_file(folder: str, shard: int) -> str:
+    """A shard's images (`image_id`, `image_bytes`), where the tagged table embeds them."""
+    return storage.join(folder, f"{IMAGES}/shard-{shard:08d}.parquet")
+
+
 def predictions_file(folder: str, shard: int) -> str:
     """A shard's predictions; written last, so that it proves that the shard is done."""
     return storage.join(folder, f"predictions/part-{shard:08d}.parquet")
@@ -94,10 +101,19 @@ class Predict:
         """Shard numbers in, (shard, rows) of what was written out. A shard done twice gives the same file."""
         rows = []
         for shard in batch["shard"].to_pylist():
-            predictions, bad = self.answerer.answer(read_file(shard_file(self.folder, shard)).to_pylist())
+            predictions, bad = self.answerer.answer(self._read(shard))
             self._write(shard, predictions, bad)
             rows.append(len(predictions))
         return pa.table({"shard": batch["shard"], "rows": pa.array(rows, pa.int64())})
+
+    def _read(self, shard: int) -> list[dict[str, Any]]:
+        """A shard's rows, with the encoded bytes of those images that the tagged table embeds."""
+        rows, path = read_file(shard_file(self.folder, shard)).to_pylist(), images_file(self.folder, shard)
+        if storage.exists(path):
+            contents = {row["image_id"]: row[IMAGE_BYTES.name] for row in read_file(path).to_pylist()}
+            for row in rows:
+                row[IMAGE_BYTES.name] = contents.get(row["image_id"])
+        return rows
 
     def _write(self, shard: int, predictions: list[dict[str, Any]], bad: list[dict[str, Any]]) -> None:
         """Write a shard's quarantine, or delete that of an earlier attempt, then its predictions.
@@ -161,7 +177,8 @@ class Answerer:
 
         Args:
             rows: each with `task`, `level`, `instruction`, `tags` (a list of `{"tag", "score"}`, or None), and either
-                `image` (a picture, or the `BadImage` that stands for it) or `uri`.
+                `image` (a picture, or the `BadImage` that stands for it) or `uri`, with `image_bytes` where the encoded
+                bytes are there.
             limits: instead of the run's.
         """
         bounds = limits or self.asking.limits
@@ -248,7 +265,7 @@ def _open(row: Mapping[str, Any]) -> "Image | BadImage":
     if "image" in row:
         return row["image"]
     try:
-        return load_image(row["uri"])
+        return load_image(row["uri"], row.get(IMAGE_BYTES.name))
     except BadImage as error:
         return error
 

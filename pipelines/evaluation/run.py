@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipelines import steps, storage
 from pipelines.copies import for_workers
 from pipelines.decoding import Decoding, box_warning, in_words, resolve_decoding
+from pipelines.embedded import EmbeddedImages, open_embedded
 from pipelines.errors import UserError
 from pipelines.evaluation.benchmarks import MIXED, registry
 from pipelines.evaluation.distributed import (
@@ -26,9 +27,11 @@ from pipelines.evaluation.distributed import (
 )
 from pipelines.evaluation.estimates import Scores
 from pipelines.evaluation.inference import (
+    IMAGES,
     UNANSWERABLE,
     Asking,
     Precision,
+    images_file,
     predictions_file,
     quarantine_file,
     shard_file,
@@ -50,7 +53,7 @@ from pipelines.paths import path_field
 from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig, ray_session
 from pipelines.steps import StepFolder, StepResult, runtime_group
-from pipelines.tables import INSTRUCTIONS, PREDICTIONS, SCORES, TAG, to_table
+from pipelines.tables import IMAGE_BYTES, INSTRUCTIONS, PREDICTIONS, SCORES, TAG, to_table
 
 log = logging.getLogger("lion.evaluate")
 METRICS = "metrics.json"
@@ -202,6 +205,7 @@ def _ask_and_score(
                 else answer_shards(folder.path, missing, asking, pool)
             )
             report_progress(answered, instructions.num_rows / shards * len(missing))
+    storage.delete_folder(folder.child(IMAGES))
     table = pa.concat_tables([read_file(predictions_file(folder.path, shard)) for shard in range(shards)])
     if table.num_rows != instructions.num_rows:
         raise RuntimeError(f"{folder.path} has {table.num_rows} predictions for {instructions.num_rows} instructions.")
@@ -278,8 +282,19 @@ def _cut(instructions: pa.Table, config: EvaluateConfig, folder: str, missing: S
         tags = noisy_column(images["image_id"], images["tags"].cast(pa.list_(TAG)), config.tag_noise)
     columns = [*instructions.columns, images["uri"].take(at), tags.take(at)]
     table = pa.Table.from_arrays(columns, schema=_SHARD)
+    embedded = open_embedded(tagged)
     for shard in missing:
-        write_file(shard_file(folder, shard), table.slice(shard * rows, rows))
+        part = table.slice(shard * rows, rows)
+        if embedded is not None:
+            write_file(images_file(folder, shard), _embedded_images(embedded, part["image_id"]))
+        write_file(shard_file(folder, shard), part)
+
+
+def _embedded_images(embedded: EmbeddedImages, image_ids: pa.ChunkedArray) -> pa.Table:
+    """The encoded bytes of a shard's images, each image once."""
+    ids = pa.chunked_array([image_ids.unique()])
+    contents = [embedded.content(int(row)) for row in embedded.rows(ids)]
+    return pa.table({"image_id": ids, IMAGE_BYTES.name: pa.array(contents, pa.large_binary())})
 
 
 def _quarantined(folder: str, shards: int) -> dict[str, int]:

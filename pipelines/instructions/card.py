@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from pipelines import storage
 from pipelines.boxes import find_boxes
+from pipelines.embedded import find_embedded
 from pipelines.images import BadImage, load_image
 from pipelines.instructions import images, questions
 from pipelines.instructions.charts import bars, heat, table
@@ -70,7 +71,7 @@ def write_card(
         _lengths(lengths, statistics.get("tokens", {})),
         _boxes(statistics.get("boxes", {})),
         _tags(tags),
-        _examples(_spread(candidates)),
+        _examples(_spread(candidates), config.tagged),
     ]
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Data card</title><style>{_STYLE}</style>"
     storage.write_atomic(storage.join(folder, "card.html"), (page + "".join(parts) + "</html>\n").encode())
@@ -205,16 +206,18 @@ def _spread(candidates: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, An
     return sorted(chosen, key=lambda row: (row["task"], row["key"]))
 
 
-def _examples(rows: Sequence[Mapping[str, Any]]) -> str:
-    return f"<h2>{len(rows)} examples</h2><div class=examples>{''.join(map(_example, rows))}</div>"
+def _examples(rows: Sequence[Mapping[str, Any]], tagged: str) -> str:
+    contents = find_embedded(tagged, {row["image_id"] for row in rows})
+    figures = "".join(_example(row, contents.get(row["image_id"])) for row in rows)
+    return f"<h2>{len(rows)} examples</h2><div class=examples>{figures}</div>"
 
 
-def _example(row: Mapping[str, Any]) -> str:
+def _example(row: Mapping[str, Any], content: bytes | None) -> str:
     answers = row["answers"][:3]
     more = f" <span class=dim>(+ {len(row['answers']) - 3} more)</span>" if len(row["answers"]) > 3 else ""
     said = " <span class=dim>|</span> ".join(html.escape(answer) for answer in answers) + more
     try:
-        picture = f'<img alt="" src="{_thumbnail(row)}">'
+        picture = f'<img alt="" src="{_thumbnail(row, content)}">'
     except BadImage as error:
         picture = f"<p class=note>{html.escape(str(error))}</p>"
     asked = html.escape(row["instruction"])
@@ -224,9 +227,9 @@ def _example(row: Mapping[str, Any]) -> str:
     )
 
 
-def _thumbnail(row: Mapping[str, Any]) -> str:
-    """The picture with its boxes as a data URI."""
-    picture = load_image(row["uri"], draft=2 * _SIDE)
+def _thumbnail(row: Mapping[str, Any], content: bytes | None) -> str:
+    """The picture with its boxes as a data URI, from its bytes where the tagged table embeds them."""
+    picture = load_image(row["uri"], content, draft=2 * _SIDE)
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     found = [box.box for text in (row["instruction"], *row["answers"][:1]) for box in find_boxes(text)]

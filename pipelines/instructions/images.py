@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import storage
+from pipelines.embedded import embedded_digests
 from pipelines.errors import UserError
 from pipelines.images import BadImage, read_image_bytes
 from pipelines.instructions.statistics import Tokens, tag_statistics, usual_tags
@@ -111,7 +112,13 @@ class IndexImages:
         with pq.ParquetFile(path, filesystem=filesystem) as file:
             table = file.read([*_COLUMNS, *({"tags"} & set(file.schema_arrow.names))])
         tags = table["tags"].to_pylist() if "tags" in table.column_names else [None] * table.num_rows
-        digests = [_digest(uri) for uri in table["uri"].to_pylist()] if self._digests else [None] * table.num_rows
+        digests: list[bytes | None] = [None] * table.num_rows
+        if self._digests:
+            embedded = embedded_digests(self._files[shard])
+            digests = [
+                embedded.get(image_id) or _digest(uri)
+                for image_id, uri in zip(table["image_id"].to_pylist(), table["uri"].to_pylist(), strict=True)
+            ]
         columns = {name: table[name] for name in _COLUMNS}
         columns |= {"digest": pa.array(digests, pa.binary()), "tag_tokens": self._lengths(tags)}
         written = write_parquet(

@@ -86,7 +86,8 @@ class PrecomputeConfig:
     jpeg_draft: bool = True
     """Decode large JPEGs at a fraction of their size, though never below twice the size that the tagger sees."""
     embed_bytes: bool = False
-    """Also store every image's encoded bytes (column `image_bytes`), so that training reads no single files."""
+    """Also store every image's encoded bytes (column `image_bytes`), so that training, evaluation and prediction
+    read no single files, and none that may be gone."""
     max_bad_fraction: float = runtime_field(0.01)
     """Stop (exit code 3) once more than this fraction of the input is quarantined; what was computed stays."""
     retry_quarantined: bool = runtime_field(False)

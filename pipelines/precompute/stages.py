@@ -30,7 +30,6 @@ from pipelines.shards import ShardIndex, write_parquet
 _READS_AT_ONCE = 16
 _PICK = {"caption": "caption", "caption_index": "index", "centroid_similarity": "similarity"}  # column: Pick's field
 _TAGS = tables.TAGGED.field("tags")
-IMAGE_BYTES = pa.field("image_bytes", pa.binary())
 
 
 def device_of(gpus: float) -> str:
@@ -191,7 +190,7 @@ class Commit:
         if "caption" not in good.column_names:
             for name in _PICK:
                 good = good.append_column(name, pa.nulls(good.num_rows, tables.TAGGED.field(name).type))
-        embedded = [IMAGE_BYTES] if "image_bytes" in good.column_names else []
+        embedded = [tables.IMAGE_BYTES] if "image_bytes" in good.column_names else []
         schema = pa.schema([*tables.TAGGED, *embedded], metadata=dict(self.metadata))
         table = good.select(schema.names).cast(schema).combine_chunks()
         return write_parquet(self.shards.folder, self.shards.result_name(shard), table)

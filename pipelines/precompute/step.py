@@ -14,7 +14,6 @@ from pipelines.precompute.captioner import resolve_encoder
 from pipelines.precompute.config import Precision, PrecomputeConfig, check
 from pipelines.precompute.plan import Plan, make_plan, require_place
 from pipelines.precompute.shards import cut_source, shard_set
-from pipelines.precompute.stages import IMAGE_BYTES
 from pipelines.precompute.taggers import make_tagger
 from pipelines.runtime import living_nodes, ray_session, require_resources
 from pipelines.shards import ShardIndex, in_tasks
@@ -176,7 +175,7 @@ class _Run:
             "bad_annotations": bad_annotations,
             "without_tags": sum(proof["without_tags"] for proof in proofs),
         }
-        columns = [*tables.TAGGED, *([IMAGE_BYTES] if self.config.embed_bytes else [])]
+        columns = [*tables.TAGGED, *([tables.IMAGE_BYTES] if self.config.embed_bytes else [])]
         self._precision(on_gpu=False)  # reads what the first start decided
         return {
             "rows": rows,

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ from pipelines.evaluation.inference import Unanswered
 from pipelines.images import BadImage
 from pipelines.paths import path_field
 from pipelines.prediction.drawing import boxes_of, draw_boxes
-from pipelines.prediction.pictures import find_pictures, open_picture
+from pipelines.prediction.pictures import find_pictures, find_table, open_picture
 from pipelines.prediction.predictor import (
     LocalInference,
     Predictor,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("lion.predict")
 ANSWERS = "answers.jsonl"
 _READERS = 8
+Contents = Mapping[str, Callable[[], bytes | None]]
+"""URI → what reads the picture's embedded bytes."""
 _GROUNDED = "grounded_caption"  # its boxes bring their own phrases
 
 
@@ -48,7 +50,8 @@ class PredictConfig:
     model: str = path_field("model")
     """The model: a folder, a training's result folder, or `models:/NAME@ALIAS`."""
     image: list[str] | str = path_field("input")
-    """A file, a folder, `s3://…`, `gs://…` or a web address; a list of them is written ['a.jpg','b.jpg']."""
+    """A file, a folder, `s3://…`, `gs://…`, a web address, or a tagged table (a precompute step's folder), whose
+    embedded bytes are read where it has them; a list of them is written ['a.jpg','b.jpg']."""
     task: Task = "caption"
     """What is asked: caption, vqa, vqa_choice, rec (where is it), reg (what is there), grounded_caption, statement
     (true or false), pope (yes or no)."""
@@ -80,19 +83,19 @@ def predict(config: PredictConfig) -> StepResult:
     """
     config.inference.check()
     question = put(config.task, config.text, config.choices, config.prompt)
-    pictures = find_pictures([config.image] if isinstance(config.image, str) else config.image)
+    pictures, contents = _pictures([config.image] if isinstance(config.image, str) else config.image)
     model = find_model(config.model, config.registry, config.out)
     fixed = _fixed_tags(config, prompt_reads_tags(model.folder))
     predictor = Predictor(model, config.tagger, config.inference)
     asking = predictor.answerer.asking
-    limit = {config.task: asking.limits[config.task]}
+    limit: dict[str, int] = {config.task: asking.limits[config.task]}
     asking.decoding.check(limit)
     if warning := box_warning(asking.decoding.settings, limit):
         log.warning("%s", warning)
     identity = {**canonical(config), "image": pictures, "model": predictor.version, "draw": None, "format": None}
     folder = storage.join(storage.absolute(config.out), f"predict-{digest_of(identity)[:12]}")
     rows = []
-    for row in _answers(config, predictor, question, pictures, fixed, folder):
+    for row in _answers(config, predictor, question, pictures, contents, fixed, folder):
         rows.append(row)
         if len(pictures) > 1 and (len(rows) % 100 == 0 or len(rows) == len(pictures)):
             log.info("%d of %d images", len(rows), len(pictures))
@@ -108,6 +111,16 @@ def predict(config: PredictConfig) -> StepResult:
     if config.format == "text":
         lines = [_told(row, alone=len(rows) == 1) for row in rows]
     return StepResult("predict", folder, False, summary, lines)
+
+
+def _pictures(named: Sequence[str]) -> tuple[list[str], Contents]:
+    """Every picture that is named, in order, and what reads the bytes of those that a tagged table embeds."""
+    tables = {name: find_table(name) for name in named}
+    contents = {uri: read for table in tables.values() if table is not None for uri, read in table.items()}
+    if not any(table is not None for table in tables.values()):
+        return find_pictures(named), contents
+    listed = [find_pictures([name]) if (table := tables[name]) is None else list(table) for name in named]
+    return [uri for uris in listed for uri in uris], contents
 
 
 def _fixed_tags(config: PredictConfig, reads_tags: bool) -> "Tags | None":
@@ -135,6 +148,7 @@ def _answers(
     predictor: Predictor,
     question: Question,
     pictures: Sequence[str],
+    contents: Contents,
     fixed: "Tags | None",
     folder: str,
 ) -> Iterator[dict[str, Any]]:
@@ -143,7 +157,7 @@ def _answers(
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(pictures), size):
             uris = pictures[start : start + size]
-            images = list(pool.map(open_picture, uris))
+            images = list(pool.map(lambda uri: open_picture(uri, contents[uri]() if uri in contents else None), uris))
             if predictor.tagger is not None and fixed is None:
                 tags = tags_of(predictor.tagger, images)
             else:

@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import copy
 import os
-import tempfile
 import threading
 import time
 import uuid
@@ -19,14 +18,13 @@ import pyarrow.dataset as pads
 import torch
 
 from pipelines import storage
+from pipelines.embedded import shared_folder, table_files
 from pipelines.errors import UserError
 from pipelines.steps import fingerprint
 from pipelines.training.context import Context
 from pipelines.training.order import Draw, SampleOrder, split
 
 Processor = TypeVar("Processor")
-# Folders of a step's result that hold Parquet of another kind.
-_BESIDE = {"quarantine", "source"}
 
 
 class PerThread(Generic[Processor]):
@@ -212,7 +210,7 @@ def open_table(uri: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
     Raises:
         UserError: no table is there, or it lacks a column.
     """
-    path = os.path.join(_shared_folder(), f"{fingerprint(uri)[:24]}-{'-'.join(columns)}.arrow")
+    path = os.path.join(shared_folder(), f"{fingerprint(uri)[:24]}-{'-'.join(columns)}.arrow")
     if not os.path.exists(path):
         partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
         try:
@@ -241,9 +239,7 @@ def row_numbers(keys: pa.ChunkedArray, table: pa.Table, key: str, what: str) -> 
 
 
 def _write_arrow(path: str, uri: str, schema: pa.Schema) -> None:
-    files = [uri] if not storage.is_folder(uri) else storage.list_files(uri, ".parquet")
-    root = storage.absolute(uri)
-    files = [name for name in files if not _BESIDE & set(name.removeprefix(root).split("/"))]
+    files = table_files(uri)
     if not files:
         raise UserError(f"{uri} holds no Parquet files; give the `path` of the step that made the table.")
     filesystem, _ = storage.resolve(uri)
@@ -253,12 +249,3 @@ def _write_arrow(path: str, uri: str, schema: pa.Schema) -> None:
     with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for batch in source.to_batches(columns=schema.names):
             writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
-
-
-def _shared_folder() -> str:
-    """A folder of this user's own under the machine's temporary folder."""
-    path = os.path.join(tempfile.gettempdir(), f"dynamic-lion-{os.getuid()}")
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    if os.stat(path).st_uid != os.getuid():
-        raise UserError(f"{path} belongs to somebody else; set TMPDIR to a folder of your own.")
-    return path

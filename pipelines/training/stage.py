@@ -28,6 +28,7 @@ from models.lion.precision import set_precision
 from models.lion.processing import QFORMER_LENGTH
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
 from pipelines.copies import on_this_machine
+from pipelines.embedded import open_embedded
 from pipelines.errors import UserError
 from pipelines.images import BadImage, load_image
 from pipelines.instructions.augmentation import augment
@@ -75,6 +76,8 @@ class StageData:
     def __init__(self, samples: str, images: str, processor: LionProcessor, settings: TrainStageConfig) -> None:
         self._samples = open_table(samples, INSTRUCTIONS, SAMPLE_COLUMNS)
         self._images = open_table(images, TAGGED, IMAGE_COLUMNS)
+        self._embedded = open_embedded(images)
+        self._embedded_rows = None if self._embedded is None else self._embedded.rows(self._images["image_id"])
         self._processor, self._settings = PerThread(processor), settings
         keys = self._samples.column("image_id")
         self._image_rows = row_numbers(keys, self._images, "image_id", f"samples of {samples} are of images that "
@@ -101,7 +104,8 @@ class StageData:
         """A sample with its picture; of several answers each epoch draws one."""
         row = int(self._parts[draw.pool][draw.index])
         sample = self._samples.slice(row, 1).to_pylist()[0]
-        image = self._images.slice(int(self._image_rows[row]), 1).to_pylist()[0]
+        image_row = int(self._image_rows[row])
+        image = self._images.slice(image_row, 1).to_pylist()[0]
         answers = sample["answers"]
         held_out = draw.pool == len(self.pools)
         # Held-out samples have the same answers in every training, whatever its seed: their losses are compared.
@@ -109,7 +113,7 @@ class StageData:
         chance = generator(seed, draw.pool, draw.epoch, draw.index)
         answer = answers[int(chance.integers(len(answers)))] if len(answers) > 1 else answers[0]
         try:
-            picture = load_image(image["uri"])
+            picture = load_image(image["uri"], self._content(image_row))
         except BadImage as error:
             raise UserError(
                 f"The image of sample {sample['sample_id']} cannot be read any more ({error}); put it back and run the "
@@ -120,6 +124,12 @@ class StageData:
         if self._settings.augment and level == "region" and not held_out:
             picture, instruction, answer = augment(picture, instruction, answer, task, chance)
         return Sample(sample["sample_id"], task, level, instruction, answer, tags, picture)
+
+    def _content(self, image_row: int) -> bytes | None:
+        """The encoded bytes of an image where the table holds them."""
+        if self._embedded is None or self._embedded_rows is None:
+            return None
+        return self._embedded.content(int(self._embedded_rows[image_row]))
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """The model's inputs. The weight is the number of answer tokens: the loss is their mean."""

@@ -12,7 +12,16 @@ from pipelines.comparison import examples
 from pipelines.comparison.config import CompareConfig, NoiseCurve, StageSpec
 from pipelines.comparison.plan import Run
 from pipelines.comparison.report import p_value, points, published, render
-from pipelines.comparison.results import Document, Results, _effect, analyse, largest, measure_group, verdict
+from pipelines.comparison.results import (
+    Document,
+    Results,
+    _effect,
+    analyse,
+    decodings_differ,
+    largest,
+    measure_group,
+    verdict,
+)
 from pipelines.comparison.statistics import Measured
 from pipelines.comparison.tracking import arm_numbers
 from tests.pipelines.comparison.answers import all_results, write_world
@@ -220,6 +229,18 @@ def test_differences_of_fractions_stay_between_minus_one_and_one() -> None:
     assert (fraction["low"], fraction["high"]) == (-1.0, 1.0)
     assert cider["high"] > 1
     assert cider["p"] == fraction["p"]
+
+
+def test_models_that_were_decoded_differently_are_named_on_the_page(document: Document) -> None:
+    arms = list(document["decoding"])
+    settings = {"num_beams": 1, "repetition_penalty": 1.5, "max_new_tokens": {"rec": 48}}
+    changed = document | {"decoding": {arm: [settings] for arm in arms}}
+    assert not decodings_differ(changed)
+    assert "All models decoded with num_beams 1, repetition_penalty 1.5" in page(changed, {})
+    changed["decoding"] = {arm: [settings | {"repetition_penalty": 1.0 + place}] for place, arm in enumerate(arms)}
+    assert decodings_differ(changed)
+    assert "decoded with different settings" in page(changed, {})
+    assert "decoded with num_beams 1, repetition_penalty 2" in page(changed, {})
 
 
 def test_ids_of_figures_do_not_clash(document: Document) -> None:

@@ -1,6 +1,7 @@
 """A whole comparison with tiny models and a real MLflow: its steps, its page, its champion, going on after a kill."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ def test_a_comparison_leaves_its_numbers_and_a_page(finished: StepResult, config
     assert (document["tests"], document["evidence"]) == (0, "two seeds: a hint")
     assert finished.summary["evidence"] == "two seeds: a hint"  # so it stands in the last line of stdout
     page = storage.read_bytes(storage.join(finished.path, REPORT)).decode()
+    assert {arm: settings[0]["num_beams"] for arm, settings in document["decoding"].items()} == {
+        "static": 1,
+        "dynamic": 1,
+    }
+    assert document["decoding"]["static"][0]["repetition_penalty"] == 1.5  # LION's own
+    assert "All models decoded with num_beams 1," in page
     assert page.count("data:image/jpeg;base64,") >= 4
     assert page.count("<svg") > 4
     assert "loop:" in page  # the configuration
@@ -92,6 +99,7 @@ def test_all_numbers_are_on_the_versions_in_mlflow(finished: StepResult, config:
     document = storage.read_json(storage.join(finished.path, NUMBERS))
     tags = by_run[Run("dynamic", 1)]
     effect = document["groups"]["rec"]["effects"]["dynamic"]
+    assert json.loads(tags["compare.decoding"]) == document["decoding"]["dynamic"][0]
     assert tags["compare.rec.acc_at_0.5.difference.value"] == repr(effect["value"])
     assert tags["compare.evidence"] == run_tags(registry)["evidence"] == "two seeds: a hint"
     assert not [name for name in tags if name.endswith((".p", ".p_holm"))]
