@@ -1,5 +1,6 @@
 """Released checkpoints into `from_pretrained` folders, and back to the released naming, as a step."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from pipelines.errors import UserError
 from pipelines.paths import path_field
 from pipelines.steps import StepFolder, StepResult, fingerprint, run_step
 
+log = logging.getLogger("lion.convert")
 _NEEDED = {"lion": ("vit", "llm", "tokenizer"), "ram": ("tags",)}
-_ALLOWED = {"lion": (*_NEEDED["lion"], "qformer_tokenizer"), "ram": ("tags", "thresholds")}
+_ALLOWED = {"lion": (*_NEEDED["lion"], "qformer_tokenizer", "tags", "thresholds"), "ram": ("tags", "thresholds")}
 _OF_A_KIND = ("vit", "llm", "tokenizer", "qformer_tokenizer", "tags", "thresholds")
 
 
@@ -38,9 +40,10 @@ class ConvertConfig:
     qformer_tokenizer: str | None = path_field("name", None)
     """lion: the folder (or hub name) of the Q-Former's tokenizer, bert-base-uncased."""
     tags: str | None = path_field("input", None)
-    """ram: the tag list, one a line."""
+    """RAM's tag list, one a line. lion: may be absent; with it the model reads tags as the released LION was trained
+    to: each above its own threshold, in the order of this list."""
     thresholds: str | None = path_field("input", None)
-    """ram: the per-tag thresholds, one a line; 0.65 for every tag when absent."""
+    """The per-tag thresholds, one a line; 0.65 for every tag when absent."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Type of the written weights; when absent float32 for lion and the file's own for ram."""
 
@@ -75,6 +78,8 @@ def _check(config: ConvertConfig) -> None:
         raise UserError(f"{direction} needs {', '.join(f'--{name}' for name in missing)} too.")
     if foreign := sorted(given - allowed):
         raise UserError(f"{direction} does not read {', '.join(f'--{name}' for name in foreign)}; leave it out.")
+    if config.thresholds is not None and config.tags is None and not config.back:
+        raise UserError(f"{direction} has --thresholds without --tags; give the tag list that they belong to.")
     if config.back and config.dtype is not None:
         raise UserError(f"{direction} keeps the folder's precision; leave --dtype out.")
     if config.back and storage.is_remote(config.out):
@@ -106,11 +111,13 @@ def _forward(config: ConvertConfig, folder: StepFolder) -> Mapping[str, Any]:
         from models.lion.conversion import convert_lion
 
         vit, llm, tokenizer = str(config.vit), str(config.llm), str(config.tokenizer)
+        thresholds = _thresholds(config)
         report = _checked(
             lambda: convert_lion(
-                config.checkpoint, vit, llm, tokenizer, folder.path, config.qformer_tokenizer, dtype=dtype
+                config.checkpoint, vit, llm, tokenizer, folder.path, config.qformer_tokenizer, dtype=dtype,
+                thresholds=thresholds,
             )
-        )
+        )  # fmt: skip
     else:
         from models.ram.conversion import convert_ram
 
@@ -123,6 +130,25 @@ def _forward(config: ConvertConfig, folder: StepFolder) -> Mapping[str, Any]:
         "report": report,
         "summary": {"kind": config.kind, "parameters": report["parameters"]},
     }
+
+
+def _thresholds(config: ConvertConfig) -> dict[str, float] | None:
+    """RAM's tags with their thresholds for a LION; None where no list is named."""
+    if config.tags is None:
+        log.warning(
+            "No --tags and --thresholds: it is left open which tags this LION reads. The released LION was trained "
+            "with RAM's thresholds, in the order of RAM's list."
+        )
+        return None
+    from models.ram import RamProcessor
+    from models.ram.processing import read_tag_list, read_thresholds
+
+    try:
+        tags = read_tag_list(config.tags)
+        values = None if config.thresholds is None else read_thresholds(config.thresholds, len(tags))
+        return RamProcessor(tags, values).thresholds_by_tag
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
 
 
 def _files(folder: Path) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ def convert_lion(
     qformer_tokenizer: str | os.PathLike[str] | None = None,
     dtype: torch.dtype | None = None,
     overrides: Mapping[str, Any] | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Turn released files into a folder that model and processor load by ``from_pretrained``.
 
@@ -52,6 +53,8 @@ def convert_lion(
             allowed for a LION without Q-Former only, where the T5's tokenizer stands in unread.
         dtype: Of the written weights; float32 by default, which loses nothing of any source.
         overrides: Fields of `LionConfig` that shapes do not tell, where they are not the released ones.
+        thresholds: RAM's tags with their thresholds. The model then reads tags above those, in the list's order, as
+            the released LION was trained to. None leaves both to whoever asks the model.
 
     Returns:
         ``placed``, ``ignored`` (key counts), ``reasons`` (ignored key to reason), ``parameters`` and ``folder``.
@@ -70,7 +73,10 @@ def convert_lion(
     if qformer_tokenizer is None and config.uses_qformer:
         raise ValueError("The Q-Former reads BERT's vocabulary: name a folder with bert-base-uncased's tokenizer.")
     questions = AutoTokenizer.from_pretrained(qformer_tokenizer or tokenizer)
-    processor = LionProcessor.for_config(config, words, questions)
+    reading: dict[str, Any] = {}
+    if thresholds is not None:
+        reading = {"threshold": "per_tag", "tag_order": "list", "thresholds": thresholds}
+    processor = LionProcessor.for_config(config, words, questions, **reading)
 
     ignored: dict[str, str] = {}
     language = ((f"t5_model.{name}", tensor) for name, tensor in folder_tensors(llm))

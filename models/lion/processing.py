@@ -1,6 +1,7 @@
 """Images, questions, tags and answers into LION's inputs, and its output back into text."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,26 @@ from transformers import BatchFeature, CLIPImageProcessorPil, PreTrainedTokenize
 
 from models.lion.configuration import LEVELS, LionConfig, PromptConfig
 from models.ram.processing import to_rgb
-from models.tag_encoder.processing import ScoredTag, TagEncoderProcessor, select_tags
+from models.tag_encoder.processing import TagEncoderProcessor
+from models.tags import (
+    TOP_K,
+    ScoredTag,
+    TagOrder,
+    TagRule,
+    Threshold,
+    load_thresholds,
+    make_rule,
+    save_thresholds,
+    surest,
+)
 
 SOFT_TOKEN = "<extra_id_0>"
 # Longest question for the Q-Former in its own tokens, [CLS] and [SEP] included, as released.
 QFORMER_LENGTH = 128
 # What of a `PromptConfig` decides the text and the tags' tokens.
 _PROMPT_FIELDS = ("kind", "tokens", "tags_in_text", "confidence_in_text")
+# Thresholds of the text's tags and of the tag encoder's: files beside `processor_config.json`, by their field.
+THRESHOLD_FILES = {"thresholds": "tag_thresholds.json", "tag_encoder_thresholds": "tag_encoder_thresholds.json"}
 
 
 class LionProcessor(ProcessorMixin):
@@ -32,7 +46,11 @@ class LionProcessor(ProcessorMixin):
             ``[DEC]`` token, which questions never hold).
         tag_tokenizer: Of the tag encoder; the Q-Former's where they share one vocabulary.
         prompt: The fields of `PromptConfig` that shape the text: kind, tokens, tags_in_text, confidence_in_text.
-        top_k, threshold: Tags read at all: the ``top_k`` most confident with a confidence above ``threshold``.
+        top_k, threshold, tag_order, thresholds: Which tags the text lists and in which order, as in
+            `models.tags.TagRule`. A threshold of None is a model's that no training has decided: ``"per_tag"`` where
+            there are thresholds, else 0.5.
+        tag_encoder, tag_encoder_thresholds: How the tag encoder of a dynamic prompt reads tags, whatever the text
+            lists: `TagEncoderProcessor.reading` and its thresholds. None: as the text, within 512 tokens.
         max_text_length: Longest prompt in T5 tokens, ``</s>`` included.
         max_answer_length: Longest answer in T5 tokens; a longer one loses its end.
     """
@@ -48,10 +66,14 @@ class LionProcessor(ProcessorMixin):
         qformer_tokenizer: PreTrainedTokenizerBase,
         tag_tokenizer: PreTrainedTokenizerBase,
         prompt: dict[str, Any] | None = None,
-        top_k: int = 40,
-        threshold: float = 0.5,
+        top_k: int = TOP_K,
+        threshold: Threshold | None = None,
         max_text_length: int = 128,
         max_answer_length: int = 128,
+        tag_order: TagOrder | None = None,
+        thresholds: Mapping[str, float] | None = None,
+        tag_encoder: dict[str, Any] | None = None,
+        tag_encoder_thresholds: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer, qformer_tokenizer, tag_tokenizer)
         # The released code cuts the Q-Former's question on the left: what is asked stands at its end.
@@ -62,6 +84,41 @@ class LionProcessor(ProcessorMixin):
         self.threshold = threshold
         self.max_text_length = max_text_length
         self.max_answer_length = max_answer_length
+        self.tag_order = tag_order
+        self.thresholds = thresholds
+        self.tag_encoder = tag_encoder
+        self.tag_encoder_thresholds = tag_encoder_thresholds
+
+    @property
+    def rule(self) -> TagRule:
+        """Which tags the text lists, and in which order."""
+        return make_rule(self.top_k, self.threshold, self.tag_order, self.thresholds)
+
+    @property
+    def tag_reader(self) -> TagEncoderProcessor:
+        """The tag encoder's own processor: what a dynamic prompt's vectors are made of."""
+        if self.tag_encoder is not None:
+            settings = {**self.tag_encoder, "thresholds": self.tag_encoder_thresholds}
+        else:
+            rule = self.rule
+            settings = {"top_k": rule.top_k, "threshold": rule.threshold, "tag_order": rule.order,
+                        "thresholds": rule.thresholds}  # fmt: skip
+        return TagEncoderProcessor(self.tag_tokenizer, **settings)
+
+    def set_rules(self, text: TagRule, vector: TagRule | None = None) -> None:
+        """Read tags by other rules than the saved ones.
+
+        Args:
+            text: of the text's tags.
+            vector: of the tag encoder's; None leaves it.
+        """
+        reader = self.tag_reader
+        self.top_k, self.threshold, self.tag_order = text.top_k, text.threshold, text.order
+        self.thresholds = text.thresholds
+        if vector is not None:
+            own = {"top_k": vector.top_k, "threshold": vector.threshold, "tag_order": vector.order}
+            self.tag_encoder = {**reader.reading, **own}
+            self.tag_encoder_thresholds = vector.thresholds
 
     @classmethod
     def for_config(
@@ -72,7 +129,9 @@ class LionProcessor(ProcessorMixin):
         tag_tokenizer: PreTrainedTokenizerBase | None = None,
         **knobs: Any,
     ) -> "LionProcessor":
-        """The processor of a model with ``config``; ``knobs`` are top_k, threshold, max_text_length, max_answer_length.
+        """The processor of a model with ``config``; ``knobs`` are the other arguments of the class.
+
+        A tag encoder never reads more tokens than its BERT has positions.
 
         Raises:
             ValueError: If ``<extra_id_0>`` has another id than the configuration says, or a vocabulary is larger than
@@ -96,7 +155,13 @@ class LionProcessor(ProcessorMixin):
         size = {"height": config.image_size, "width": config.image_size}
         images = CLIPImageProcessorPil(size=size, do_center_crop=False)
         prompt = {name: getattr(config.prompt, name) for name in _PROMPT_FIELDS}
-        return cls(images, tokenizer, qformer_tokenizer, tag_tokenizer or qformer_tokenizer, prompt=prompt, **knobs)
+        made = cls(images, tokenizer, qformer_tokenizer, tag_tokenizer or qformer_tokenizer, prompt=prompt, **knobs)
+        if config.prompt.dynamic:
+            reader, positions = made.tag_reader, config.tag_encoder_config.bert.max_position_embeddings
+            if made.tag_encoder is not None or reader.max_length > positions:
+                made.tag_encoder = {**reader.reading, "max_length": min(reader.max_length, positions)}
+                made.tag_encoder_thresholds = reader.thresholds
+        return made
 
     def __call__(
         self,
@@ -176,7 +241,8 @@ class LionProcessor(ProcessorMixin):
         prompt = PromptConfig(**self.prompt)
         if tags is None and prompt.reads_tags:
             raise ValueError(f"A prompt of kind {prompt.kind!r} is made of tags: give tags, an empty list for none.")
-        chosen = [select_tags(one, self.top_k, self.threshold) for one in tags or [[]] * len(questions)]
+        rule = self.rule
+        chosen = [rule.select(listed) for listed in tags or [[]] * len(questions)]
         encoded = self.tokenizer.pad({"input_ids": self._prompt_ids(questions, chosen)}, return_tensors="pt")
         batch = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
         asked = self.qformer_tokenizer(
@@ -184,8 +250,8 @@ class LionProcessor(ProcessorMixin):
         )
         batch["qformer_input_ids"], batch["qformer_attention_mask"] = asked["input_ids"], asked["attention_mask"]
         if prompt.dynamic:
-            read = TagEncoderProcessor(self.tag_tokenizer, top_k=self.top_k, threshold=self.threshold)
-            batch |= {f"tag_{name}": value for name, value in read(chosen).as_dict().items()}
+            tokens = self.tag_reader(tags or [[]] * len(questions))
+            batch |= {f"tag_{name}": value for name, value in tokens.as_dict().items()}
         return batch
 
     def _prompt_ids(self, questions: Sequence[str], tags: Sequence[Sequence[ScoredTag]]) -> list[list[int]]:
@@ -209,7 +275,7 @@ class LionProcessor(ProcessorMixin):
         low, high = 0, max(len(tags) - 1, 0)
         while low <= high:
             middle = (low + high + 1) // 2
-            ids = self.tokenizer(self.prompt_text(question, tags[:middle]))["input_ids"]
+            ids = self.tokenizer(self.prompt_text(question, surest(tags, middle)))["input_ids"]
             if len(ids) <= self.max_text_length:
                 fits, low = ids, middle + 1
             else:
@@ -221,6 +287,30 @@ class LionProcessor(ProcessorMixin):
                 f"{self.max_text_length}; shorten the question or raise max_text_length: {question[:80]!r}."
             )
         return fits
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings of ``processor_config.json``: all but the thresholds, which are files of their own."""
+        return {name: value for name, value in super().to_dict().items() if name not in THRESHOLD_FILES}
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Write the tokenizers, ``processor_config.json`` and the thresholds that there are."""
+        if push_to_hub:
+            raise ValueError("Pushing would leave the thresholds behind: save to a folder and upload the folder.")
+        files = list(super().save_pretrained(save_directory, **kwargs) or [])
+        for field, name in THRESHOLD_FILES.items():
+            files += save_thresholds(save_directory, getattr(self, field), name)
+        return files
+
+    @classmethod
+    def get_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings with the thresholds; see `from_pretrained`."""
+        settings, kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        read = {field: load_thresholds(pretrained_model_name_or_path, name) for field, name in THRESHOLD_FILES.items()}
+        return settings | {field: value for field, value in read.items() if value is not None}, kwargs
 
     def _labels(self, answers: Sequence[str]) -> Tensor:
         encoded = self.tokenizer(

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from transformers import BatchFeature
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import cached_file
+
+from models.tags import TagOrder, Threshold, check_threshold
 
 # The names that the released RAM gives its lists.
 TAG_LIST_NAME = "ram_tag_list.txt"
@@ -138,18 +140,21 @@ class RamProcessor(ImageProcessingMixin):
         self,
         confidences: Tensor | np.ndarray,
         floor: float = 0.05,
-        threshold: Literal["per_tag"] | float | None = None,
+        threshold: Threshold | None = None,
         top_k: int | None = None,
         exclude: Sequence[str] = (),
+        order: TagOrder = "confidence",
     ) -> list[list[tuple[str, float]]]:
-        """Tags with their confidences, by falling confidence; equal ones in the order of the list.
+        """Tags with their confidences, read and ordered as by `models.tags.TagRule`.
 
         Args:
             confidences: (B, n_tags), as `RamForImageTagging.confidences` gives them.
             floor: Only tags with a confidence above it, where no threshold is given.
             threshold: ``"per_tag"`` for each tag's own, or one number for all. A tag at its threshold is not above it.
-            top_k: At most so many per image.
+            top_k: At most so many per image, the most confident ones.
             exclude: Tags that are never given.
+            order: ``"confidence"``: by falling confidence, equal ones in the order of the list. ``"list"``: all in the
+                order of the list, as RAM's `generate_tag` writes them.
         """
         scores = torch.as_tensor(confidences).detach().float().cpu()
         if scores.ndim != 2 or scores.shape[1] != len(self.tag_list):
@@ -157,8 +162,8 @@ class RamProcessor(ImageProcessingMixin):
                 f"Confidences are {tuple(scores.shape)}, but the list has {len(self.tag_list)} tags: "
                 "the model's head and the processor's tag list do not belong together."
             )
-        if isinstance(threshold, str) and threshold != "per_tag":
-            raise ValueError(f"threshold is {threshold!r}; give 'per_tag' or a number.")
+        if threshold is not None:
+            check_threshold(threshold)
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k is {top_k}; keep at least one tag, or leave it out.")
         if threshold == "per_tag":
@@ -168,13 +173,19 @@ class RamProcessor(ImageProcessingMixin):
         keep[:, self._indices(exclude)] = False
         images, columns = keep.nonzero(as_tuple=True)
         kept = scores[images, columns]
-        order = kept.argsort(descending=True, stable=True)
-        order = order[images[order].argsort(stable=True)]  # by image, and within each still by falling confidence
-        named = [
-            (self.tag_list[i], score) for i, score in zip(columns[order].tolist(), kept[order].tolist(), strict=True)
-        ]
+        falling = kept.argsort(descending=True, stable=True)
+        falling = falling[images[falling].argsort(stable=True)]  # by image, within each still by falling confidence
+        pairs = list(zip(columns[falling].tolist(), kept[falling].tolist(), strict=True))
         ends = keep.sum(dim=1).cumsum(dim=0).tolist()
-        return [named[start:end][:top_k] for start, end in itertools.pairwise([0, *ends])]
+        by_image = [pairs[start:end][:top_k] for start, end in itertools.pairwise([0, *ends])]
+        if order == "list":
+            by_image = [sorted(of_image) for of_image in by_image]
+        return [[(self.tag_list[place], score) for place, score in of_image] for of_image in by_image]
+
+    @property
+    def thresholds_by_tag(self) -> dict[str, float]:
+        """Each tag's threshold, in the order of the list."""
+        return dict(zip(self.tag_list, self.thresholds, strict=True))
 
     def _indices(self, tags: Sequence[str]) -> list[int]:
         position = {tag: index for index, tag in enumerate(self.tag_list)}

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.tags import TagRule
 from pipelines.boxes import Box, parse_box
 from pipelines.comparison.results import Document, Results
 from pipelines.embedded import find_embedded
@@ -48,7 +49,11 @@ def _lowest(values: Array, chance: Array, count: int) -> list[int]:
 
 
 def gallery(
-    results: Results, chosen: Mapping[str, Mapping[str, Sequence[int]]], data: str, tagged: str
+    results: Results,
+    chosen: Mapping[str, Mapping[str, Sequence[int]]],
+    data: str,
+    tagged: str,
+    rules: Sequence[TagRule] = (TagRule(),),
 ) -> dict[str, dict[str, list[Document]]]:
     """The chosen questions with their picture, tags, answers of the first seed's models, and boxes, by group and why.
 
@@ -57,6 +62,7 @@ def gallery(
         chosen: by group and why, places in the group.
         data: the instructions that were asked.
         tagged: where their images and tags are.
+        rules: by which the arms read tags: a tag counts as read where any of them reads it.
     """
     tables = {arm: read_parquet(results.of(arm)[0].folder, "predictions") for arm in results.arms}
     instructions = load_instructions(data)
@@ -77,7 +83,7 @@ def gallery(
             question = questions[ids[place]]
             answers = {arm: (said[arm][ids[place]]["prediction"], float(scores[arm][place])) for arm in said}
             image_id = question["image_id"]
-            made[place] = _example(question, pictures[image_id], contents.get(image_id), answers)
+            made[place] = _example(question, pictures[image_id], contents.get(image_id), answers, rules)
         shown[group] = {why: [made[place] for place in chosen_places] for why, chosen_places in lists.items()}
     return shown
 
@@ -95,6 +101,7 @@ def _example(
     image: Mapping[str, Any],
     content: bytes | None,
     answers: Mapping[str, tuple[str, float]],
+    rules: Sequence[TagRule],
 ) -> Document:
     is_box = bool(question["box"])
     try:
@@ -107,7 +114,7 @@ def _example(
         "references": list(dict.fromkeys(question["answers"] or ())),
         "picture": picture,
         "problem": problem,
-        "tags": [(tag["tag"], tag["score"]) for tag in (image["tags"] or ())[:_TAGS]],
+        "tags": _tags(image, rules),
         "true_box": _corners(question["box"]) if is_box else None,
         "answers": [
             {
@@ -119,6 +126,13 @@ def _example(
             for arm, (text, score) in answers.items()
         ],
     }
+
+
+def _tags(image: Mapping[str, Any], rules: Sequence[TagRule]) -> list[tuple[str, float, bool]]:
+    """The surest tags of an image with their confidences, and whether they are read."""
+    pairs = [(tag["tag"], tag["score"]) for tag in (image["tags"] or ())[:_TAGS]]
+    read = [any(of_tag) for of_tag in zip(*(rule.reads(pairs) for rule in rules), strict=True)]
+    return [(tag, score, is_read) for (tag, score), is_read in zip(pairs, read, strict=True)]
 
 
 def _corners(box: Sequence[float] | Box) -> dict[str, float]:

@@ -37,7 +37,8 @@ def render(
         gallery: as `examples.gallery` made it.
         histories: records of the last stage's trainings, by arm and seed.
         tag_encoders: records of the trainings of the tag encoders that the arms read, by what they are called.
-        made: how it was made: `config` (text), `trainings`, `code`, `hardware`, `threshold`, `decision`.
+        made: how it was made: `config` (text), `trainings`, `code`, `hardware`, `reading` (above which
+            confidence a tag is read, in words), `decision`.
     """
     import jinja2
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from models.tags import threshold_in_words
 from pipelines import storage
 from pipelines.comparison.champion import Decision, crown, decide, group_of
 from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, evidence
@@ -29,6 +30,7 @@ from pipelines.registry import Registry
 from pipelines.runtime import keep_ray, living_nodes, ray_session
 from pipelines.side_by_side import run_side_by_side
 from pipelines.steps import StepFolder, StepResult, canonical, run_step
+from pipelines.tag_rules import model_rules
 from pipelines.training.launch import resolved, room_for_workers
 
 log = logging.getLogger("lion.compare")
@@ -224,10 +226,12 @@ class Comparison:
         }
         folders = {run: str(self.trained[name]["path"]) for run, name in self.plan.last.items()}
         settings = [self.plan.settings[name] for name in self.plan.last.values()]
+        models = [model_rules(storage.join(folder, "model")) for folder in folders.values()]
+        rules = [rule for model in models for rule in (model.text, model.vector) if rule is not None]
         encoders = dict.fromkeys(one.tag_encoder for one in settings if one.tag_encoder is not None)
         return render(
             document,
-            examples.gallery(results, chosen, config.test_data, config.test_tagged),
+            examples.gallery(results, chosen, config.test_data, config.test_tagged, rules),
             provenance.histories(folders, results.arms, results.seeds),
             provenance.tag_encoders(list(encoders), self.registry),
             {
@@ -235,7 +239,7 @@ class Comparison:
                 "trainings": provenance.trainings(self.plan, self.trained),
                 "code": provenance.code(),
                 "hardware": provenance.hardware(),
-                "threshold": settings[0].threshold,
+                "reading": " or ".join(dict.fromkeys(threshold_in_words(rule) for rule in rules)),
                 "resamples": config.resamples,
                 "errors": dataclasses.asdict(config.noise),
                 "decision": decision,

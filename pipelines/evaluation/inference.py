@@ -19,6 +19,8 @@ from pipelines.tables import IMAGE_BYTES, PREDICTIONS, QUARANTINE, to_table
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from pipelines.tag_rules import ModelRules
+
 Precision = Literal["fp32", "bf16"]
 STAGE = "evaluate"
 UNANSWERABLE = "unanswerable"
@@ -40,6 +42,7 @@ class Asking:
         precision: arithmetic of the model.
         on_gpu: whether it runs on the actor's GPU.
         threads: of the model, on CPUs.
+        rules: which tags it reads; None: those of its own settings.
     """
 
     model: str
@@ -50,6 +53,7 @@ class Asking:
     precision: Precision
     on_gpu: bool
     threads: int
+    rules: "ModelRules | None" = None
 
     @property
     def decoded_with(self) -> dict[str, Any]:
@@ -148,6 +152,8 @@ class Answerer:
         self.device = torch.device("cuda" if asking.on_gpu else "cpu")
         folder = on_this_machine(asking.model)
         self.processor = LionProcessor.from_pretrained(folder)
+        if asking.rules is not None:
+            self.processor.set_rules(asking.rules.text, asking.rules.vector)
         model = LionForConditionalGeneration.from_pretrained(folder)
         if asking.precision == "bf16":
             set_precision(model, torch.bfloat16)

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -54,11 +54,14 @@ from pipelines.registry import RegistryConfig
 from pipelines.runtime import RayConfig, ray_session
 from pipelines.steps import StepFolder, StepResult, runtime_group
 from pipelines.tables import IMAGE_BYTES, INSTRUCTIONS, PREDICTIONS, SCORES, TAG, to_table
+from pipelines.tag_rules import ModelRules, model_rules, thresholds_of
 
 log = logging.getLogger("lion.evaluate")
 METRICS = "metrics.json"
 SAMPLE_SCORES = "scores.parquet"
-_VERSION = 3  # of a finished evaluation's files: 2 has `scores.parquet`, 3 named rules and settings of decoding
+# Of a finished evaluation's files: 2 has `scores.parquet`, 3 names the rules, the settings of decoding and the tags read.
+_VERSION = 3
+_READING = ("threshold", "tag_order")
 _RUN = "run.json"
 _SHARD = pa.schema([*INSTRUCTIONS, pa.field("uri", pa.string(), nullable=False), pa.field("tags", pa.list_(TAG))])
 
@@ -78,6 +81,11 @@ class EvaluateConfig:
     """The `instructions` folder (made in mode evaluate) with questions and true answers."""
     tagged: str | None = path_field("input", None)
     """With a model: the `tagged` folder, which says where the images lie and what their tags are."""
+    threshold: Literal["per_tag"] | float | None = None
+    """Which confidence a tag must be above to be read: a number for all, or per_tag for each tag's own threshold; empty:
+    as the model was trained, or where no training has decided it, per_tag with a table that has thresholds."""
+    tag_order: Literal["list", "confidence"] | None = None
+    """Order of the tags: confidence, or list as RAM writes them; empty: as the model was trained."""
     out: str = path_field("output", "runs")
     """Folder or URI under which the result's folder lies."""
     scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
@@ -119,6 +127,8 @@ def evaluate(config: EvaluateConfig) -> StepResult:
     identity["decoding"] = decoding.as_dict()
     if config.tag_noise.strength:  # none of it is no noise, whatever its other settings
         identity["tag_noise"] = steps.canonical(config.tag_noise)
+    # What is left to the model is decided by the inputs.
+    identity |= {name: value for name in _READING if (value := getattr(config, name)) is not None}
     identity["model_version"] = str(found) if found.name else None
     # A folder has no version but its content; its path would differ from machine to machine.
     version = str(found) if found.name else f"sha256:{steps.fingerprint(found.folder)}"
@@ -152,6 +162,9 @@ def _check(config: EvaluateConfig) -> tuple[str, str, str]:
         raise UserError("Give either --predictions (metrics only) or --model (with --data and --tagged).")
     if config.model is None and config.tag_noise.strength:
         raise UserError("tag_noise changes what a model is asked; it has no effect on --predictions: leave it out.")
+    for name in _READING:
+        if config.model is None and getattr(config, name) is not None:
+            raise UserError(f"{name} changes what a model is asked; it has no effect on --predictions: leave it out.")
     if config.model is not None and not (config.data and config.tagged):
         raise UserError("A model needs --data (the instructions folder) and --tagged (where images and tags are).")
     config.inference.check()
@@ -181,6 +194,7 @@ def _ask_and_score(
         log.warning("%s", warning)
     shards = -(-instructions.num_rows // config.inference.shard_rows)
     missing = [shard for shard in range(shards) if not storage.exists(predictions_file(folder.path, shard))]
+    rules = _rules(config, model)
     if missing:
         require_scorable(instructions, config.benchmark)
         _cut(instructions, config, folder.path, missing)
@@ -196,6 +210,7 @@ def _ask_and_score(
                 precision=_precision(config.inference, folder.path, on_gpu=pool.gpus > 0),
                 on_gpu=pool.gpus > 0,
                 threads=math.ceil(pool.cpus),
+                rules=rules,
             )
             log.info("%d of %d shards to answer; models: %s; %s", len(missing), shards, pool, asking.precision)
             log.info("decoded with %s", in_words(asking.decoded_with))
@@ -217,7 +232,25 @@ def _ask_and_score(
         for shard in range(shards)
     ]
     counts = _quarantined(folder.path, shards) | _prompts(config.benchmark, instructions)
-    return _publish(config, folder, table, counts, decoding.as_dict(limits), files)
+    return _publish(config, folder, table, counts, decoding.as_dict(limits), files, rules.described())
+
+
+def _rules(config: EvaluateConfig, model: str) -> ModelRules:
+    """Which tags the model reads: as it was trained, unless the configuration says otherwise.
+
+    Raises:
+        UserError: thresholds by tag are asked for, and neither the model nor the table has any.
+    """
+    number = isinstance(config.threshold, int | float) and config.tag_order != "list"
+    of_table = None if number else thresholds_of(config.tagged or "")
+    own = model_rules(model, of_table)
+    rules = own.changed(config.threshold, config.tag_order, of_table)
+    log.info("Tags that are read: %s", rules.in_words())
+    if rules != own:
+        log.warning("By itself the model reads %s.", own.in_words())
+    elif of_table is not None and rules.text.threshold != "per_tag":
+        log.info("The table has its tagger's thresholds, which this model was not trained with.")
+    return rules
 
 
 def _precision(config: InferenceConfig, folder: str, on_gpu: bool) -> Precision:
@@ -315,6 +348,7 @@ def _publish(
     counts: Mapping[str, int],
     decoding: Mapping[str, Any] | None,
     files: list[dict[str, Any]],
+    tags_read: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Scores the table, writes `scores.parquet` and `metrics.json`, and returns the manifest's entries."""
     groups = grouped(table, config.benchmark)
@@ -329,17 +363,19 @@ def _publish(
         "rows": table.num_rows,
         "counts": dict(counts) | ({"rows_left_out": others} if others else {}),
         "tasks": {task: found.as_dict() for task, found in scores.items()},
+        "tags_read": tags_read,
         "published": {} if config.benchmark == MIXED else _published(config.benchmark),
         "published_rule": None if config.benchmark == MIXED else registry().find(config.benchmark).published_rule,
     }
     storage.write_json(folder.child(METRICS), document)
     digests = [{"path": name, "sha256": storage.sha256(folder.child(name))} for name in (SAMPLE_SCORES, METRICS)]
-    return {
+    entries = {
         "rows": table.num_rows,
         "files": [*files, *digests],
         "decoding": decoding,
         "summary": _summary(scores, counts),
     }
+    return entries if tags_read is None else {**entries, "tags_read": tags_read}
 
 
 def _sample_scores(groups: Mapping[str, Group], scores: Mapping[str, Scores]) -> Iterator[dict[str, Any]]:

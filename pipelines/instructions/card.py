@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from models.tags import TagRule, threshold_in_words
 from pipelines import storage
 from pipelines.boxes import find_boxes
 from pipelines.embedded import find_embedded
@@ -15,9 +16,10 @@ from pipelines.images import BadImage, load_image
 from pipelines.instructions import images, questions
 from pipelines.instructions.charts import bars, heat, table
 from pipelines.instructions.config import InstructionsConfig
-from pipelines.instructions.statistics import BINS, LIMIT, THRESHOLD, describe, merge
+from pipelines.instructions.statistics import BINS, LIMIT, describe, merge
 from pipelines.shards import ShardSet
 from pipelines.steps import git_commit
+from pipelines.tag_rules import table_rule
 
 EXAMPLES = 20
 _SIDE = 300  # pixels of an example's longer side
@@ -64,13 +66,14 @@ def write_card(
         task: {what: describe(histogram) for what, histogram in of_task.items()}
         for task, of_task in sorted(statistics.get("tokens", {}).items())
     }
+    rule = table_rule(config.tagged, threshold=config.threshold)
     parts = [
         _head(config, summaries),
         _sets(summaries),
         _set_aside(summaries, image_counts, len(leaked), config),
-        _lengths(lengths, statistics.get("tokens", {})),
+        _lengths(lengths, statistics.get("tokens", {}), rule),
         _boxes(statistics.get("boxes", {})),
-        _tags(tags),
+        _tags(tags, rule),
         _examples(_spread(candidates), config.tagged),
     ]
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Data card</title><style>{_STYLE}</style>"
@@ -137,7 +140,7 @@ def _set_aside(
     return f"<h2>Set aside, and evaluation images</h2>{told}{listed}"
 
 
-def _lengths(lengths: Mapping[str, Any], histograms: Mapping[str, Any]) -> str:
+def _lengths(lengths: Mapping[str, Any], histograms: Mapping[str, Any], rule: TagRule) -> str:
     head = "<h2>Lengths in tokens</h2>"
     if not lengths:
         return f"{head}<p class=note>No tokenizer was given (--tokenizer).</p>"
@@ -147,8 +150,8 @@ def _lengths(lengths: Mapping[str, Any], histograms: Mapping[str, Any]) -> str:
         for what, one in of_task.items()
     ]
     note = (
-        f"<p class=note>LION reads {LIMIT} tokens of a prompt and writes up to {LIMIT}. A prompt with tags (the 40 "
-        f"surest above {THRESHOLD}) that is longer loses its least sure tags, not the question; an answer that is "
+        f"<p class=note>LION reads {LIMIT} tokens of a prompt and writes up to {LIMIT}. A prompt with tags "
+        f"({rule.in_words()}) that is longer loses its least sure tags, not the question; an answer that is "
         "longer is cut.</p>"
     )
     charts = []
@@ -176,7 +179,7 @@ def _boxes(boxes: Mapping[str, Any]) -> str:
     return f"<h2>Boxes: {total:,}</h2><div class=row>{''.join(charts)}{heat(boxes['centre'])}</div>"
 
 
-def _tags(tags: Mapping[str, Any]) -> str:
+def _tags(tags: Mapping[str, Any], rule: TagRule) -> str:
     per_image = {int(value): count for value, count in tags.get("per_image", {}).items()}
     if not per_image:
         return "<h2>Tags</h2><p>The images have no tags.</p>"
@@ -187,7 +190,7 @@ def _tags(tags: Mapping[str, Any]) -> str:
         sum(count for value, count in per_image.items() if min(value, most) == place) for place in range(most + 1)
     ]
     sure = [tags.get("confidence", {}).get(str(place), 0) for place in range(BINS)]
-    charts = bars(f"tags above {THRESHOLD} per image (mean {mean:.1f})", counts, ("0", str(most)))
+    charts = bars(f"tags above {threshold_in_words(rule)} per image (mean {mean:.1f})", counts, ("0", str(most)))
     charts += bars("confidence of all stored tags", sure, ("0", "1"))
     return f"<h2>Tags of {total:,} images</h2><div class=row>{charts}</div>"
 

@@ -107,6 +107,9 @@ class InstructionsConfig:
     """Questions of a shard: the unit of work, of retries and of what a killed build keeps; one Parquet file each."""
     tokenizer: str = path_field("input", "")
     """Folder of the language model's tokenizer (Flan-T5's), for lengths in tokens on the data card; empty: none."""
+    threshold: Literal["per_tag"] | float | None = None
+    """Which tags the data card counts, and for lengths a prompt lists: those above a number, or above each tag's own
+    threshold (per_tag); empty: per_tag where the table has its tagger's thresholds, else 0.5."""
     max_bad_fraction: float = runtime_field(0.01)
     """The largest share of bad annotations that is accepted; images that are not in `tagged`, or that are kept out, are
     not counted as bad."""

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.tags import TagRule
 from pipelines import storage
 from pipelines.embedded import embedded_digests
 from pipelines.errors import UserError
@@ -101,9 +102,13 @@ class IndexImages:
         files: of the tagged table.
         digests: whether the images' bytes are read, to compare them.
         tokenizer: folder of a tokenizer, or empty.
+        rule: which tags a prompt lists.
     """
 
-    def __init__(self, folder: str, files: Sequence[str], digests: bool, tokenizer: str) -> None:
+    def __init__(
+        self, folder: str, files: Sequence[str], digests: bool, tokenizer: str, rule: TagRule = TagRule()
+    ) -> None:
+        self._rule = rule
         self._shards, self._files, self._digests, self._tokenizer = shard_set(folder), files, digests, tokenizer
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -128,7 +133,7 @@ class IndexImages:
             "shard": shard,
             "rows": table.num_rows,
             "unreadable": digests.count(None) if self._digests else 0,
-            "statistics": tag_statistics(tags),
+            "statistics": tag_statistics(tags, self._rule),
             "files": [written],
         }
         storage.write_json(self._shards.done_file(shard), proof)
@@ -137,7 +142,8 @@ class IndexImages:
     def _lengths(self, tags: Sequence[Any]) -> pa.Array:
         if not self._tokenizer:
             return pa.nulls(len(tags), pa.int32())
-        return pa.array(Tokens(self._tokenizer).lengths([", ".join(usual_tags(one)) for one in tags]), pa.int32())
+        listed = [", ".join(usual_tags(of_image, self._rule)) for of_image in tags]
+        return pa.array(Tokens(self._tokenizer).lengths(listed), pa.int32())
 
 
 def _digest(uri: str) -> bytes | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
+from models.tags import ScoredTag, TagRule
 from pipelines import storage
 from pipelines.boxes import find_boxes
 
@@ -15,7 +16,6 @@ Counts = dict[str, Any]
 BINS = 20
 GRID = 10
 LIMIT = 128  # LION's tokens of a prompt, and of an answer
-TOP_K, THRESHOLD = 40, 0.5  # the tags that a prompt lists by default
 EXAMPLES_A_TASK = 6
 # LION's prompt (models.lion.LionProcessor.prompt_text); a test holds the two together.
 PROMPT = "According to <extra_id_0>, you are allowed to use or partially use the following tags: [{tags}]. "
@@ -72,20 +72,23 @@ def _load(folder: str) -> Any:
     return tokenizer
 
 
-def usual_tags(tags: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """The tags that a prompt lists by default, of a row of the tagged table."""
-    sure = sorted((tag for tag in tags or () if tag["score"] > THRESHOLD), key=lambda tag: -tag["score"])
-    return [tag["tag"] for tag in sure[:TOP_K]]
+def usual_tags(tags: Sequence[Mapping[str, Any]] | None, rule: TagRule = TagRule()) -> list[str]:
+    """The tags that a prompt lists, of a row of the tagged table."""
+    return [tag for tag, _ in rule.select(_pairs(tags))]
 
 
-def tag_statistics(tags: Sequence[Sequence[Mapping[str, Any]] | None]) -> Counts:
-    """How many tags images have above the usual threshold, and all confidences in twentieths."""
+def _pairs(tags: Sequence[Mapping[str, Any]] | None) -> list[ScoredTag]:
+    return [(tag["tag"], tag["score"]) for tag in tags or ()]
+
+
+def tag_statistics(tags: Sequence[Sequence[Mapping[str, Any]] | None], rule: TagRule = TagRule()) -> Counts:
+    """How many tags images have above the rule's threshold, and all confidences in twentieths."""
     counts: Counts = {}
     for of_image in tags:
         if of_image is None:
             add(counts, "untagged")
             continue
-        add(counts, "per_image", str(sum(tag["score"] > THRESHOLD for tag in of_image)))
+        add(counts, "per_image", str(sum(rule.reads(_pairs(of_image)))))
         for tag in of_image:
             add(counts, "confidence", str(_bin(tag["score"], BINS)))
     return counts

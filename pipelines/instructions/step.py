@@ -16,6 +16,7 @@ from pipelines.instructions.config import InstructionsConfig, InstructionSet, ch
 from pipelines.runtime import ray_session, require_resources
 from pipelines.shards import Proof, ShardIndex
 from pipelines.steps import StepFolder, StepResult, run_step
+from pipelines.tag_rules import described, table_rule
 
 log = logging.getLogger("lion.instructions")
 CARD = "card.html"
@@ -88,6 +89,7 @@ class _Build:
             "reasons": dict(sorted(counts["reasons"].items())),
             "sets": summaries,
             "images": images,
+            "tags_read": described(table_rule(self.config.tagged, threshold=self.config.threshold)),
             **card,
             "schema": {field.name: str(field.type) for field in tables.INSTRUCTIONS},
             "files": [
@@ -121,7 +123,9 @@ class _Build:
             log.warning(
                 "No evaluation split is named, so that none is kept out of training; add sets of mode keep_out."
             )
-        stage = images.IndexImages(self.folder, files, bool(known) and training, self.config.tokenizer)
+        rule = table_rule(self.config.tagged, threshold=self.config.threshold)
+        log.info("Tags that the data card counts: %s", rule.in_words())
+        stage = images.IndexImages(self.folder, files, bool(known) and training, self.config.tokenizer, rule)
         pieces = images.shard_set(self.folder)
         missing = [{"shard": shard} for shard in sorted(set(range(len(files))) - pieces.done())]
         if missing:

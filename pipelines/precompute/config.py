@@ -40,6 +40,9 @@ class TaggerConfig:
     """ram: a `from_pretrained` folder. table: a Parquet file or a folder of them, with `image_id` and `tags`."""
     floor: float = 0.05
     """Only tags with a confidence above this are stored; thresholds apply later, when tags are read."""
+    thresholds: str = ""
+    """table: a JSON file of each tag's threshold, {"dog": 0.9, …}, in the order of the tagger's list; empty: the
+    table's own `tag_thresholds.json`, else none. ram: its own, always."""
     precision: Precision = "auto"
     """Arithmetic of the model: `auto` is bf16 on a GPU and fp32 on a CPU, and stays so when a run is continued."""
     batch_size: int | None = runtime_field(None)
@@ -108,6 +111,8 @@ def check(config: PrecomputeConfig) -> None:
         (bool(config.source.images), "source.images is empty; give the folder of the images."),
         (bool(config.tagger.path), "tagger.path is empty; give a RAM folder (`jobs.convert --kind ram` makes one), or "
          "with tagger.kind table a Parquet file of image_id and tags."),
+        (not config.tagger.thresholds or config.tagger.kind == "table",
+         "tagger.thresholds is of tagger.kind table; a RAM brings its own, so leave it out."),
         (config.shard_rows >= 1, f"shard_rows is {config.shard_rows}; a shard needs at least one image."),
         (config.max_pixels >= 1, f"max_pixels is {config.max_pixels}; give a number of pixels above 0."),
         (0 <= config.max_bad_fraction <= 1, f"max_bad_fraction is {config.max_bad_fraction}; give 0 to 1."),

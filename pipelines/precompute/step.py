@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from models.tags import THRESHOLD, THRESHOLDS_NAME, thresholds_text
 from pipelines import steps, storage, tables
 from pipelines.errors import DataRefused, UserError
 from pipelines.precompute.captioner import resolve_encoder
-from pipelines.precompute.config import Precision, PrecomputeConfig, check
+from pipelines.precompute.config import Precision, PrecomputeConfig, TaggerConfig, check
 from pipelines.precompute.plan import Plan, make_plan, require_place
 from pipelines.precompute.shards import cut_source, shard_set
 from pipelines.precompute.taggers import make_tagger
@@ -20,6 +21,8 @@ from pipelines.shards import ShardIndex, in_tasks
 from pipelines.steps import StepFolder, StepResult
 
 log = logging.getLogger("lion.precompute")
+_VERSION = 2  # of what a finished step leaves: 2 has the tagger's thresholds
+_INPUTS = (("source", "annotations"), ("tagger", "path"), ("tagger", "thresholds"), ("captioner", "path"))
 _RUN = "run.json"
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -27,7 +30,8 @@ _SECONDS_BETWEEN_LINES = 5.0
 def precompute(config: PrecomputeConfig) -> StepResult:
     """Runs the step, or continues it where it was stopped, or finds it done.
 
-    Leaves `tagged/*.parquet` (tables.TAGGED), `quarantine/*.parquet` (tables.QUARANTINE) and the manifest, with
+    Leaves `tagged/*.parquet` (tables.TAGGED) with the tagger's thresholds, where it has any, in
+    `tagged/tag_thresholds.json`, `quarantine/*.parquet` (tables.QUARANTINE) and the manifest, with
     rows_in = rows + quarantined: what came in are the images and the annotation records that could not be used
     (`bad_annotations` of them, each a row of the quarantine).
 
@@ -42,13 +46,21 @@ def precompute(config: PrecomputeConfig) -> StepResult:
     inputs = {"tagger_weights": config.tagger.path, "sentence_encoder": encoder}
     if config.source.annotations:
         inputs["annotations"] = config.source.annotations
+    if thresholds := config.tagger.thresholds or _thresholds_beside(config.tagger):
+        inputs["tagger_thresholds"] = thresholds
 
     def work(folder: StepFolder) -> Mapping[str, Any]:
         with ray_session(config.ray):
             tagger.prepare()
             return _Run(folder.path, config, tagger, _described(config, inputs)).work()
 
-    return steps.run_step("precompute", _identity(config), config.out, work, inputs)
+    return steps.run_step("precompute", _identity(config), config.out, work, inputs, _VERSION)
+
+
+def _thresholds_beside(tagger: TaggerConfig) -> str | None:
+    """The thresholds beside a table that is a single file, which the file's digest does not cover."""
+    beside = storage.join(tagger.path.rpartition("/")[0], THRESHOLDS_NAME)
+    return beside if tagger.kind == "table" and not storage.is_folder(tagger.path) and storage.exists(beside) else None
 
 
 def _absolute(config: PrecomputeConfig) -> PrecomputeConfig:
@@ -59,7 +71,8 @@ def _absolute(config: PrecomputeConfig) -> PrecomputeConfig:
     if not storage.exists(source.images):
         raise UserError(f"source.images {source.images} does not exist; give the folder of the images.")
     tagger = config.tagger
-    tagger = dataclasses.replace(tagger, path=storage.absolute(tagger.path)) if tagger.path else tagger
+    places = {name: getattr(tagger, name) for name in ("path", "thresholds")}
+    tagger = dataclasses.replace(tagger, **{name: storage.absolute(uri) for name, uri in places.items() if uri})
     return dataclasses.replace(config, source=source, tagger=tagger)
 
 
@@ -67,7 +80,7 @@ def _identity(config: PrecomputeConfig) -> dict[str, Any]:
     """What decides the result. Inputs count by content, so their paths are left out; image files count by their URIs,
     and where nothing but the folder says which images there are, by its listing."""
     settings: dict[str, Any] = steps.canonical(config)
-    for group, key in (("source", "annotations"), ("tagger", "path"), ("captioner", "path")):
+    for group, key in _INPUTS:
         del settings[group][key]
     if not config.source.annotations:
         settings["source"]["listing"] = steps.digest_of(storage.list_files(config.source.images))
@@ -177,15 +190,27 @@ class _Run:
         }
         columns = [*tables.TAGGED, *([tables.IMAGE_BYTES] if self.config.embed_bytes else [])]
         self._precision(on_gpu=False)  # reads what the first start decided
+        thresholds = self._thresholds()
         return {
             "rows": rows,
             "summary": counts,
             "reasons": {"image": dict(sorted(reasons.items())), "annotation": dict(index.bad_records)},
             "made_by": self.described,
+            "thresholds": thresholds[0]["path"] if thresholds else None,
             "speed": self.speed,
             "schema": {field.name: str(field.type) for field in columns},
-            "files": [*(file for proof in proofs for file in proof["files"]), *index.files],
+            "files": [*(file for proof in proofs for file in proof["files"]), *index.files, *thresholds],
         }
+
+    def _thresholds(self) -> list[dict[str, Any]]:
+        """Writes the tagger's thresholds beside its tags; the manifest's entry, or none where it has no thresholds."""
+        if self.tagger.thresholds is None:
+            log.info("The tagger has no thresholds by tag: its tags are read above one number, by default %g", THRESHOLD)
+            return []
+        name = f"tagged/{THRESHOLDS_NAME}"
+        path, content = storage.join(self.folder, name), thresholds_text(self.tagger.thresholds).encode()
+        storage.write_atomic(path, content)
+        return [{"path": name, "sha256": storage.sha256(path)}]
 
 
 def _device(plan: Plan, nodes: Iterable[Mapping[str, Any]]) -> str:

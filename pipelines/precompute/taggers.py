@@ -6,7 +6,7 @@ A tagger is made in the driver, where `prepare` checks its input once and cheapl
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from pipelines.errors import UserError
 from pipelines.precompute.config import Precision, TaggerConfig
 from pipelines.runtime import threads_here
 from pipelines.tables import TAG, require_unicode
+from pipelines.tag_rules import read_thresholds, thresholds_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,10 +36,13 @@ class Tagger(ABC):
         image_size: side of the square that images are resized to; None for a tagger that looks at no pixels (images
             are decoded all the same, since training will need them).
         needs_model: whether it computes, and so wants cores or a GPU.
+        thresholds: each tag's own threshold in the order of the tagger's list, known after `prepare`; None where the
+            tagger has none.
     """
 
     image_size: int | None = None
     needs_model: bool = False
+    thresholds: Mapping[str, float] | None = None
 
     def __init__(self, config: TaggerConfig) -> None:
         self.config = config
@@ -92,6 +96,7 @@ class RamTagger(Tagger):
                 "the two do not belong together."
             )
         self.image_size = processor.image_size
+        self.thresholds = processor.thresholds_by_tag
 
     def setup(self, device: str, threads: int, precision: Precision) -> None:
         import torch
@@ -149,13 +154,16 @@ class TableTagger(Tagger):
     """Tags that are there already: Parquet with `image_id` and `tags`.
 
     `tags` is a list of structs (tag, score), or a list of strings beside a list of numbers `tag_scores` (or `scores`).
-    Ids may be strings or integers. The table is sorted by id once and shared by all actors of a node through Ray's
+    Its thresholds are those of `tagger.thresholds`, or of a `tag_thresholds.json` beside its files. Ids may be strings
+    or integers. The table is sorted by id once and shared by all actors of a node through Ray's
     object store. Images that it does not know get an empty list of tags, and are counted as `without_tags`.
     """
 
     def prepare(self) -> None:
         import ray
 
+        path = self.config.thresholds
+        self.thresholds = read_thresholds(path) if path else thresholds_of(self.config.path)
         self._shared = [ray.put(read_tag_table(self.config.path))]  # in a list, so that Ray does not resolve it
 
     def setup(self, device: str, threads: int, precision: Precision) -> None:

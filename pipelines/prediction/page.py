@@ -10,8 +10,9 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from models.tags import threshold_in_words
 from pipelines import storage
 from pipelines.decoding import box_warning
 from pipelines.errors import UserError
@@ -24,10 +25,12 @@ from pipelines.prediction.pictures import find_pictures
 from pipelines.prediction.predictor import (
     LocalInference,
     Predictor,
+    TagReading,
     find_model,
     load_tagger,
     parse_tags,
     prompt_reads_tags,
+    tagger_thresholds,
     tags_of,
 )
 from pipelines.prediction.questions import put
@@ -43,7 +46,6 @@ _HINTS = {"Caption": "nothing to write: the model describes the picture", "Answe
           "Object": "what to find, such as: the red circle"}  # fmt: skip
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SHOWN_TAGS, _SHOWN_EXAMPLES = 10, 24
-_SHOWN_ABOVE = 0.5
 _KEPT_TAGS = 64  # pictures whose tags are kept, so that asking tags a picture once
 _MOST_UPLOADED = "50mb"
 
@@ -60,6 +62,11 @@ class DemoPageConfig:
     """A RAM folder that tags the images; without it, tags are written on the page."""
     examples: list[str] | str = path_field("input", default_factory=list)
     """Images to choose from: files or folders; the first two dozen are shown."""
+    threshold: Literal["per_tag"] | float | None = None
+    """Which confidence a tag must be above to be read: a number for all, or per_tag for each tag's own threshold; empty:
+    as each model was trained, or where no training has decided it, as the tagger has it."""
+    tag_order: Literal["list", "confidence"] | None = None
+    """Order of the tags: confidence, or list as RAM writes them; empty: as each model was trained."""
     host: str = "127.0.0.1"
     """The address that the page listens on; any other than loopback needs a token."""
     port: int = 7860
@@ -73,24 +80,29 @@ class DemoPageConfig:
 
 
 def shown_tags(tags: Tags) -> str:
-    """Return the text of tags for the page: those above 0.5, with confidences of two digits."""
-    return ", ".join(_shown(tag, score) for tag, score in tags if score > _SHOWN_ABOVE)
+    """Return the text of tags for the page, with confidences of two digits."""
+    return ", ".join(_shown(tag, score) for tag, score in tags)
 
 
 def _shown(tag: str, score: float) -> str:
     return f"{tag}: {score:.2f}"
 
 
-def exact_tags(text: str, tags: Tags) -> Tags:
+def exact_tags(text: str, tags: Tags, shown: Tags) -> Tags:
     """Return the tags of a text that `shown_tags` made and the user may have changed, by falling confidence.
 
     A tag that is written as it was shown has the exact confidence. A text without changes, or a blank one, means all
-    tags, since a model's own threshold may be lower than the page's.
+    tags: each model selects those that it reads.
+
+    Args:
+        text: the page's field.
+        tags: all tags of the image.
+        shown: those of them that the page showed.
 
     Raises:
         UserError: the text cannot be read as tags.
     """
-    if text.strip() in ("", shown_tags(tags)):
+    if text.strip() in ("", shown_tags(shown)):
         return tags
     exact = {_shown(tag, score): score for tag, score in tags}
     read: Tags = []
@@ -113,6 +125,12 @@ class Oracle:
         self.tagger = tagger
         self._tags: dict[str, Tags] = {}  # of the pictures that were asked about last, by their bytes
 
+    @property
+    def rules_in_words(self) -> str:
+        """Above which confidence tags are read, each model's way once."""
+        rules = [rule for one in self.models.values() for rule in (one.rules.text, one.rules.vector) if rule]
+        return " or ".join(dict.fromkeys(f"above {threshold_in_words(rule)}" for rule in rules))
+
     def tags(self, file: str | None) -> Tags:
         """The image's tags by falling confidence; none without an image or a tagger.
 
@@ -127,6 +145,11 @@ class Oracle:
             tags = tags_of(self.tagger, [_open(file)])[0]
             self._tags = {**dict([*self._tags.items()][1 - _KEPT_TAGS :]), digest: tags}
         return list(tags)
+
+    def read_tags(self, tags: Tags) -> Tags:
+        """Return the tags that any of the models reads, in their order."""
+        every = [predictor.reads(tags) for predictor in self.models.values()]
+        return [tag for tag, reads in zip(tags, zip(*every, strict=True), strict=True) if any(reads)]
 
     def ask(self, file: str | None, what: str, text: str, tags: str) -> "list[tuple[str, Image]]":
         """Each model's answer, and the picture with the answer's boxes drawn.
@@ -148,7 +171,8 @@ class Oracle:
         if task != "caption" and not text.strip():
             raise UserError(f"Write {_HINTS[what]}.")
         question = put(task, "" if task == "caption" else text)
-        listed = exact_tags(tags, self.tags(file))
+        tagged = self.tags(file)
+        listed = exact_tags(tags, tagged, self.read_tags(tagged))
         found = []
         for predictor in self.models.values():
             (reply,) = predictor.replies([picture], [question], [listed])
@@ -176,7 +200,7 @@ def build_page(oracle: Oracle, examples: Sequence[str]) -> Any:
 
     def tags(file: str | None) -> tuple[dict[str, float], str]:
         listed = _said(gr, lambda: oracle.tags(file))
-        return {tag: score for tag, score in listed[:_SHOWN_TAGS]}, shown_tags(listed)
+        return {tag: score for tag, score in listed[:_SHOWN_TAGS]}, shown_tags(oracle.read_tags(listed))
 
     def ask(file: str | None, what: str, text: str, written: str) -> list[Any]:
         return [part for pair in _said(gr, lambda: oracle.ask(file, what, text, written)) for part in pair]
@@ -206,7 +230,7 @@ def build_page(oracle: Oracle, examples: Sequence[str]) -> Any:
                 text = gr.Textbox(label="Question or object", placeholder=_HINTS["Caption"], interactive=False)
                 written = gr.Textbox(
                     label="Tags that dynamic prompts are made of",
-                    info="the tagger's above 0.5; change them and ask again",
+                    info=f"the tagger's that are read ({oracle.rules_in_words}); change them and ask again",
                 )
                 button = gr.Button("Ask", variant="primary")
                 outputs: list[Any] = []
@@ -308,10 +332,13 @@ def _prepare(config: DemoPageConfig) -> tuple[Oracle, list[str]]:
     found = {name: find_model(reference, config.registry, config.out) for name, reference in config.models.items()}
     if config.tagger is None and any(prompt_reads_tags(model.folder) for model in found.values()):
         log.warning("No --tagger: the tags that these prompts are made of must be written on the page.")
-    models = {name: Predictor(model, None, config.inference) for name, model in found.items()}
+    thresholds = None if config.tagger is None else tagger_thresholds(config.tagger)
+    reading = TagReading(config.threshold, config.tag_order)
+    models = {name: Predictor(model, None, config.inference, reading, thresholds) for name, model in found.items()}
     for name, predictor in models.items():
         if warning := box_warning(predictor.answerer.asking.decoding.settings, ASKED.values()):
             log.warning("%s: %s", name, warning)
+        log.info("Tags that %s reads: %s", name, predictor.rules.in_words())
     first = next(iter(models.values())).answerer.asking
     size = config.inference.batch_size
     tagger = None if config.tagger is None else load_tagger(config.tagger, first.on_gpu, first.precision, size)

@@ -1,13 +1,15 @@
 """A loaded LION and, where there is one, its tagger, in this process."""
 
 import dataclasses
+import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from models.tags import TagOrder, Threshold
 from pipelines import storage
 from pipelines.decoding import DecodingConfig, resolve_decoding
 from pipelines.errors import UserError
@@ -18,9 +20,12 @@ from pipelines.precompute.config import TaggerConfig
 from pipelines.precompute.taggers import RamTagger, Tags
 from pipelines.prediction.questions import Question, longest_answer
 from pipelines.registry import ModelReference, Registry, RegistryConfig, resolve
+from pipelines.tag_rules import model_rules
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+log = logging.getLogger("lion.predict")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,14 @@ class LocalInference:
         self.decoding.check(self.beams)
         if self.batch_size < 1:
             raise UserError(f"inference.batch_size is {self.batch_size}; give at least 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TagReading:
+    """Threshold and order of the tags; None: as the model was trained."""
+
+    threshold: Threshold | None = None
+    tag_order: TagOrder | None = None
 
 
 def find_model(reference: str, registry: RegistryConfig, out: str) -> ModelReference:
@@ -97,12 +110,22 @@ class Predictor:
         model: which; see `find_model`.
         tagger: a RAM's folder, or None where tags are given or not read.
         settings: how it is run.
+        reading: threshold and order of the tags; empty: as the model was trained.
+        thresholds: the tagger's, where it is loaded elsewhere.
 
     Raises:
-        UserError: the tagger's folder is not a RAM's, or there is no GPU where one is asked for.
+        UserError: the tagger's folder is not a RAM's, there is no GPU where one is needed, or `reading` needs thresholds
+            that neither the model nor the tagger has.
     """
 
-    def __init__(self, model: ModelReference, tagger: str | None, settings: LocalInference) -> None:
+    def __init__(
+        self,
+        model: ModelReference,
+        tagger: str | None,
+        settings: LocalInference,
+        reading: TagReading = TagReading(),
+        thresholds: Mapping[str, float] | None = None,
+    ) -> None:
         import torch
 
         settings.check()
@@ -113,6 +136,12 @@ class Predictor:
             ("bf16" if on_gpu else "fp32") if settings.precision == "auto" else settings.precision
         )
         self.version = str(model)
+        self.tagger = None if tagger is None else load_tagger(tagger, on_gpu, precision, settings.batch_size)
+        thresholds = thresholds if self.tagger is None else self.tagger.thresholds
+        own = model_rules(model.folder, thresholds)
+        self.rules = own.changed(reading.threshold, reading.tag_order, thresholds)
+        if self.rules != own:
+            log.warning("%s was made to read %s; now %s.", model, own.in_words(), self.rules.in_words())
         decoding = resolve_decoding(model.folder, settings.decoding, settings.beams)
         self.answerer = Answerer(
             Asking(
@@ -124,9 +153,14 @@ class Predictor:
                 precision=precision,
                 on_gpu=on_gpu,
                 threads=torch.get_num_threads(),
+                rules=self.rules,
             )
         )
-        self.tagger = None if tagger is None else load_tagger(tagger, on_gpu, precision, settings.batch_size)
+
+    def reads(self, tags: Tags) -> list[bool]:
+        """Whether each tag is above its threshold, for the prompt's text or for its vectors."""
+        every = [rule.reads(tags) for rule in (self.rules.text, self.rules.vector) if rule is not None]
+        return [any(of_tag) for of_tag in zip(*every, strict=True)]
 
     @property
     def reads_tags(self) -> bool:
@@ -157,6 +191,18 @@ class Predictor:
             limits = {task: self.answerer.asking.limits[task]}
             found |= zip(places, self.answerer.replies([rows[place] for place in places], limits), strict=True)
         return [found[place] for place in range(len(rows))]
+
+
+def tagger_thresholds(folder: str) -> dict[str, float]:
+    """Return the thresholds of a RAM's folder without loading its weights.
+
+    Raises:
+        UserError: the folder is not a whole RAM.
+    """
+    tagger = RamTagger(TaggerConfig(path=folder))
+    tagger.prepare()
+    assert tagger.thresholds is not None  # a RAM's processor has one for each tag
+    return dict(tagger.thresholds)
 
 
 def load_tagger(folder: str, on_gpu: bool, precision: Literal["fp32", "bf16"], batch_size: int) -> RamTagger:

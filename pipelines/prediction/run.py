@@ -20,6 +20,7 @@ from pipelines.prediction.pictures import find_pictures, find_table, open_pictur
 from pipelines.prediction.predictor import (
     LocalInference,
     Predictor,
+    TagReading,
     find_model,
     parse_tags,
     prompt_reads_tags,
@@ -65,6 +66,11 @@ class PredictConfig:
     """A RAM folder that tags the images, where the model's prompt is made of tags."""
     tags: str | None = None
     """Instead of a tagger, tags for every image: 'dog: 0.98, ball: 0.96'; one without a number is certain."""
+    threshold: Literal["per_tag"] | float | None = None
+    """Which confidence a tag must be above to be read: a number for all, or per_tag for each tag's own threshold; empty:
+    as the model was trained, or where no training has decided it, as the tagger has it."""
+    tag_order: Literal["list", "confidence"] | None = None
+    """Order of the tags: confidence, or list as RAM writes them; empty: as the model was trained."""
     format: Literal["text", "json"] = "text"
     """How answers are printed: the text alone, or a line of JSON each."""
     draw: bool = False
@@ -86,12 +92,15 @@ def predict(config: PredictConfig) -> StepResult:
     pictures, contents = _pictures([config.image] if isinstance(config.image, str) else config.image)
     model = find_model(config.model, config.registry, config.out)
     fixed = _fixed_tags(config, prompt_reads_tags(model.folder))
-    predictor = Predictor(model, config.tagger, config.inference)
+    predictor = Predictor(model, config.tagger, config.inference, TagReading(config.threshold, config.tag_order))
     asking = predictor.answerer.asking
     limit: dict[str, int] = {config.task: asking.limits[config.task]}
     asking.decoding.check(limit)
     if warning := box_warning(asking.decoding.settings, limit):
         log.warning("%s", warning)
+    if predictor.reads_tags:
+        log.info("Tags that are read: %s", predictor.rules.in_words())
+        _say_unread(predictor, fixed or [])
     identity = {**canonical(config), "image": pictures, "model": predictor.version, "draw": None, "format": None}
     folder = storage.join(storage.absolute(config.out), f"predict-{digest_of(identity)[:12]}")
     rows = []
@@ -108,6 +117,8 @@ def predict(config: PredictConfig) -> StepResult:
     decoded_with = in_words(asking.decoding.as_dict(limit))
     summary = {"rows": len(rows), "unanswered": len(unanswered), "model": predictor.version, "answers": answers,
                "decoded_with": decoded_with}  # fmt: skip
+    if predictor.reads_tags:
+        summary |= {"tags_read": predictor.rules.described()}
     if config.format == "text":
         lines = [_told(row, alone=len(rows) == 1) for row in rows]
     return StepResult("predict", folder, False, summary, lines)
@@ -141,6 +152,13 @@ def _fixed_tags(config: PredictConfig, reads_tags: bool) -> "Tags | None":
     if config.tags is not None:
         return parse_tags(config.tags)
     return None if config.tagger is not None else []
+
+
+def _say_unread(predictor: Predictor, tags: "Tags") -> None:
+    """Warns of tags of the command line that are not above their threshold."""
+    unread = [tag for tag, is_read in zip(tags, predictor.reads(tags), strict=True) if not is_read]
+    if unread:
+        log.warning("Not above their threshold, so that the model does not read them: %s", ", ".join(unread))
 
 
 def _answers(

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
+from models.tags import TOP_K, Threshold, check_threshold
 from pipelines.errors import UserError
 from pipelines.paths import path_field
 from pipelines.registry import RegistryConfig
@@ -176,6 +177,20 @@ class LaunchConfig:
         return self.workers if self.min_workers is None else self.min_workers
 
 
+def require_reading(top_k: int | None, threshold: Threshold | None) -> None:
+    """Refuses settings by which no tag can be read.
+
+    Raises:
+        UserError: `top_k` is below 1, or `threshold` is no confidence.
+    """
+    if top_k is not None and top_k < 1:
+        raise UserError(f"top_k is {top_k}; read at least one tag, or leave it out.")
+    try:
+        check_threshold(0.0 if threshold is None else threshold)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainTagEncoderConfig:
     """Trains the tag encoder: tags with confidences near their image's caption, far from another image's."""
@@ -200,12 +215,15 @@ class TrainTagEncoderConfig:
     vectors are about as long as the root of its width, and a margin of 1 asks for very little."""
     dropout: float | None = None
     """Dropout in the encoder; empty: the base's own."""
-    top_k: int = 40
+    top_k: int = TOP_K
     """Most tags of an image that are read."""
-    threshold: float = 0.5
-    """Only tags with a confidence above it are read."""
+    threshold: Literal["per_tag"] | float | None = None
+    """Which confidence a tag must be above to be read: a number for all, or per_tag for each tag's own threshold; empty:
+    per_tag where the table has its tagger's thresholds, else 0.5."""
+    tag_order: Literal["list", "confidence"] = "confidence"
+    """confidence: the surest tag first. list: the order of the tagger's list, as RAM writes tags."""
     max_length: int = 512
-    """Longest text in tokens."""
+    """Longest text in tokens; at most the positions of the base."""
     validation_fraction: float = 0.05
     """Part of the images that is held out."""
     held_out_seed: int = 0
@@ -227,6 +245,7 @@ class TrainTagEncoderConfig:
 
     def __post_init__(self) -> None:
         require_seed("held_out_seed", self.held_out_seed)
+        require_reading(self.top_k, self.threshold)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,10 +310,15 @@ class TrainStageConfig:
     true."""
     projector_scale: float = 5.0
     """Multiple of the learning rate for the dynamic prompt's projector."""
-    top_k: int = 40
-    """Most tags of an image that are read."""
-    threshold: float = 0.5
-    """Only tags with a confidence above it are read."""
+    top_k: int | None = None
+    """Most tags of an image that the prompt's text lists; empty: 40. A tag encoder reads as it was trained to, whatever
+    this, threshold and tag_order are."""
+    threshold: Literal["per_tag"] | float | None = None
+    """Which confidence a tag must be above to be read: a number for all, or per_tag for each tag's own threshold; empty:
+    per_tag where the table has its tagger's thresholds, else 0.5."""
+    tag_order: Literal["list", "confidence"] = "confidence"
+    """How the text lists tags. confidence: the surest first. list: in the order of the tagger's list, as RAM writes
+    them and the released LION was trained."""
     max_text_length: int = 128
     """Longest prompt in T5's tokens; a longer one loses its least confident tags."""
     max_answer_length: int = 128
@@ -322,6 +346,7 @@ class TrainStageConfig:
 
     def __post_init__(self) -> None:
         require_seed("held_out_seed", self.held_out_seed)
+        require_reading(self.top_k, self.threshold)
         if wrong := {name: value for name, value in self.weights.items() if value < 0}:
             raise UserError(f"weights has {wrong}; a weight is 0 or more.")
         if self.fp32_groups and (self.loop.precision == "fp32" or self.loop.zero_stage == 3):

@@ -10,6 +10,7 @@ from pipelines.copies import cache_folder, for_workers, on_this_machine
 from pipelines.errors import UserError
 from pipelines.registry import Registry
 from pipelines.steps import StepFolder, StepResult, fingerprint, run_step
+from pipelines.tag_rules import described
 from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.finish import Training, train_and_register
 
@@ -42,7 +43,10 @@ def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
         ready = start if start in PRESETS else for_workers(storage.absolute(start), folder, "base")
         task = TagEncoderTask(config, storage.absolute(config.data), ready, digests.get("base", start))
         lineage = {f"digest.{name}": digest for name, digest in digests.items()} | parent
-        return train_and_register(Training(task, config, "tag_encoder", config.name, registry, lineage), folder)
+        rule = task.rule()
+        log.info("Tags that are read: %s", rule.in_words())
+        entries = train_and_register(Training(task, config, "tag_encoder", config.name, registry, lineage), folder)
+        return {**entries, "tags_read": described(rule)}
 
     return _tidied(run_step("train_tag_encoder", config, config.out, work, inputs), config.loop)
 
@@ -68,6 +72,7 @@ def train_stage(config: TrainStageConfig) -> StepResult:
     inputs = {"data": config.data, "tagged": config.tagged} | {name: model.folder for name, model in found.items()}
 
     def work(folder: StepFolder) -> dict[str, object]:
+        from pipelines.training.reading import differences
         from pipelines.training.stage import StageTask
 
         _log_mixture(config)
@@ -82,7 +87,12 @@ def train_stage(config: TrainStageConfig) -> StepResult:
         task = StageTask(settings, storage.absolute(config.data), storage.absolute(config.tagged), start, encoder, base)
         lineage = {f"digest.{name}": digest for name, digest in digests.items()}
         lineage |= {f"parent.{name}": str(model) for name, model in found.items()}
-        return train_and_register(Training(task, settings, "lion", config.model_name, registry, lineage), folder)
+        rules = task.rules()
+        log.info("Tags that are read: %s", rules.in_words())
+        for difference in differences(rules, config.tagged, config):
+            log.warning("%s", difference)
+        entries = train_and_register(Training(task, settings, "lion", config.model_name, registry, lineage), folder)
+        return {**entries, "tags_read": rules.described()}
 
     # Parents count by their weights, wherever they lie and by whatever name they were found.
     identity = dataclasses.replace(config, parents=[], tag_encoder=None)

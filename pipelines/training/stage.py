@@ -33,11 +33,13 @@ from pipelines.errors import UserError
 from pipelines.images import BadImage, load_image
 from pipelines.instructions.augmentation import augment
 from pipelines.tables import INSTRUCTIONS, TAGGED
+from pipelines.tag_rules import ModelRules
 from pipelines.training.config import TrainStageConfig
 from pipelines.training.data import Batch, PerThread, generator, open_table, row_numbers
 from pipelines.training.mixing import make_mixture
 from pipelines.training.order import Draw
 from pipelines.training.precision import compute_dtype
+from pipelines.training.reading import letters_of_tags, stage_rule
 from pipelines.training.task import Output
 
 log = logging.getLogger("lion.training")
@@ -79,6 +81,7 @@ class StageData:
         self._embedded = open_embedded(images)
         self._embedded_rows = None if self._embedded is None else self._embedded.rows(self._images["image_id"])
         self._processor, self._settings = PerThread(processor), settings
+        self._rule = stage_rule(images, settings)
         keys = self._samples.column("image_id")
         self._image_rows = row_numbers(keys, self._images, "image_id", f"samples of {samples} are of images that "
                                        f"{images} does not have")  # fmt: skip
@@ -98,7 +101,10 @@ class StageData:
 
     @cached_property
     def _tag_letters(self) -> np.ndarray:
-        return np.concatenate([_letters_of_tags(chunk, self._settings) for chunk in self._images["tags"].chunks])
+        prompt = self._settings.prompt
+        if prompt.kind == "none" or not prompt.tags_in_text:
+            return np.zeros(len(self._images), dtype=np.int64)
+        return np.concatenate([letters_of_tags(chunk, self._rule) for chunk in self._images["tags"].chunks])
 
     def load(self, draw: Draw) -> Sample:
         """A sample with its picture; of several answers each epoch draws one."""
@@ -151,18 +157,6 @@ class StageData:
             int(tensors["attention_mask"].sum()) + answer_tokens,
             tuple(sample.task for sample in samples),
         )
-
-
-def _letters_of_tags(tags: pa.ListArray, settings: TrainStageConfig) -> np.ndarray:
-    """About how many letters each image's tags add to a prompt: those above the threshold, (images,)."""
-    letters = np.zeros(len(tags), dtype=np.int64)
-    if settings.prompt.kind == "none" or not settings.prompt.tags_in_text:
-        return letters
-    images, listed = pc.list_parent_indices(tags), pc.list_flatten(tags)
-    added = pc.utf8_length(pc.struct_field(listed, "tag")).to_numpy() + 2  # a comma and a blank
-    read = pc.struct_field(listed, "score").to_numpy() > settings.threshold
-    np.add.at(letters, images.to_numpy()[read], added[read])
-    return letters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +215,7 @@ class StageTask:
         }
         lengths = {"": self.settings.max_text_length, "qformer_": QFORMER_LENGTH}
         if config.prompt.dynamic:
-            lengths["tag_"] = config.tag_encoder_config.bert.max_position_embeddings
+            lengths["tag_"] = self.processor().tag_reader.max_length
             tensors["tag_token_weights"] = tokens(lengths["tag_"]).float()
         for name, length in lengths.items():
             tensors |= {f"{name}input_ids": tokens(length), f"{name}attention_mask": tokens(length)}
@@ -238,24 +232,38 @@ class StageTask:
         return model.train()
 
     def processor(self) -> LionProcessor:
-        """The start's processor for this training's prompt and tags."""
+        """The start's processor for this training's prompt and tags.
+
+        What the tag encoder reads is what it was trained with: its own processor's settings, or the parent's of it.
+        """
         start, tag_encoder = self._folders
         config = start_config(start, tag_encoder, self.settings)
         parent = LionProcessor.from_pretrained(start)
-        tags = TagEncoderProcessor.from_pretrained(tag_encoder).tokenizer if tag_encoder else None
+        reader = TagEncoderProcessor.from_pretrained(tag_encoder) if tag_encoder else parent.tag_reader
+        has_encoder = config.prompt.dynamic or parent.tag_encoder is not None
+        rule = stage_rule(self.images, self.settings)
         try:
             return LionProcessor.for_config(
                 config,
                 parent.tokenizer,
                 parent.qformer_tokenizer,
-                tags or parent.tag_tokenizer,
-                top_k=self.settings.top_k,
-                threshold=self.settings.threshold,
+                reader.tokenizer,
+                top_k=rule.top_k,
+                threshold=rule.threshold,
+                tag_order=rule.order,
+                thresholds=rule.thresholds,
                 max_text_length=self.settings.max_text_length,
                 max_answer_length=self.settings.max_answer_length,
+                tag_encoder=reader.reading if has_encoder else None,
+                tag_encoder_thresholds=reader.thresholds if has_encoder else None,
             )
         except ValueError as error:
             raise UserError(f"{self.start} does not fit: {error}") from error
+
+    def rules(self) -> ModelRules:
+        """Which tags the text lists, and which the tag encoder reads."""
+        processor = self.processor()
+        return ModelRules(processor.rule, processor.tag_reader.rule if self.settings.prompt.dynamic else None)
 
     def group_of(self, name: str) -> str:
         """LION's own groups."""

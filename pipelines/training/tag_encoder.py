@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor, triplet_margin_loss
+from models.tags import TagRule
 from pipelines.copies import on_this_machine
 from pipelines.errors import UserError
 from pipelines.tables import TAGGED
+from pipelines.tag_rules import table_rule
 from pipelines.training.config import TrainTagEncoderConfig
 from pipelines.training.data import Batch, PerThread, generator, open_table
 from pipelines.training.order import Draw, held_out
@@ -176,10 +178,16 @@ class TagEncoderTask:
         anchor, positive, negative = vectors.chunk(3)
         return triplet_margin_loss(anchor, positive, negative, self.settings.margin, self.settings.p).sum()
 
+    def rule(self) -> TagRule:
+        """Which tags of the table are read, and in which order."""
+        return table_rule(self.table, self.settings.top_k, self.settings.threshold, self.settings.tag_order)
+
     def processor(self) -> TagEncoderProcessor:
-        """Reads tags at this training's threshold."""
+        """Reads tags by this training's rule."""
         made = TagEncoderProcessor.from_pretrained(_tokenizer(self._start))
-        made.top_k, made.threshold = self.settings.top_k, self.settings.threshold
+        rule = self.rule()
+        made.top_k, made.threshold, made.tag_order = rule.top_k, rule.threshold, rule.order
+        made.thresholds = rule.thresholds
         longest = start_config(self._start, self.settings).bert.max_position_embeddings
         made.max_length = min(self.settings.max_length, longest)
         return made

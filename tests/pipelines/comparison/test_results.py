@@ -202,7 +202,7 @@ def page(document: Document, gallery: dict[str, dict[str, list[Document]]]) -> s
                for step in (1, 2) for kind in ("train", "validation")]  # fmt: skip
     made = {
         "config": "arms: <static>", "trainings": {}, "code": {"commit": "abc"}, "hardware": {"cores": "2"},
-        "threshold": 0.5, "resamples": 200, "errors": dataclasses.asdict(NoiseCurve()), "decision": None,
+        "reading": "0.5", "resamples": 200, "errors": dataclasses.asdict(NoiseCurve()), "decision": None,
     }  # fmt: skip
     return render(document, gallery, {arm: [history] for arm in document["arms"]}, {"encoder": history}, made)
 
