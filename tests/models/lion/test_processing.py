@@ -11,6 +11,7 @@ from transformers import BertTokenizer, CLIPImageProcessorPil, PreTrainedTokeniz
 
 from models.lion import LionConfig, LionProcessor
 from models.lion.processing import SOFT_TOKEN
+from models.tag_encoder import TagEncoderConfig, TagEncoderProcessor
 from tests.models.lion.conftest import TAGS, TEXTS, Build, batch_of
 from tests.models.lion.golden import Case, golden_root, lion_cases
 
@@ -94,6 +95,57 @@ def test_tags_are_chosen_when_read(build: Build) -> None:
     assert str(processor.tag_tokenizer.decode(batch["tag_input_ids"][0, 1:])).startswith("square")
     assert batch["tag_token_weights"][0, 0] == 1
     assert batch["tag_token_weights"][0, 1].item() == pytest.approx(0.9)
+
+
+def test_the_vector_is_made_of_the_encoders_own_tags_and_the_text_of_its_own(build: Build, tmp_path: Path) -> None:
+    """A tag encoder reads as it was trained, whatever the text lists, before and after saving."""
+    reading = {"top_k": 5, "threshold": 0.7, "max_length": 16, "tag_order": "confidence"}
+    _, processor = build(prompt={"kind": "dynamic"}, knobs={"tag_encoder": reading})
+    tags = [(f"red square {number}", 0.95 - 0.01 * number) for number in range(30)]
+    own = TagEncoderProcessor(processor.tag_tokenizer, **reading)([tags])
+    processor.save_pretrained(tmp_path)
+    for reader in (processor, LionProcessor.from_pretrained(tmp_path)):
+        batch = reader(text=["where?"], tags=[tags])
+        assert torch.equal(batch["tag_input_ids"], own.input_ids)
+        assert torch.equal(batch["tag_token_weights"], own.token_weights)
+        assert batch["tag_input_ids"].shape[1] <= 16
+        assert reader.tokenizer.decode(batch["input_ids"][0]).count("red square") > 5
+
+
+def test_a_tag_encoder_never_reads_more_tokens_than_it_has_positions(build: Build) -> None:
+    few = TagEncoderConfig.preset("tiny")
+    few.bert.max_position_embeddings = 24
+    model, processor = build(prompt={"kind": "dynamic"}, tag_encoder_config=few.to_dict())
+    tags = [(f"red square {number}", 0.95 - 0.01 * number) for number in range(30)]
+    batch = processor(images=[Image.new("RGB", (9, 9))], text=["where?"], tags=[tags], levels=["region"])
+    assert batch["tag_input_ids"].shape[1] <= 24
+    assert model.generate(**batch, max_new_tokens=2).shape[0] == 1
+
+
+def test_rams_thresholds_and_order_decide_the_text_and_are_saved(build: Build, tmp_path: Path) -> None:
+    ram = {"dog": 0.9, "group": 1.0, "red": 0.5, "woman": 0.8}
+    knobs = {"threshold": "per_tag", "tag_order": "list", "thresholds": ram}
+    _, processor = build(prompt={"kind": "both"}, knobs=knobs)
+    tags = [("group", 0.97), ("woman", 0.9), ("dog", 0.85), ("red", 0.6), ("own", 0.55)]
+    processor.save_pretrained(tmp_path)
+    for reader in (processor, LionProcessor.from_pretrained(tmp_path)):
+        batch = reader(text=["where?"], tags=[tags])
+        text = reader.tokenizer.decode(batch["input_ids"][0])
+        assert "following tags: [red, woman, own]. where?" in text
+        assert torch.equal(batch["tag_input_ids"], reader.tag_reader([tags]).input_ids)
+        assert reader.tag_reader.rule == reader.rule
+
+
+def test_a_long_prompt_in_the_lists_order_loses_its_least_confident_tags(build: Build) -> None:
+    ram = {f"square {number}": 0.5 for number in range(40)}
+    _, processor = build(knobs={"max_text_length": 90, "tag_order": "list", "thresholds": ram})
+    chance = np.random.default_rng(0).permutation(40)
+    tags = [(f"square {number}", 0.51 + chance[number] / 100) for number in range(40)]
+    text = processor.tokenizer.decode(processor(text=[TEXTS[2]], tags=[tags])["input_ids"][0])
+    kept = [tag for tag, _ in tags if f"{tag}," in text or f"{tag}]" in text]
+    assert 1 < len(kept) < 40
+    assert set(kept) == {tag for tag, _ in sorted(tags, key=lambda item: -item[1])[: len(kept)]}
+    assert ", ".join(kept) in text, "in the order of the list"
 
 
 def test_no_tag_above_the_threshold_leaves_an_empty_list(build: Build) -> None:

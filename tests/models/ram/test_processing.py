@@ -9,6 +9,7 @@ from PIL import Image
 
 from models.ram import RamProcessor
 from models.ram.processing import read_tag_list, read_thresholds, to_rgb
+from models.tags import TagRule
 
 TAGS = ["ant", "bee", "cat", "dog"]
 THRESHOLDS = [0.5, 0.7, 1.0, 0.65]
@@ -142,3 +143,20 @@ def test_the_released_lists_are_read(shared: Path) -> None:
     thresholds = read_thresholds(shared / "data/ram/ram_tag_list_threshold.txt", len(tags))
     assert sum(value == 0.65 for value in thresholds) == 3414
     assert sum(value == 1.0 for value in thresholds) == 10
+
+
+def test_tags_come_by_confidence_or_in_the_lists_order(processor: RamProcessor) -> None:
+    confidences = torch.tensor([[0.9, 0.95, 0.99, 0.97]])
+    assert [tag for tag, _ in processor.tags(confidences)[0]] == ["cat", "dog", "bee", "ant"]
+    assert [tag for tag, _ in processor.tags(confidences, order="list")[0]] == ["ant", "bee", "cat", "dog"]
+    assert [tag for tag, _ in processor.tags(confidences, order="list", top_k=2)[0]] == ["cat", "dog"]
+
+
+def test_the_rule_reads_what_the_processor_gives(processor: RamProcessor) -> None:
+    """Of the same confidences, stored above the floor or read at once."""
+    confidences = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
+    confidences[0] = torch.tensor(THRESHOLDS)
+    for order in ("list", "confidence"):
+        rule = TagRule(4, "per_tag", order, processor.thresholds_by_tag)
+        stored = processor.tags(confidences, floor=0.0)
+        assert [rule.select(tags) for tags in stored] == processor.tags(confidences, threshold="per_tag", order=order)

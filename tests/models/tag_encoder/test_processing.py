@@ -1,5 +1,6 @@
 """Tags as text, and the tokens and weights that the tag encoder reads."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,16 @@ def test_a_long_text_loses_its_least_confident_tags_and_never_half_a_tag() -> No
     assert decode(processor, tokens.input_ids[0]) == "dog : 0. 90, cat : 0. 80"
 
 
+def test_a_long_text_in_the_lists_order_loses_its_least_confident_tags() -> None:
+    thresholds = {"ox": 0.5, "cat": 0.5, "zebra crossing": 0.5, "dog": 0.5}
+    processor = TagEncoderProcessor.from_pretrained(
+        get_model_path(), max_length=19, tag_order="list", threshold="per_tag", thresholds=thresholds
+    )
+    tokens = processor([[("dog", 0.9), ("cat", 0.8), ("zebra crossing", 0.6), ("ox", 0.55)]])
+    assert decode(processor, tokens.input_ids[0]) == "cat : 0. 80, dog : 0. 90"
+    assert tokens.token_weights[0, 1].item() == pytest.approx(0.8)
+
+
 def test_captions_weigh_one_throughout(processor: TagEncoderProcessor) -> None:
     tokens = processor.captions(["A dog.", "A dog runs over the grass."])
     assert tokens.token_weights.equal(tokens.attention_mask.float())
@@ -99,3 +110,16 @@ def test_settings_survive_saving(processor: TagEncoderProcessor, tmp_path: Path)
     loaded = TagEncoderProcessor.from_pretrained(tmp_path)
     assert (loaded.top_k, loaded.threshold, loaded.max_length) == (7, 0.3, 64)
     assert loaded([DOG]).input_ids.equal(TagEncoderProcessor(processor.tokenizer, threshold=0.3)([DOG]).input_ids)
+
+
+def test_a_folder_keeps_the_thresholds_that_its_encoder_was_trained_with(
+    processor: TagEncoderProcessor, tmp_path: Path
+) -> None:
+    thresholds = {"grass": 0.4, "dog": 0.99, "ball": 0.9}
+    made = TagEncoderProcessor(processor.tokenizer, threshold="per_tag", tag_order="list", thresholds=thresholds)
+    made.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "tag_thresholds.json").read_text()) == thresholds
+    assert "thresholds" not in json.loads((tmp_path / "processor_config.json").read_text())
+    loaded = TagEncoderProcessor.from_pretrained(tmp_path)
+    assert loaded.rule == made.rule
+    assert decode(loaded, loaded([DOG]).input_ids[0]) == "grass : 0. 50, ball : 0. 96"
