@@ -21,7 +21,7 @@ TOP_K = 40
 THRESHOLD = 0.5
 """For tags whose tagger has no thresholds of its own, and for a tag that is not in the tagger's list."""
 THRESHOLDS_NAME = "tag_thresholds.json"
-"""The file of a tagger's thresholds, beside a table of its tags and in the folder of a model that reads them."""
+"""The file of thresholds in the folder of a model that reads tags by them."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,9 @@ def parse_thresholds(content: str | bytes, where: str) -> dict[str, float]:
     try:
         values = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{where} is not JSON ({error}); write an object such as {{\"dog\": 0.9}}.") from error
+        raise ValueError(f'{where} is not JSON ({error}); write an object such as {{"dog": 0.9}}.') from error
     if not isinstance(values, dict) or not values:
-        raise ValueError(f"{where} must hold a JSON object of tag and threshold, such as {{\"dog\": 0.9}}.")
+        raise ValueError(f'{where} must hold a JSON object of tag and threshold, such as {{"dog": 0.9}}.')
     for tag, value in values.items():
         number = not isinstance(value, bool) and isinstance(value, int | float)
         if not tag.strip() or not number or not 0.0 <= value <= 1.0:

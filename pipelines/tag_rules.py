@@ -1,6 +1,6 @@
 """A table's thresholds by tag, the rules by which trained models read tags, and how manifests describe them.
 
-A tagger's thresholds lie beside the Parquet files of its table, as `tag_thresholds.json`: a copy of the folder, to an
+A tagger's thresholds lie beside the Parquet files of its table, as `_tag_thresholds.json`: a copy of the folder, to an
 object store or back, brings them along. A model's folder has those that it was trained with.
 """
 
@@ -17,6 +17,8 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.steps import digest_of
 
+TABLE_THRESHOLDS = "_tag_thresholds.json"
+"""The file beside a table. Readers of Parquet folders (pyarrow, Spark) pass over names that begin with `_`."""
 _PROCESSOR = "processor_config.json"
 _OF_THE_ENCODER = "tag_encoder_thresholds.json"
 
@@ -96,12 +98,12 @@ def thresholds_of(table: str) -> dict[str, float] | None:
         return None
     root = storage.absolute(table)
     if not storage.is_folder(root):
-        beside = storage.join(root.rpartition("/")[0], THRESHOLDS_NAME)
+        beside = storage.join(root.rpartition("/")[0], TABLE_THRESHOLDS)
         return read_thresholds(beside) if storage.exists(beside) else None
-    for near in (storage.join(root, THRESHOLDS_NAME), storage.join(root, "tagged", THRESHOLDS_NAME)):
+    for near in (storage.join(root, TABLE_THRESHOLDS), storage.join(root, "tagged", TABLE_THRESHOLDS)):
         if storage.exists(near):
             return read_thresholds(near)
-    lists = [read_thresholds(name) for name in storage.list_files(root, THRESHOLDS_NAME)]
+    lists = [read_thresholds(name) for name in storage.list_files(root, TABLE_THRESHOLDS)]
     if any(list(other.items()) != list(lists[0].items()) for other in lists[1:]):
         raise UserError(f"{table} has tables of taggers with different thresholds; set threshold to one number.")
     return lists[0] if lists else None

@@ -82,7 +82,7 @@ class EvaluateConfig:
     tagged: str | None = path_field("input", None)
     """With a model: the `tagged` folder, which says where the images lie and what their tags are."""
     threshold: Literal["per_tag"] | float | None = None
-    """Which confidence a tag must be above to be read: a number for all, or per_tag for each tag's own threshold; empty:
+    """What a tag's confidence must be above to be read: a number for all, or per_tag, each tag's own threshold; empty:
     as the model was trained, or where no training has decided it, per_tag with a table that has thresholds."""
     tag_order: Literal["list", "confidence"] | None = None
     """Order of the tags: confidence, or list as RAM writes them; empty: as the model was trained."""

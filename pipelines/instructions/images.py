@@ -21,7 +21,7 @@ from pipelines import storage
 from pipelines.embedded import embedded_digests
 from pipelines.errors import UserError
 from pipelines.images import BadImage, read_image_bytes
-from pipelines.instructions.statistics import Tokens, tag_statistics, usual_tags
+from pipelines.instructions.statistics import USUAL, Tokens, tag_statistics, usual_tags
 from pipelines.shards import ShardSet, write_parquet
 from pipelines.sources.collection import named_alike
 from pipelines.sources.ids import hash64
@@ -105,9 +105,7 @@ class IndexImages:
         rule: which tags a prompt lists.
     """
 
-    def __init__(
-        self, folder: str, files: Sequence[str], digests: bool, tokenizer: str, rule: TagRule = TagRule()
-    ) -> None:
+    def __init__(self, folder: str, files: Sequence[str], digests: bool, tokenizer: str, rule: TagRule = USUAL) -> None:
         self._rule = rule
         self._shards, self._files, self._digests, self._tokenizer = shard_set(folder), files, digests, tokenizer
 

@@ -17,6 +17,7 @@ BINS = 20
 GRID = 10
 LIMIT = 128  # LION's tokens of a prompt, and of an answer
 EXAMPLES_A_TASK = 6
+USUAL = TagRule()
 # LION's prompt (models.lion.LionProcessor.prompt_text); a test holds the two together.
 PROMPT = "According to <extra_id_0>, you are allowed to use or partially use the following tags: [{tags}]. "
 
@@ -72,7 +73,7 @@ def _load(folder: str) -> Any:
     return tokenizer
 
 
-def usual_tags(tags: Sequence[Mapping[str, Any]] | None, rule: TagRule = TagRule()) -> list[str]:
+def usual_tags(tags: Sequence[Mapping[str, Any]] | None, rule: TagRule = USUAL) -> list[str]:
     """The tags that a prompt lists, of a row of the tagged table."""
     return [tag for tag, _ in rule.select(_pairs(tags))]
 
@@ -81,7 +82,7 @@ def _pairs(tags: Sequence[Mapping[str, Any]] | None) -> list[ScoredTag]:
     return [(tag["tag"], tag["score"]) for tag in tags or ()]
 
 
-def tag_statistics(tags: Sequence[Sequence[Mapping[str, Any]] | None], rule: TagRule = TagRule()) -> Counts:
+def tag_statistics(tags: Sequence[Sequence[Mapping[str, Any]] | None], rule: TagRule = USUAL) -> Counts:
     """How many tags images have above the rule's threshold, and all confidences in twentieths."""
     counts: Counts = {}
     for of_image in tags:

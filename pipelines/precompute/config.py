@@ -42,7 +42,7 @@ class TaggerConfig:
     """Only tags with a confidence above this are stored; thresholds apply later, when tags are read."""
     thresholds: str = ""
     """table: a JSON file of each tag's threshold, {"dog": 0.9, …}, in the order of the tagger's list; empty: the
-    table's own `tag_thresholds.json`, else none. ram: its own, always."""
+    table's own `_tag_thresholds.json`, else none. ram: its own, always."""
     precision: Precision = "auto"
     """Arithmetic of the model: `auto` is bf16 on a GPU and fp32 on a CPU, and stays so when a run is continued."""
     batch_size: int | None = runtime_field(None)

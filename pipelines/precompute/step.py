@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from models.tags import THRESHOLD, THRESHOLDS_NAME, thresholds_text
+from models.tags import THRESHOLD, thresholds_text
 from pipelines import steps, storage, tables
 from pipelines.errors import DataRefused, UserError
 from pipelines.precompute.captioner import resolve_encoder
@@ -19,6 +19,7 @@ from pipelines.precompute.taggers import make_tagger
 from pipelines.runtime import living_nodes, ray_session, require_resources
 from pipelines.shards import ShardIndex, in_tasks
 from pipelines.steps import StepFolder, StepResult
+from pipelines.tag_rules import TABLE_THRESHOLDS
 
 log = logging.getLogger("lion.precompute")
 _VERSION = 2  # of what a finished step leaves: 2 has the tagger's thresholds
@@ -31,7 +32,7 @@ def precompute(config: PrecomputeConfig) -> StepResult:
     """Runs the step, or continues it where it was stopped, or finds it done.
 
     Leaves `tagged/*.parquet` (tables.TAGGED) with the tagger's thresholds, where it has any, in
-    `tagged/tag_thresholds.json`, `quarantine/*.parquet` (tables.QUARANTINE) and the manifest, with
+    `tagged/_tag_thresholds.json`, `quarantine/*.parquet` (tables.QUARANTINE) and the manifest, with
     rows_in = rows + quarantined: what came in are the images and the annotation records that could not be used
     (`bad_annotations` of them, each a row of the quarantine).
 
@@ -59,7 +60,7 @@ def precompute(config: PrecomputeConfig) -> StepResult:
 
 def _thresholds_beside(tagger: TaggerConfig) -> str | None:
     """The thresholds beside a table that is a single file, which the file's digest does not cover."""
-    beside = storage.join(tagger.path.rpartition("/")[0], THRESHOLDS_NAME)
+    beside = storage.join(tagger.path.rpartition("/")[0], TABLE_THRESHOLDS)
     return beside if tagger.kind == "table" and not storage.is_folder(tagger.path) and storage.exists(beside) else None
 
 
@@ -205,9 +206,11 @@ class _Run:
     def _thresholds(self) -> list[dict[str, Any]]:
         """Writes the tagger's thresholds beside its tags; the manifest's entry, or none where it has no thresholds."""
         if self.tagger.thresholds is None:
-            log.info("The tagger has no thresholds by tag: its tags are read above one number, by default %g", THRESHOLD)
+            log.info(
+                "The tagger has no thresholds by tag; its tags are read above one number, %g by default", THRESHOLD
+            )
             return []
-        name = f"tagged/{THRESHOLDS_NAME}"
+        name = f"tagged/{TABLE_THRESHOLDS}"
         path, content = storage.join(self.folder, name), thresholds_text(self.tagger.thresholds).encode()
         storage.write_atomic(path, content)
         return [{"path": name, "sha256": storage.sha256(path)}]

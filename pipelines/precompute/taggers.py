@@ -154,7 +154,7 @@ class TableTagger(Tagger):
     """Tags that are there already: Parquet with `image_id` and `tags`.
 
     `tags` is a list of structs (tag, score), or a list of strings beside a list of numbers `tag_scores` (or `scores`).
-    Its thresholds are those of `tagger.thresholds`, or of a `tag_thresholds.json` beside its files. Ids may be strings
+    Its thresholds are those of `tagger.thresholds`, or of a `_tag_thresholds.json` beside its files. Ids may be strings
     or integers. The table is sorted by id once and shared by all actors of a node through Ray's
     object store. Images that it does not know get an empty list of tags, and are counted as `without_tags`.
     """

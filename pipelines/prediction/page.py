@@ -63,7 +63,7 @@ class DemoPageConfig:
     examples: list[str] | str = path_field("input", default_factory=list)
     """Images to choose from: files or folders; the first two dozen are shown."""
     threshold: Literal["per_tag"] | float | None = None
-    """Which confidence a tag must be above to be read: a number for all, or per_tag for each tag's own threshold; empty:
+    """What a tag's confidence must be above to be read: a number for all, or per_tag, each tag's own threshold; empty:
     as each model was trained, or where no training has decided it, as the tagger has it."""
     tag_order: Literal["list", "confidence"] | None = None
     """Order of the tags: confidence, or list as RAM writes them; empty: as each model was trained."""

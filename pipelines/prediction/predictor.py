@@ -114,8 +114,8 @@ class Predictor:
         thresholds: the tagger's, where it is loaded elsewhere.
 
     Raises:
-        UserError: the tagger's folder is not a RAM's, there is no GPU where one is needed, or `reading` needs thresholds
-            that neither the model nor the tagger has.
+        UserError: the tagger's folder is not a RAM's, there is no GPU where one is needed, or `reading` needs
+            thresholds that neither the model nor the tagger has.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class PredictConfig:
     tags: str | None = None
     """Instead of a tagger, tags for every image: 'dog: 0.98, ball: 0.96'; one without a number is certain."""
     threshold: Literal["per_tag"] | float | None = None
-    """Which confidence a tag must be above to be read: a number for all, or per_tag for each tag's own threshold; empty:
+    """What a tag's confidence must be above to be read: a number for all, or per_tag, each tag's own threshold; empty:
     as the model was trained, or where no training has decided it, as the tagger has it."""
     tag_order: Literal["list", "confidence"] | None = None
     """Order of the tags: confidence, or list as RAM writes them; empty: as the model was trained."""
@@ -156,7 +156,7 @@ def _fixed_tags(config: PredictConfig, reads_tags: bool) -> "Tags | None":
 
 def _say_unread(predictor: Predictor, tags: "Tags") -> None:
     """Warns of tags of the command line that are not above their threshold."""
-    unread = [tag for tag, is_read in zip(tags, predictor.reads(tags), strict=True) if not is_read]
+    unread = [tag for (tag, _), is_read in zip(tags, predictor.reads(tags), strict=True) if not is_read]
     if unread:
         log.warning("Not above their threshold, so that the model does not read them: %s", ", ".join(unread))
 

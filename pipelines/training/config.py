@@ -218,7 +218,7 @@ class TrainTagEncoderConfig:
     top_k: int = TOP_K
     """Most tags of an image that are read."""
     threshold: Literal["per_tag"] | float | None = None
-    """Which confidence a tag must be above to be read: a number for all, or per_tag for each tag's own threshold; empty:
+    """What a tag's confidence must be above to be read: a number for all, or per_tag, each tag's own threshold; empty:
     per_tag where the table has its tagger's thresholds, else 0.5."""
     tag_order: Literal["list", "confidence"] = "confidence"
     """confidence: the surest tag first. list: the order of the tagger's list, as RAM writes tags."""
@@ -314,7 +314,7 @@ class TrainStageConfig:
     """Most tags of an image that the prompt's text lists; empty: 40. A tag encoder reads as it was trained to, whatever
     this, threshold and tag_order are."""
     threshold: Literal["per_tag"] | float | None = None
-    """Which confidence a tag must be above to be read: a number for all, or per_tag for each tag's own threshold; empty:
+    """What a tag's confidence must be above to be read: a number for all, or per_tag, each tag's own threshold; empty:
     per_tag where the table has its tagger's thresholds, else 0.5."""
     tag_order: Literal["list", "confidence"] = "confidence"
     """How the text lists tags. confidence: the surest first. list: in the order of the tagger's list, as RAM writes

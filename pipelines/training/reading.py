@@ -32,8 +32,8 @@ def differences(rules: ModelRules, images: str, settings: TrainStageConfig) -> I
     for name, value, own in pairs:
         if value is not None and value != own:
             yield (
-                f"{name} is {value}, and the tag encoder was trained with {own}: the prompt's text lists tags by {value},"
-                f" its vectors are made of tags by {own}, as the encoder was trained."
+                f"{name} is {value}, and the tag encoder was trained with {own}: the prompt's text lists tags by "
+                f"{value}, its vectors are made of tags by {own}, as the encoder was trained."
             )
     of_table = thresholds_of(images) if vector.threshold == "per_tag" else None
     if of_table is not None and of_table != vector.thresholds:

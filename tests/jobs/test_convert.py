@@ -12,6 +12,7 @@ from jobs.cli import parse
 from models.lion import LionForConditionalGeneration, LionProcessor
 from models.ram import RamConfig, RamForImageTagging, RamProcessor
 from models.ram.conversion import to_released
+from models.tags import TagRule
 from pipelines.conversion import ConvertConfig, convert
 from pipelines.errors import UserError
 from pipelines.steps import StepResult
@@ -84,7 +85,11 @@ def test_lion_there_and_back(tmp_path: Path) -> None:
     done = here("--kind", "lion", *options, "--out", tmp_path / "out")
     assert done.summary["kind"] == "lion"
     LionForConditionalGeneration.from_pretrained(done.path)
-    LionProcessor.from_pretrained(done.path)
+    assert LionProcessor.from_pretrained(done.path).threshold is None  # left to whoever asks it
+    RamProcessor(TAGS, [0.5, 0.6, 0.7]).write_lists(tmp_path)
+    listed = here("--kind", "lion", *options, *lists(tmp_path), "--out", tmp_path / "out")
+    own = {tag: value for tag, value in zip(TAGS, [0.5, 0.6, 0.7], strict=True)}
+    assert LionProcessor.from_pretrained(listed.path).rule == TagRule(40, "per_tag", "list", own)
     here("--kind", "lion", "--back", "--checkpoint", done.path, "--out", tmp_path / "back.pth")
     original = torch.load(files["checkpoint"], weights_only=True)["model"]
     returned = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
@@ -104,6 +109,7 @@ def test_dtype_is_written(released: Path, tmp_path: Path) -> None:
         (["--kind", "ram"], "needs --tags too"),
         (["--kind", "lion"], "needs --llm, --tokenizer, --vit too"),
         (["--kind", "ram", "--tags", "t.txt", "--vit", "v.pth"], "does not read --vit"),
+        (["--kind", "lion", "--vit", "v", "--llm", "l", "--tokenizer", "t", "--thresholds", "t.txt"], "without --tags"),
         (["--kind", "ram", "--back", "--tags", "t.txt"], "does not read --tags"),
         (["--kind", "ram", "--back", "--dtype", "float16"], "leave --dtype out"),
         (["--kind", "ram", "--back", "--out", "s3://bucket/x"], "writes a local file"),

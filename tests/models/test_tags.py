@@ -31,7 +31,12 @@ def test_the_default_is_per_tag_where_there_are_thresholds() -> None:
 
 def test_ram_writes_tags_in_the_order_of_its_list() -> None:
     tags = [("woman", 0.99), ("stand", 0.97), ("dog", 0.98), ("grass", 0.9)]
-    assert [tag for tag, _ in make_rule(order="list", thresholds=RAM).select(tags)] == ["dog", "grass", "stand", "woman"]
+    assert [tag for tag, _ in make_rule(order="list", thresholds=RAM).select(tags)] == [
+        "dog",
+        "grass",
+        "stand",
+        "woman",
+    ]
     assert [tag for tag, _ in make_rule(thresholds=RAM).select(tags)] == ["woman", "dog", "stand", "grass"]
     chosen = make_rule(2, order="list", thresholds=RAM).select(tags)
     assert chosen == [("dog", 0.98), ("woman", 0.99)], "the two surest, in the list's order"

@@ -9,7 +9,7 @@ import pytest
 from models.tags import TagRule, save_thresholds
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.tag_rules import are_read, table_rule, thresholds_of
+from pipelines.tag_rules import TABLE_THRESHOLDS, are_read, table_rule, thresholds_of
 
 LIST = {"dog": 0.9, "cat": 0.2, "red": 0.5}
 
@@ -20,7 +20,7 @@ def step(tmp_path: Path) -> Path:
     folder = tmp_path / "precompute-1"
     (folder / "tagged").mkdir(parents=True)
     (folder / "tagged/part-00000000.parquet").touch()
-    save_thresholds(folder / "tagged", LIST)
+    save_thresholds(folder / "tagged", LIST, TABLE_THRESHOLDS)
     return folder
 
 
@@ -40,15 +40,15 @@ def test_a_copied_table_keeps_them(step: Path, tmp_path: Path) -> None:
 def test_taggers_of_different_thresholds_need_a_number(step: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = step.parent / "precompute-2/tagged"
     other.mkdir(parents=True)
-    save_thresholds(other, {**LIST, "dog": 0.8})
+    save_thresholds(other, {**LIST, "dog": 0.8}, TABLE_THRESHOLDS)
     with pytest.raises(UserError, match="set threshold to one number"):
         table_rule(str(step.parent))
     assert table_rule(str(step.parent), threshold=0.6) == TagRule(threshold=0.6)
 
 
 def test_a_broken_file_is_named(step: Path) -> None:
-    (step / "tagged/tag_thresholds.json").write_text('{"dog": "much"}')
-    with pytest.raises(UserError, match=r"tag_thresholds\.json: the threshold of tag 'dog' is 'much'"):
+    (step / "tagged/_tag_thresholds.json").write_text('{"dog": "much"}')
+    with pytest.raises(UserError, match=r"_tag_thresholds\.json: the threshold of tag 'dog' is 'much'"):
         table_rule(str(step))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jobs.compare import show
+from models.tags import TagRule
 from pipelines.comparison import examples
 from pipelines.comparison.config import CompareConfig, NoiseCurve, StageSpec
 from pipelines.comparison.plan import Run
@@ -182,6 +183,19 @@ def test_the_gallery_shows_wins_losses_failures_and_a_draw(config: CompareConfig
     true, static_box = example["true_box"], example["answers"][0]["box"]
     assert static_box["x"] == pytest.approx(true["x"], abs=3)
     assert example["tags"]
+
+
+def test_a_tag_is_struck_out_where_no_arm_reads_it(config: CompareConfig, results: Results, document: Document) -> None:
+    place = {"rec": {"drawn": [0]}}
+    (tag, score, _), *_ = examples.gallery(results, place, config.test_data, config.test_tagged)["rec"]["drawn"][0][
+        "tags"
+    ]
+    never = TagRule(threshold="per_tag", thresholds={tag: 1.0})
+    for rules, is_read in (((never,), False), ((never, TagRule(threshold=score / 2)), True)):
+        shown = examples.gallery(results, place, config.test_data, config.test_tagged, rules)
+        assert shown["rec"]["drawn"][0]["tags"][0] == (tag, score, is_read)
+        line = next(line for line in page(document, shown).splitlines() if line.startswith('<p class="tags">'))
+        assert line.startswith(f'<p class="tags"><span class="tag{"" if is_read else " unread"}">')
 
 
 def test_an_image_that_is_gone_is_said_on_the_page(config: CompareConfig, results: Results, document: Document) -> None:

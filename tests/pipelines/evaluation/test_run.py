@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models.tags import save_thresholds
 from pipelines import storage
 from pipelines.decoding import Decoding, DecodingConfig, resolve_decoding
 from pipelines.errors import UserError
@@ -29,8 +30,9 @@ from pipelines.evaluation.run import METRICS, SAMPLE_SCORES, EvaluateConfig, eva
 from pipelines.evaluation.tag_noise import TagNoise
 from pipelines.evaluation.tracking import logged_model
 from pipelines.registry import Registry, RegistryConfig
-from pipelines.steps import StepResult
+from pipelines.steps import StepResult, read_manifest
 from pipelines.tables import INSTRUCTIONS, TAGGED, to_table
+from pipelines.tag_rules import TABLE_THRESHOLDS
 from tests.pipelines.evaluation.conftest import IMAGES, World, instruction
 
 QUICK = InferenceConfig(beams=2, shard_rows=8, batch_size=8, actors=1, cpus=1)
@@ -277,3 +279,31 @@ def test_a_registered_model_is_named_in_predictions_and_gets_the_numbers(
     assert model_id is not None
     metrics = {metric.key: metric.value for metric in registry.client.get_logged_model(model_id).metrics or []}
     assert metrics["evaluate.rec.rec.acc_at_0.5"] == result.summary["rec.acc@0.5"]
+
+
+def test_an_evaluation_reads_tags_as_its_table_or_its_settings_say(world: World, tmp_path: Path) -> None:
+    """Of a model that no training has decided it for; the result says which tags were read."""
+    table = tmp_path / "tagged"
+    shutil.copytree(world.tagged, table)
+    save_thresholds(table / "tagged", {"red": 0.95, "green": 0.5}, TABLE_THRESHOLDS)
+    local = replace(config(world, tmp_path), inference=replace(QUICK, launcher="local"))
+    by_table = evaluate(replace(local, tagged=str(table)))
+    as_number = evaluate(replace(local, tagged=str(table), threshold=0.5))
+    plain = evaluate(local)
+    answers = [
+        {row["sample_id"]: row["prediction"] for row in read_parquet(result.path, "predictions").to_pylist()}
+        for result in (plain, by_table, as_number)
+    ]
+    assert answers[0] == answers[2]
+    changed = {name for name, answer in answers[0].items() if answers[1][name] != answer}
+    red = {name for name in answers[0] if int(name.rpartition(":")[2]) % 4 == 0}
+    assert changed
+    assert changed <= red, "red at 0.9 is not above its own 0.95; the other tags are read as before"
+    for result, threshold in ((plain, 0.5), (by_table, "per_tag"), (as_number, 0.5)):
+        document = storage.read_json(storage.join(result.path, METRICS))
+        assert document["tags_read"]["vector"]["threshold"] == threshold
+        assert read_manifest(result.path)["tags_read"] == document["tags_read"]
+    with pytest.raises(UserError, match="no thresholds of their own"):
+        evaluate(replace(local, threshold="per_tag"))
+    with pytest.raises(UserError, match="no effect on --predictions"):
+        evaluate(replace(local, model=None, predictions=plain.path, threshold=0.4))

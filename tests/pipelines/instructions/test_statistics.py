@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from models.tags import TagRule
 from pipelines.instructions.statistics import (
     PROMPT,
     Tokens,
@@ -35,6 +36,9 @@ def test_boxes_and_tags_fall_into_their_bins() -> None:
         "per_image": {"1": 1, "0": 1}, "confidence": {"19": 1, "10": 1}, "untagged": 1,
     }  # fmt: skip
     assert usual_tags(tags) == ["dog"]
+    own = TagRule(threshold="per_tag", thresholds={"dog": 0.97, "cat": 0.4})
+    assert tag_statistics([tags], own)["per_image"] == {"1": 1}
+    assert usual_tags(tags, own) == ["cat"]
 
 
 def test_lengths_by_flan_t5s_tokenizer(shared: Path) -> None:

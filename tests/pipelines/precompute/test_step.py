@@ -12,6 +12,7 @@ from pipelines.errors import DataRefused, UserError
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, precompute, shards
 from pipelines.precompute.step import Tally
 from pipelines.shards import ShardIndex
+from pipelines.tag_rules import thresholds_of
 from tests.pipelines.precompute.worlds import digests_of, folder_config, rows_of, save_tiny_ram, write_pictures
 
 # The centroid's cosines were published with four digits.
@@ -145,3 +146,38 @@ def test_the_tally_counts_annotations_and_earlier_runs() -> None:
     tally.add({"rows": 48, "quarantined": {"empty": 1}})
     with pytest.raises(DataRefused, match=r"4 of 100 inputs are bad \((no_caption 2, empty 2|empty 2, no_caption 2)\)"):
         tally.check()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_taggers_thresholds_lie_beside_its_tags(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = folder_config(tmp_path, count=4)
+    with caplog.at_level(logging.INFO, logger="lion.precompute"):
+        without = precompute(config)
+    assert "no thresholds by tag" in caplog.text
+    assert steps.read_manifest(without.path)["thresholds"] is None
+    assert thresholds_of(without.path) is None
+
+    own = tmp_path / "own.json"
+    own.write_text('{"low": 0.1, "high": 0.95}')
+    named = precompute(dataclasses.replace(config, tagger=dataclasses.replace(config.tagger, thresholds=str(own))))
+    manifest = steps.read_manifest(named.path)
+    assert manifest["thresholds"] == "tagged/_tag_thresholds.json"
+    assert manifest["thresholds"] in {file["path"] for file in manifest["files"]}
+    assert thresholds_of(named.path) == {"low": 0.1, "high": 0.95}
+    assert named.path != without.path
+
+    # A precomputed table is a table of tags: it brings its thresholds, and so does a file with them beside it.
+    again = precompute(dataclasses.replace(config, tagger=TaggerConfig(kind="table", path=f"{named.path}/tagged")))
+    assert thresholds_of(again.path) == {"low": 0.1, "high": 0.95}
+    own.rename(tmp_path / "_tag_thresholds.json")
+    beside = precompute(config)
+    assert (beside.path, beside.skipped) == (named.path, True)  # the same thresholds, wherever they lie
+
+
+def test_thresholds_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    config = folder_config(tmp_path, count=1)
+    lost = dataclasses.replace(config.tagger, thresholds=str(tmp_path / "lost.json"))
+    with pytest.raises(UserError, match=r"lost\.json does not exist"):
+        precompute(dataclasses.replace(config, tagger=lost))
+    with pytest.raises(UserError, match="a RAM brings its own"):
+        precompute(dataclasses.replace(config, tagger=dataclasses.replace(lost, kind="ram")))

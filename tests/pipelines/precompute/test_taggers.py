@@ -38,6 +38,16 @@ def test_ram_tags_as_its_own_processor_and_model_do(ram: Path) -> None:
     np.testing.assert_allclose([s for t in found for _, s in t], [s for t in expected for _, s in t], atol=1e-5)
 
 
+def test_ram_brings_its_thresholds_in_the_order_of_its_list(ram: Path) -> None:
+    from models.ram import RamProcessor
+
+    processor = RamProcessor.from_pretrained(ram)
+    tagger = make_tagger(TaggerConfig(path=str(ram)))
+    tagger.prepare()
+    assert tagger.thresholds is not None
+    assert list(tagger.thresholds.items()) == list(zip(processor.tag_list, processor.thresholds, strict=True))
+
+
 def test_bf16_stays_near_fp32(ram: Path) -> None:
     scores = []
     for precision in ("fp32", "bf16"):

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipelines.errors import UserError
 from pipelines.prediction.page import DemoPageConfig, Oracle, exact_tags, shown_tags, start_page
-from pipelines.prediction.predictor import LocalInference, Predictor, load_tagger
+from pipelines.prediction.predictor import LocalInference, Predictor, TagReading, load_tagger
 from pipelines.prediction.run import PredictConfig, predict
 from pipelines.registry import ModelReference
 from tests.pipelines.prediction.conftest import Lions
@@ -55,6 +56,20 @@ def test_tags_and_answers_of_both_models(client: Any, config: DemoPageConfig, li
     assert isinstance(written, str)
 
 
+def test_the_page_shows_the_tags_that_a_model_reads(lions: Lions) -> None:
+    """By each model's own rule, on the exact confidences."""
+    thresholds = {"red": 0.9, "circle": 0.2, "blue": 0.5}
+    listed = [("red", 0.9), ("square", float(np.float32(0.504))), ("circle", float(np.float32(0.21)))]
+    model = ModelReference(f"{lions.dynamic}/model")
+    own = Predictor(model, None, LocalInference(), thresholds=thresholds)
+    assert Oracle({"dynamic": own}, None).read_tags(listed) == listed[1:]
+    number = Predictor(model, None, LocalInference(), TagReading(threshold=0.5))
+    oracle = Oracle({"own": own, "number": number}, None)
+    assert oracle.read_tags(listed) == listed
+    assert oracle.rules_in_words == "above its own threshold or above 0.5"
+    assert own.reads(exact_tags(shown_tags(listed), listed, listed)) == [False, True, True]
+
+
 def test_mistakes_are_said_on_the_page(client: Any, pictures: Path) -> None:
     from gradio_client import handle_file
     from gradio_client.exceptions import AppError
@@ -82,8 +97,8 @@ EXACT = [("dog", 0.9976), ("ball", 0.504), ("grass", 0.496), ("sky", 0.31)]
     ],
 )
 def test_what_is_rounded_on_the_page_is_exact_in_the_prompt(text: str, tags: list[tuple[str, float]]) -> None:
-    assert shown_tags(EXACT) == "dog: 1.00, ball: 0.50"
-    assert exact_tags(text, EXACT) == tags
+    assert shown_tags(EXACT[:2]) == "dog: 1.00, ball: 0.50"
+    assert exact_tags(text, EXACT, EXACT[:2]) == tags
 
 
 def test_models_get_the_taggers_own_numbers(lions: Lions, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

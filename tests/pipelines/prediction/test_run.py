@@ -94,6 +94,29 @@ def test_a_registered_model(lions: Lions, pictures: Path, tmp_path: Path) -> Non
     assert found.lines == predict(asked).lines
 
 
+def test_tags_are_read_above_the_taggers_own_thresholds_or_one_number(
+    lions: Lions, pictures: Path, tmp_path: Path
+) -> None:
+    """As the page, an evaluation and a training read them; of a model that no training has decided it for."""
+    asked = replace(config(lions, str(pictures / "a/one.png"), tmp_path), tags=None, tagger=lions.tagger)
+    text = predict(asked).summary["tags_read"]["text"]
+    assert (text["threshold"], text["tag_order"], text["thresholds"]["tags"]) == ("per_tag", "confidence", 80)
+    listed = predict(replace(asked, tag_order="list")).summary["tags_read"]
+    assert listed["text"]["tag_order"] == listed["vector"]["tag_order"] == "list"
+    number = predict(replace(asked, threshold=0.3)).summary["tags_read"]
+    assert number["text"] == number["vector"] == {"top_k": 40, "threshold": 0.3, "tag_order": "confidence"}
+    with pytest.raises(UserError, match="no thresholds of their own"):
+        predict(replace(asked, tags="red: 0.9", tagger=None, threshold="per_tag"))
+
+
+def test_a_written_tag_that_is_not_read_is_said(
+    lions: Lions, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = replace(config(lions, str(pictures / "a/one.png"), tmp_path), tags="red: 0.9, circle: 0.5, blue: 0.4")
+    predict(asked)
+    assert "the model does not read them: circle, blue" in caplog.text
+
+
 def test_a_prompt_without_tags_needs_none(lions: Lions, pictures: Path, tmp_path: Path) -> None:
     asked = PredictConfig(lions.tagless, str(pictures / "a/one.png"), out=str(tmp_path))
     assert predict(asked).lines == predict(replace(asked, tags="red: 0.9")).lines

@@ -21,7 +21,7 @@ from pipelines.evaluation.inference import Answerer
 from pipelines.prediction.predictor import LocalInference, Predictor
 from pipelines.registry import ModelReference
 from pipelines.steps import read_manifest
-from pipelines.tag_rules import model_rules
+from pipelines.tag_rules import TABLE_THRESHOLDS, model_rules
 from pipelines.training.config import LaunchConfig, LoopConfig, PromptSettings, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.reading import differences, letters_of_tags, stage_rule
 from pipelines.training.runs import train_stage, train_tag_encoder
@@ -41,7 +41,7 @@ def listed(world: World, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The world's table of a tagger with thresholds by tag."""
     folder = tmp_path_factory.mktemp("listed") / "tagged"
     shutil.copytree(world.tagged, folder)
-    save_thresholds(folder, LIST)
+    save_thresholds(folder, LIST, TABLE_THRESHOLDS)
     return str(folder)
 
 
@@ -60,7 +60,9 @@ def short(tag_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
-def stage(world: World, tagged: str, lion: str, out: Path, encoder: str | None = None, **changes: Any) -> TrainStageConfig:
+def stage(
+    world: World, tagged: str, lion: str, out: Path, encoder: str | None = None, **changes: Any
+) -> TrainStageConfig:
     config = TrainStageConfig(
         world.instructions, tagged, lion, tag_encoder=encoder, loop=LOOP, launch=LOCAL, out=str(out)
     )
@@ -140,7 +142,7 @@ def test_thresholds_go_from_the_table_into_the_encoder_the_stage_and_its_model(
     other = dict(LIST, red=0.5)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    save_thresholds(elsewhere, other)
+    save_thresholds(elsewhere, other, TABLE_THRESHOLDS)
     (sentence,) = differences(rules, str(elsewhere), stage(world, str(elsewhere), lion, tmp_path))
     assert "with other thresholds by tag" in sentence
 
