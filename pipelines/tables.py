@@ -2,7 +2,7 @@
 
 Conventions: ids are strings; `box` is `x1, y1, x2, y2` normalised to [0, 1] by the un-padded image's width and height;
 `uri` is what `pyarrow.fs` opens (a local path, `s3://…`, `gs://…`); scores are the tagger's probabilities, above a
-floor but without thresholds, so that thresholds stay a choice of whoever reads them.
+floor. Thresholds apply when tags are read; the tagger's own lie beside the table (`pipelines.tag_rules`).
 """
 
 from collections.abc import Iterable, Mapping

@@ -139,7 +139,7 @@ def model_rules(folder: str, thresholds: Mapping[str, float] | None = None) -> M
     if not storage.exists(path):
         raise UserError(f"{folder} has no {_PROCESSOR}; it is not the folder of a LION with its processor.")
     settings = storage.read_json(path)
-    own = _optional(storage.join(folder, THRESHOLDS_NAME))
+    own: Mapping[str, float] | None = _optional(storage.join(folder, THRESHOLDS_NAME))
     threshold = settings.get("threshold")
     if threshold is None and own is None:
         own = thresholds

@@ -157,10 +157,10 @@ class LionProcessor(ProcessorMixin):
         prompt = {name: getattr(config.prompt, name) for name in _PROMPT_FIELDS}
         made = cls(images, tokenizer, qformer_tokenizer, tag_tokenizer or qformer_tokenizer, prompt=prompt, **knobs)
         if config.prompt.dynamic:
-            reader, positions = made.tag_reader, config.tag_encoder_config.bert.max_position_embeddings
-            if made.tag_encoder is not None or reader.max_length > positions:
-                made.tag_encoder = {**reader.reading, "max_length": min(reader.max_length, positions)}
-                made.tag_encoder_thresholds = reader.thresholds
+            encoder, positions = made.tag_reader, config.tag_encoder_config.bert.max_position_embeddings
+            if made.tag_encoder is not None or encoder.max_length > positions:
+                made.tag_encoder = {**encoder.reading, "max_length": min(encoder.max_length, positions)}
+                made.tag_encoder_thresholds = encoder.thresholds
         return made
 
     def __call__(

@@ -72,8 +72,8 @@ def _absolute(config: PrecomputeConfig) -> PrecomputeConfig:
     if not storage.exists(source.images):
         raise UserError(f"source.images {source.images} does not exist; give the folder of the images.")
     tagger = config.tagger
-    places = {name: getattr(tagger, name) for name in ("path", "thresholds")}
-    tagger = dataclasses.replace(tagger, **{name: storage.absolute(uri) for name, uri in places.items() if uri})
+    path, thresholds = (uri and storage.absolute(uri) for uri in (tagger.path, tagger.thresholds))
+    tagger = dataclasses.replace(tagger, path=path, thresholds=thresholds)
     return dataclasses.replace(config, source=source, tagger=tagger)
 
 

@@ -54,7 +54,7 @@ def test_a_stored_confidence_at_its_threshold_is_not_above_it(threshold: float) 
     stored = float(np.float32(threshold))
     above = float(np.nextafter(np.float32(threshold), np.float32(1)))
     for rule in (TagRule(threshold=threshold), TagRule(threshold="per_tag", thresholds={"dog": threshold})):
-        assert rule.reads([("dog", stored), ("dog", above)]) == [False, True]
+        assert rule.reads([("dog", threshold), ("dog", stored), ("dog", above)]) == [False, False, True]
 
 
 def test_impossible_rules_are_refused() -> None:

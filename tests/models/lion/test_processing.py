@@ -99,7 +99,7 @@ def test_tags_are_chosen_when_read(build: Build) -> None:
 
 def test_the_vector_is_made_of_the_encoders_own_tags_and_the_text_of_its_own(build: Build, tmp_path: Path) -> None:
     """A tag encoder reads as it was trained, whatever the text lists, before and after saving."""
-    reading = {"top_k": 5, "threshold": 0.7, "max_length": 16, "tag_order": "confidence"}
+    reading: dict[str, Any] = {"top_k": 5, "threshold": 0.7, "max_length": 16, "tag_order": "confidence"}
     _, processor = build(prompt={"kind": "dynamic"}, knobs={"tag_encoder": reading})
     tags = [(f"red square {number}", 0.95 - 0.01 * number) for number in range(30)]
     own = TagEncoderProcessor(processor.tag_tokenizer, **reading)([tags])
