@@ -59,7 +59,7 @@ from pipelines.tag_rules import ModelRules, model_rules, thresholds_of
 log = logging.getLogger("lion.evaluate")
 METRICS = "metrics.json"
 SAMPLE_SCORES = "scores.parquet"
-# Of a finished evaluation's files: 2 has `scores.parquet`, 3 names the rules, the settings of decoding and the tags read.
+# Of the files of a finished evaluation: 2 has `scores.parquet`, 3 names rules, decoding and the tags read.
 _VERSION = 3
 _READING = ("threshold", "tag_order")
 _RUN = "run.json"
