@@ -232,7 +232,7 @@ class Registry:
                 code_paths=code,
                 signature=signature,
                 input_example=example,
-                pip_requirements=requirements(),
+                pip_requirements=requirements(kind),
                 metadata={"kind": kind},
             )
             if metrics:

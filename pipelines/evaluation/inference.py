@@ -142,6 +142,7 @@ class Answerer:
         import torch
         from transformers.utils.logging import disable_progress_bar
 
+        from models.alignment import align_weights
         from models.lion import LionForConditionalGeneration, LionProcessor
         from models.lion.precision import set_precision
 
@@ -158,6 +159,7 @@ class Answerer:
         if asking.precision == "bf16":
             set_precision(model, torch.bfloat16)
         self.model = model.to(self.device).eval()
+        align_weights(self.model)
         self.readers = ThreadPoolExecutor(_IMAGE_READERS)
 
     def answer(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -1,6 +1,14 @@
 """Instruction data: question files and precomputed images to the `instructions` table."""
 
-from pipelines.instructions.config import InstructionsConfig, InstructionSet
-from pipelines.instructions.step import instructions
+from typing import TYPE_CHECKING
+
+from pipelines.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pipelines.instructions.config import InstructionsConfig, InstructionSet
+    from pipelines.instructions.step import instructions
 
 __all__ = ["InstructionSet", "InstructionsConfig", "instructions"]
+__getattr__ = lazy_names(
+    __name__, {"InstructionSet": "config", "InstructionsConfig": "config", "instructions": "step"}
+)

@@ -5,7 +5,19 @@ one thing that is done or not. `source` reads the source once and cuts it, `stag
 `pipeline` lets Ray Data run them over the shards that are missing, `step` publishes.
 """
 
-from pipelines.precompute.config import CaptionerConfig, PrecomputeConfig, SourceConfig, TaggerConfig
-from pipelines.precompute.step import precompute
+from typing import TYPE_CHECKING
+
+from pipelines.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pipelines.precompute.config import CaptionerConfig, PrecomputeConfig, SourceConfig, TaggerConfig
+    from pipelines.precompute.step import precompute
 
 __all__ = ["CaptionerConfig", "PrecomputeConfig", "SourceConfig", "TaggerConfig", "precompute"]
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(("CaptionerConfig", "PrecomputeConfig", "SourceConfig", "TaggerConfig"), "config"),
+        "precompute": "step",
+    },
+)

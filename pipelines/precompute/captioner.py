@@ -75,9 +75,12 @@ class Captioner:
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
+        from models.alignment import align_weights
+
         disable_progress_bar()  # an actor's bar would run through everybody's log
         self.batch_size = batch_size
         self.encoder = SentenceTransformer(resolve_encoder(path), device=device, local_files_only=True)
+        align_weights(self.encoder)
 
     def __call__(self, captions: Sequence[Sequence[str] | None]) -> list[Pick | None]:
         """One pick per image; None for an image without captions. All captions are encoded together."""

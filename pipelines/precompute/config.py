@@ -7,7 +7,6 @@ from pipelines.errors import UserError
 from pipelines.images import MAX_PIXELS
 from pipelines.paths import path_field
 from pipelines.runtime import RayConfig
-from pipelines.sources import IMAGE_SOURCES
 from pipelines.steps import later_field, runtime_field, runtime_group
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -104,6 +103,8 @@ def check(config: PrecomputeConfig) -> None:
     Raises:
         UserError: the first such value, and what to give instead.
     """
+    from pipelines.sources import IMAGE_SOURCES  # not at the top: a served model reads `TaggerConfig` without sources
+
     pools = (("tagger", config.tagger), ("captioner", config.captioner))
     kinds = ", ".join(IMAGE_SOURCES)
     rules = [

@@ -102,6 +102,7 @@ class RamTagger(Tagger):
         import torch
         from transformers.utils.logging import disable_progress_bar
 
+        from models.alignment import align_weights
         from models.ram import RamForImageTagging, RamProcessor
 
         disable_progress_bar()  # an actor's bar would run through everybody's log
@@ -110,6 +111,7 @@ class RamTagger(Tagger):
         self.processor = RamProcessor.from_pretrained(folder)
         self.model = RamForImageTagging.from_pretrained(folder)
         self.model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the types of torch's `to`
+        align_weights(self.model)
         self.device, self.precision = device, precision
         mean, std = (torch.tensor(values) for values in (self.processor.image_mean, self.processor.image_std))
         # For a whole row of pixels (side * 3,): broadcast over three channels, the loops would be three long.

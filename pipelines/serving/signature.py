@@ -2,10 +2,16 @@
 
 import base64
 import importlib.metadata
+from collections.abc import Mapping
 from typing import Any, Literal
 
 Kind = Literal["tag_encoder", "lion"]
-SERVED_WITH = ("torch", "transformers", "safetensors", "pyarrow", "pillow", "pyyaml", "mlflow")
+_EVERY_KIND = ("torch", "transformers", "safetensors", "mlflow")
+SERVED_WITH: Mapping[Kind, tuple[str, ...]] = {
+    "tag_encoder": _EVERY_KIND,
+    "lion": (*_EVERY_KIND, "pyarrow", "pillow", "pyyaml"),
+}
+"""The distributions that a kind of model is served with; they bring numpy, pandas and tokenizers along."""
 _ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
 
 
@@ -34,6 +40,6 @@ def signature_and_example(kind: Kind) -> tuple[Any, Any]:
     return ModelSignature(inputs, outputs), pd.DataFrame([example])
 
 
-def requirements() -> list[str]:
-    """What a server of a model installs: the versions of the process that registers it."""
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in SERVED_WITH]
+def requirements(kind: Kind) -> list[str]:
+    """Return what a server of a model installs, pinned to the versions of the process that registers it."""
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in SERVED_WITH[kind]]

@@ -7,6 +7,7 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from models.alignment import align_weights
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
 
 
@@ -17,6 +18,7 @@ class ServedTagEncoder(PythonModel):
         """Loads the `from_pretrained` folder that the model carries."""
         folder = context.artifacts["model"]
         self.encoder = TagEncoder.from_pretrained(folder).eval()
+        align_weights(self.encoder)
         self.processor = TagEncoderProcessor.from_pretrained(folder)
 
     def predict(

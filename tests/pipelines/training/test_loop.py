@@ -117,6 +117,19 @@ def test_a_stage_resumes_exactly_too(world: World, lion: str, tag_encoder: str, 
         assert torch.equal(tensors(tmp_path / "broken", STEPS)[name], value), name
 
 
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_a_stage_of_single_samples_resumes_exactly(
+    zero_stage: int, world: World, lion: str, tag_encoder: str, tmp_path: Path
+) -> None:
+    """One row at a time, outputs depend on where the weights lie; a checkpoint's lie elsewhere than the start's."""
+    loop = LoopConfig(steps=STEPS, batch_size=4, micro_batch_size=1, checkpoint_every=3, zero_stage=zero_stage)  # type: ignore[arg-type]
+    whole, seen = Seen(), Seen(stop_after=4)
+    task = stage_task(world, lion, tag_encoder, loop=loop)
+    run(task, tmp_path / "whole", whole)
+    run_in_two(task, tmp_path / "broken", seen)
+    assert seen.by_step == whole.by_step
+
+
 @pytest.mark.parametrize("stages", [(0, 2), (2, 3), (3, 1), (1, 0)])
 def test_a_run_may_change_its_zero_stage_on_resume(
     stages: tuple[int, int], world: World, tag_encoder: str, undisturbed: tuple[Path, Seen], tmp_path: Path
