@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 ALIGNMENT = 64
-"""Bytes: a cache line, and the widest vector register of x86. PyTorch's own CPU allocations start at multiples of it."""
+"""Bytes: a cache line, and the widest vector register of x86. PyTorch's own CPU memory starts at multiples of it."""
 
 
 @torch.no_grad()

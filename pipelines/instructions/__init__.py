@@ -9,6 +9,4 @@ if TYPE_CHECKING:
     from pipelines.instructions.step import instructions
 
 __all__ = ["InstructionSet", "InstructionsConfig", "instructions"]
-__getattr__ = lazy_names(
-    __name__, {"InstructionSet": "config", "InstructionsConfig": "config", "instructions": "step"}
-)
+__getattr__ = lazy_names(__name__, {"InstructionSet": "config", "InstructionsConfig": "config", "instructions": "step"})

@@ -61,9 +61,7 @@ class Watched(TagEncoderTask):
         return super().forward(model, batch)
 
 
-def test_a_training_is_aligned_at_its_start_and_when_it_goes_on(
-    world: World, tag_encoder: str, tmp_path: Path
-) -> None:
+def test_a_training_is_aligned_at_its_start_and_when_it_goes_on(world: World, tag_encoder: str, tmp_path: Path) -> None:
     task = encoder_task(world, tag_encoder)
     for steps in (2, 3):
         watched = Watched(task.settings, task.table, task.start, task.start_digest)

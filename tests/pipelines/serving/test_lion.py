@@ -11,14 +11,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from PIL import Image
 
 from pipelines.prediction.run import PredictConfig, predict
-from pipelines.pretraining.kept import kept_backbones
-from pipelines.registry import Registry, RegistryConfig
+from tests.pipelines.serving.conftest import Served
 from tests.ports import free_port
 
 CLEAN = """
@@ -43,34 +41,6 @@ print(json.dumps({
     "ours": sorted({m.__file__ for n, m in sys.modules.items() if n in ("models", "pipelines")}),
 }))
 """
-
-
-class Served(NamedTuple):
-    """A registry with a LION under the alias champion."""
-
-    uri: str
-    model: str
-    picture: str
-    code: Path
-
-    def environment(self) -> dict[str, str]:
-        """Of a process that has MLflow's address and nothing of ours on its path."""
-        mine = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return mine | {"MLFLOW_TRACKING_URI": self.uri}
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    from pipelines.pretraining.lion import make_lion
-
-    root = tmp_path_factory.mktemp("served")
-    kept = kept_backbones()
-    model = make_lion(kept.vision, kept.language, kept.tag_encoder, str(root / "lion"), prompt={"kind": "dynamic"})
-    registry = Registry(RegistryConfig(), str(root / "results"))
-    registry.register("lion", model, registry.open_run("lion", "0" * 64), "lion", alias="champion")
-    Image.new("RGB", (60, 40), "red").save(root / "red.png")
-    logged = Path(registry.lookup("models:/lion@champion").folder).parent.parent
-    return Served(registry.uri, model, str(root / "red.png"), logged)
 
 
 def test_a_clean_process_answers_as_predict_does(served: Served, tmp_path: Path) -> None:
