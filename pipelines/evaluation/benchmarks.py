@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from pipelines.boxes import AUTO, BoxFormat
 from pipelines.errors import UserError
 from pipelines.evaluation.metrics.answer_rules import RULES
 
@@ -33,6 +34,7 @@ class Benchmark:
     files: tuple[str, ...] = ()
     questions: int | None = None
     prompt: str | None = None
+    boxes: BoxFormat = AUTO
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     published_rule: str | None = None
 
@@ -102,7 +104,18 @@ def _benchmark(name: str, entry: Mapping[str, Any], tasks: Mapping[str, Benchmar
         raise ValueError(f"Benchmark {name!r} must have a task out of {sorted(tasks)}, not {entry.get('task')!r}.")
     task = tasks[entry["task"]]
     defaults: dict[str, Any] = {"metric": task.metric, "max_new_tokens": task.max_new_tokens}
-    return _checked(Benchmark(name, **defaults | dict(entry) | {"files": tuple(entry.get("files", ()))}))
+    read = {"files": tuple(entry.get("files", ())), "boxes": _boxes(name, entry.get("boxes", {}))}
+    return _checked(Benchmark(name, **defaults | dict(entry) | read))
+
+
+def _boxes(name: str, entry: Any) -> BoxFormat:
+    keys = set(BoxFormat.__dataclass_fields__)
+    if not isinstance(entry, Mapping) or not keys.issuperset(entry):
+        raise ValueError(f"Benchmark {name!r}: boxes is {entry!r}, but must have keys out of {sorted(keys)} only.")
+    try:
+        return BoxFormat(**entry)
+    except ValueError as error:
+        raise ValueError(f"Benchmark {name!r}: {error}") from error
 
 
 def _checked(benchmark: Benchmark) -> Benchmark:
@@ -112,6 +125,8 @@ def _checked(benchmark: Benchmark) -> Benchmark:
         raise ValueError(
             f"{benchmark.name!r} has the published_rule {benchmark.published_rule!r}; known are {list(RULES)}."
         )
+    if benchmark.boxes != AUTO and benchmark.metric != "rec":
+        raise ValueError(f"{benchmark.name!r} has `boxes`, but its metric {benchmark.metric!r} reads none.")
     limit = benchmark.max_new_tokens
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ValueError(f"{benchmark.name!r}: max_new_tokens must be a positive whole number, not {limit!r}.")

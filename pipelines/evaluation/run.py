@@ -46,7 +46,7 @@ from pipelines.evaluation.predictions import (
     read_parquet,
     write_file,
 )
-from pipelines.evaluation.scoring import Group, ScoringConfig, grouped, score_table, select_rows
+from pipelines.evaluation.scoring import Group, ScoringConfig, grouped, needs_sizes, score_table, select_rows
 from pipelines.evaluation.tag_noise import TagNoise, noisy_column
 from pipelines.evaluation.tracking import log_decoding, log_numbers
 from pipelines.paths import path_field
@@ -80,7 +80,8 @@ class EvaluateConfig:
     data: str | None = path_field("input", None)
     """The `instructions` folder (made in mode evaluate) with questions and true answers."""
     tagged: str | None = path_field("input", None)
-    """With a model: the `tagged` folder, which says where the images lie and what their tags are."""
+    """With a model: the `tagged` folder, which says where the images are and what their tags are. With `predictions`:
+    only for the sizes of the images, where boxes are in pixels."""
     threshold: Literal["per_tag"] | float | None = None
     """What a tag's confidence must be above to be read: a number for all, or per_tag, each tag's own threshold; empty:
     as the model was trained, or where no training has decided it, per_tag with a table that has thresholds."""
@@ -111,6 +112,8 @@ def evaluate(config: EvaluateConfig) -> StepResult:
     }
     if config.predictions is not None:
         inputs = {"predictions": config.predictions} | ({"data": data} if data else {})
+        if tagged and needs_sizes(config.benchmark, config.scoring):
+            inputs["tagged"] = tagged
         return steps.run_step(
             "evaluate", identity, config.out, lambda folder: _score_given(config, folder), inputs, _VERSION
         )
@@ -147,7 +150,9 @@ def _definition(name: str) -> dict[str, Any]:
     """What of the registry decides a result: metrics and answer limits. A changed registry makes another result."""
     known = registry()
     chosen = {**known.tasks, **known.benchmarks} if name == MIXED else {name: known.find(name)}
-    return {key: [found.metric, found.max_new_tokens, found.questions] for key, found in chosen.items()}
+    return {
+        key: [found.metric, found.max_new_tokens, found.questions, str(found.boxes)] for key, found in chosen.items()
+    }
 
 
 def _check(config: EvaluateConfig) -> tuple[str, str, str]:
@@ -273,7 +278,8 @@ def require_scorable(instructions: pa.Table, name: str) -> dict[str, Scores]:
     """
     silent = to_table([prediction_row(row, "", None) for row in instructions.to_pylist()], PREDICTIONS)
     try:
-        return score_table(silent, name, ScoringConfig("ptb-python"))
+        # Silence has no boxes, so that their scale, which may need sizes of images, does not matter.
+        return score_table(silent, name, ScoringConfig("ptb-python", box_scale="auto"))
     except UserError as error:
         raise UserError(
             f"{error} (The instructions must be made in mode evaluate, which keeps all answers.)"
@@ -351,7 +357,7 @@ def _publish(
     tags_read: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Scores the table, writes `scores.parquet` and `metrics.json`, and returns the manifest's entries."""
-    groups = grouped(table, config.benchmark)
+    groups = grouped(table, config.benchmark, _sizes(config))
     scores = {key: group.score(config.scoring) for key, group in groups.items()}
     write_file(folder.child(SAMPLE_SCORES), to_table(_sample_scores(groups, scores), SCORES))
     others = table.num_rows - sum(found.n for found in scores.values())
@@ -376,6 +382,18 @@ def _publish(
         "summary": _summary(scores, counts),
     }
     return entries if tags_read is None else {**entries, "tags_read": tags_read}
+
+
+def _sizes(config: EvaluateConfig) -> dict[str, tuple[int, int]] | None:
+    """Width and height of the images by their ids, where they are of use and there is a `tagged` folder."""
+    if not config.tagged or not needs_sizes(config.benchmark, config.scoring):
+        return None
+    columns = ["image_id", "width", "height"]
+    images = read_parquet(config.tagged, "tagged", columns)
+    if absent := set(columns) - set(images.column_names):
+        raise UserError(f"{config.tagged} is not a tagged folder: it lacks the columns {sorted(absent)}.")
+    rows = zip(*(images[name].to_pylist() for name in columns), strict=True)
+    return {image_id: (width, height) for image_id, width, height in rows if width and height}
 
 
 def _sample_scores(groups: Mapping[str, Group], scores: Mapping[str, Scores]) -> Iterator[dict[str, Any]]:

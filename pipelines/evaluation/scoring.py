@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.boxes import parse_box
+from pipelines.boxes import BoxFormat, BoxOrder, BoxScale, Size, read_box
 from pipelines.errors import UserError
 from pipelines.evaluation.benchmarks import MIXED, Benchmark, registry
 from pipelines.evaluation.estimates import Scores
@@ -38,6 +38,17 @@ class ScoringConfig:
     wrong)."""
     compare: bool = False
     """Add the numbers by every other rule, such as `soft_accuracy[lavis]` or `f1[lmms_eval]`."""
+    box_scale: BoxScale | None = None
+    """What the numbers of predicted boxes are divided by: 1 (shares of the image), 999, 1000 or pixels; auto: 1 where
+    the text shows it, else the box is unreadable. Empty: the benchmark's. Pixels need `tagged` for the sizes of the
+    images, or true boxes in pixels."""
+    box_order: BoxOrder | None = None
+    """xyxy: left, top, right, bottom; yxyx: top first, as Gemini writes; xywh: left, top, width, height. Empty: the
+    benchmark's."""
+
+    def box_format(self, benchmark: Benchmark) -> BoxFormat:
+        """Return how the answers of a benchmark write boxes."""
+        return BoxFormat(self.box_scale or benchmark.boxes.scale, self.box_order or benchmark.boxes.order)
 
 
 def score(
@@ -45,6 +56,7 @@ def score(
     predictions: Sequence[str],
     references: Sequence[Any],
     config: ScoringConfig | None = None,
+    sizes: Sequence[Size | None] | None = None,
 ) -> Scores:
     """The scores of a list of predictions. Needs neither Ray nor torch nor a model.
 
@@ -53,7 +65,8 @@ def score(
         predictions: (n) answers as text.
         references: (n) by metric: captions and VQA: a list of strings each; REC: a box x1, y1, x2, y2 in [0, 1] or its
             text; POPE: `yes` or `no`. A single string counts as a list of one.
-        config: the rules.
+        config: the rules, and how predictions write boxes.
+        sizes: (n) width and height of the images, for boxes in pixels.
 
     Raises:
         UserError: there is no such benchmark.
@@ -62,7 +75,10 @@ def score(
     benchmark = registry().find(name)
     config = config or ScoringConfig()
     if benchmark.metric == "rec":
-        return rec(predictions, [_as_box(reference) for reference in references])
+        form = config.box_format(benchmark)
+        of_images = sizes or [None] * len(references)
+        boxes = [_as_box(*pair, form=form) for pair in zip(references, of_images, strict=True)]
+        return rec(predictions, boxes, form, sizes)
     lists = [[reference] if isinstance(reference, str) else list(reference or ()) for reference in references]
     if benchmark.metric == "captions":
         return captions(predictions, lists, config.tokeniser, config.meteor)
@@ -116,10 +132,17 @@ def score_table(table: pa.Table, name: str, config: ScoringConfig | None = None)
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of `tables.PREDICTIONS` that are scored together."""
+    """Rows of `tables.PREDICTIONS` that are scored together.
+
+    Attributes:
+        benchmark: how they are scored.
+        rows: the predictions.
+        sizes: width and height of the images by their ids, for boxes in pixels; None: unknown.
+    """
 
     benchmark: Benchmark
     rows: Sequence[Mapping[str, Any]]
+    sizes: Mapping[str, Size] | None = None
 
     def score(self, config: ScoringConfig | None = None) -> Scores:
         """Their scores, in the order of the rows.
@@ -127,11 +150,16 @@ class Group:
         Raises:
             UserError: the references do not fit the metric.
         """
-        return _score_rows(self.benchmark, self.rows, config)
+        return _score_rows(self.benchmark, self.rows, config, self.sizes)
 
 
-def grouped(table: pa.Table, name: str) -> dict[str, Group]:
+def grouped(table: pa.Table, name: str, sizes: Mapping[str, Size] | None = None) -> dict[str, Group]:
     """The rows of a `predictions` table by task, or by `set:task` where a task has rows of several sets.
+
+    Args:
+        table: of `tables.PREDICTIONS`.
+        name: a benchmark, a task, or `mixed`.
+        sizes: width and height of the images by their ids, for boxes in pixels.
 
     Raises:
         UserError: no row is of the benchmark's task, or a task has no metric.
@@ -144,7 +172,7 @@ def grouped(table: pa.Table, name: str) -> dict[str, Group]:
     groups = {}
     for (task, of_set), rows in rows_of.items():
         key = f"{of_set or 'unnamed'}:{task}" if sets_of_task[task] > 1 else task
-        groups[key] = Group(_benchmark_of(task, of_set, name), rows)
+        groups[key] = Group(_benchmark_of(task, of_set, name), rows, sizes)
     return groups
 
 
@@ -161,7 +189,18 @@ def _benchmark_of(task: str, of_set: str, name: str) -> Benchmark:
     return named if named and named.task == task else registry().find(task)
 
 
-def _score_rows(benchmark: Benchmark, rows: Sequence[Mapping[str, Any]], config: ScoringConfig | None) -> Scores:
+def needs_sizes(name: str, config: ScoringConfig) -> bool:
+    """Return whether predicted boxes are in pixels, so that the sizes of the images are of use."""
+    chosen = registry().benchmarks.values() if name == MIXED else [registry().find(name)]
+    return any(entry.metric == "rec" and config.box_format(entry).scale == "pixels" for entry in chosen)
+
+
+def _score_rows(
+    benchmark: Benchmark,
+    rows: Sequence[Mapping[str, Any]],
+    config: ScoringConfig | None,
+    sizes: Mapping[str, Size] | None,
+) -> Scores:
     is_rec = benchmark.metric == "rec"
     references = [row["box"] if is_rec and row["box"] else row["references"] for row in rows]
     if missing := [row["sample_id"] for row, reference in zip(rows, references, strict=True) if not reference]:
@@ -170,18 +209,24 @@ def _score_rows(benchmark: Benchmark, rows: Sequence[Mapping[str, Any]], config:
             f"{missing[0]!r}); put them in the column `references`, or name their instructions with --data."
         )
     try:
-        return score(benchmark.name, [row["prediction"] for row in rows], references, config)
+        of_rows = None if sizes is None else [sizes.get(row["image_id"]) for row in rows]
+        return score(benchmark.name, [row["prediction"] for row in rows], references, config, of_rows)
     except ValueError as error:
         raise UserError(f"{benchmark.name}: {error}") from error
 
 
-def _as_box(reference: Any) -> Sequence[float]:
-    """A true box given as numbers, as text or as a list with one text."""
+def _as_box(reference: Any, size: Size | None, form: BoxFormat) -> Sequence[float]:
+    """Return a true box given as numbers, as text or as a list with one text.
+
+    Its text names left, top, right, bottom; where it does not show its scale, it has the scale of the predictions.
+    """
     if isinstance(reference, Sequence) and len(reference) == 1:
         reference = reference[0]
     if not isinstance(reference, str):
         return list(reference)
-    parsed = parse_box(reference)
-    if parsed is None:
-        raise ValueError(f"The reference {reference!r} holds no box; REC needs the true box.")
-    return parsed.box
+    box = read_box(reference)
+    if box == "scale_unknown" and (form.scale != "pixels" or size is not None):
+        box = read_box(reference, BoxFormat(form.scale), size)
+    if isinstance(box, str):
+        raise ValueError(f"The reference {reference!r} holds no box that can be read ({box}); REC needs the true box.")
+    return box

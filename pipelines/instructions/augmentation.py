@@ -18,13 +18,22 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from pipelines.boxes import KOSMOS2_GRID, Box, ParsedBox, find_boxes, format_box, format_coordinates, format_patches
+from pipelines.boxes import (
+    KOSMOS2_GRID,
+    Box,
+    ParsedBox,
+    find_boxes,
+    format_box,
+    format_coordinates,
+    format_patches,
+    scan,
+)
 
 LEAST_SIDE = 0.6
 """The smallest part of a side that a crop keeps."""
 
 _DIRECTION = re.compile(r"\b(left|right)(?=(?:most|hand|handed|ward|wards|side|er)?\b)", re.IGNORECASE)
-_FORMS = re.compile(r"\[?x1,y1,x2,y2\]?|<patch_index_(?:first|last)>")
+_FORMS = re.compile(r"\[?x1,y1,x2,y2\]?|<patch_index_(?:first|last)>|</?(?:phrase|object)>")
 _PLACES = (
     "next|behind|in|beside|below|above|under|underneath|over|up|at|by|before|after|here|there|now|away|through|into"
 )
@@ -73,9 +82,9 @@ def augment(
     """
     wanted = chance.random(2) < (flip, crop)
     corners = chance.random(4)  # drawn in any case, so that one choice does not change the next
-    boxes = list(find_boxes(f"{instruction}\n{answer}"))
-    if task not in ("rec", "reg", "grounded_caption") or any(box.scale not in (1, KOSMOS2_GRID) for box in boxes):
+    if task not in ("rec", "reg", "grounded_caption") or not (_is_ours(instruction) and _is_ours(answer)):
         return image, instruction, answer
+    boxes = list(find_boxes(f"{instruction}\n{answer}"))
     if wanted[0] and can_flip(instruction, answer):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         instruction, answer = (_moved(_swapped(text), _mirrored) for text in (instruction, answer))
@@ -86,6 +95,11 @@ def augment(
         image = image.crop(window)
         instruction, answer = (_moved(text, move) for text in (instruction, answer))
     return image, instruction, answer
+
+
+def _is_ours(text: str) -> bool:
+    """Return whether each candidate for a box is readable, and in a scale that is written here."""
+    return all(isinstance(box, ParsedBox) and box.scale in (1, KOSMOS2_GRID) for box in scan(text))
 
 
 def can_flip(*texts: str) -> bool:

@@ -98,8 +98,8 @@ class InstructionsConfig:
     seed: int = 0
     """Decides which phrasing each training sample has."""
     notation: Notation = "lion"
-    """How boxes are written: lion [x1,y1,x2,y2]; markdown [phrase](x1,y1,x2,y2); kosmos2: Markdown links with
-    Kosmos-2's location tokens, which are coarser."""
+    """How boxes are written: lion [x1,y1,x2,y2]; markdown [phrase](x1,y1,x2,y2); kosmos2:
+    <phrase>phrase</phrase><object>location tokens</object>, which are coarser (docs/notations.md)."""
     evaluation_images: Literal["keep_out", "allow"] = "keep_out"
     """What becomes of training rows about images of an evaluation split: sets of mode evaluate or keep_out, and splits
     such as val and test of the training sets' own files. Images are compared by id and by content."""

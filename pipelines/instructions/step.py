@@ -49,7 +49,9 @@ def instructions(config: InstructionsConfig) -> StepResult:
             require_resources({"CPU": 1}, "A build of instructions")
             return _Build(config, folder.path).work()
 
-    return run_step("instructions", identity, config.out, work, inputs, version=3)
+    # Kosmos-2's notation is written in another way since version 3; the other notations are not.
+    version = 4 if config.notation == "kosmos2" else 3
+    return run_step("instructions", identity, config.out, work, inputs, version)
 
 
 def _absolute(config: InstructionsConfig) -> InstructionsConfig:

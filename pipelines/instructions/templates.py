@@ -20,7 +20,7 @@ _BOX_FORM = "[x1,y1,x2,y2]"
 _FORMS: Mapping[Notation, str] = {
     "lion": _BOX_FORM,
     "markdown": "[phrase](x1,y1,x2,y2)",
-    "kosmos2": "[phrase](<patch_index_first><patch_index_last>)",
+    "kosmos2": "<phrase>phrase</phrase><object><patch_index_first><patch_index_last></object>",
 }
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.boxes import find_boxes
-from pipelines.grounding import Span, from_lion, from_markdown
+from pipelines.grounding import Span, grounded_spans
 
 _COLOURS = ("#e5484d", "#3b82f6", "#2f9e44", "#f08c00", "#9c36b5")
 _LABEL = 40  # characters of a phrase
 
 
 def boxes_of(answer: str, phrase: str | None) -> list[Span]:
-    """The boxes of an answer in order, the first being the one that an evaluation scores.
+    """Return the boxes of an answer in order, a span for each; an evaluation scores the first.
 
     Args:
         answer: the model's text.
@@ -21,8 +21,7 @@ def boxes_of(answer: str, phrase: str | None) -> list[Span]:
     """
     if phrase is not None:
         return [Span(phrase, parsed.box) for parsed in find_boxes(answer)]
-    links = [span for span in from_markdown(answer) if span.box is not None]
-    return links or [span for span in from_lion(answer) if span.box is not None]
+    return [Span(span.text, box) for span in grounded_spans(answer) for box in span.boxes]
 
 
 def draw_boxes(picture: Image.Image, spans: Sequence[Span], least: int = 320) -> Image.Image:
@@ -41,14 +40,14 @@ def draw_boxes(picture: Image.Image, spans: Sequence[Span], least: int = 320) ->
     width, height = drawn.size
     line = max(2, round(min(width, height) / 150))
     font = ImageFont.load_default(max(11, round(min(width, height) / 28)))
-    for place, span in enumerate(span for span in spans if span.box is not None):
+    boxes = [(span.text, box) for span in spans for box in span.boxes]
+    for place, (text, (x1, y1, x2, y2)) in enumerate(boxes):
         colour = _COLOURS[place % len(_COLOURS)]
-        x1, y1, x2, y2 = span.box or (0, 0, 0, 0)
         corners = (x1 * (width - 1), y1 * (height - 1), x2 * (width - 1), y2 * (height - 1))
         pen.rectangle(corners, outline="white", width=line + 2)  # seen on any ground
         pen.rectangle(corners, outline=colour, width=line)
-        if span.text:
-            _label(pen, span.text[:_LABEL], corners, colour, font, drawn.size)
+        if text:
+            _label(pen, text[:_LABEL], corners, colour, font, drawn.size)
     return drawn
 
 

@@ -11,7 +11,11 @@ from pipelines.instructions.templates import TASKS, instruction
 
 Task = Literal["caption", "vqa", "vqa_choice", "rec", "reg", "grounded_caption", "statement", "pope"]
 _LONGEST = 128  # tokens that LION writes at most, for a task without a limit of its own
-_ASKED_FOR = {"text": "the question, expression or statement", "choices": "the options", "box": "a box [x1,y1,x2,y2]"}
+_ASKED_FOR = {
+    "text": "the question, expression or statement",
+    "choices": "the options",
+    "box": "a box [x1,y1,x2,y2] in [0, 1]",
+}
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,108 @@
 """Referring expression comprehension: accuracy of the predicted box at IoU thresholds."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.boxes import Box, has_area, iou, parse_box
+from pipelines.boxes import AUTO, BORDER, UNREADABLE, Box, BoxFormat, Size, clip, has_area, iou, read_box
 from pipelines.evaluation.estimates import Scores, bootstrap_mean, require_pairs
 
 THRESHOLDS = (0.5, 0.1, 0.75)
 _ROUNDING = 1e-9  # an overlap of exactly one half must not fail by the last bit of a division
+_LARGEST_SIDE = 1e5  # pixels: stands for the size of an image where predictions and true boxes are both in pixels
 
 
-def rec(predictions: Sequence[str], references: Sequence[Sequence[float]]) -> Scores:
-    """Accuracy at IoU >= 0.5 (primary), 0.1 and 0.75, and the mean IoU.
+def rec(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[float]],
+    form: BoxFormat = AUTO,
+    sizes: Sequence[Size | None] | None = None,
+) -> Scores:
+    """Compute the accuracy at IoU >= 0.5 (primary), 0.1 and 0.75, and the mean IoU.
 
     Args:
-        predictions: (n) answers in any notation that `pipelines.boxes` reads; an unreadable one is wrong, and counted.
-        references: (n) true boxes, x1, y1, x2, y2, normalised to [0, 1].
+        predictions: (n) answers in any notation that `pipelines.boxes` reads; an unreadable one is wrong, and counted
+            by its reason.
+        references: (n) true boxes, x1, y1, x2, y2, normalized to [0, 1]. With the scale `pixels` and without `sizes`:
+            in pixels too.
+        form: how the predictions write boxes: scale, and order of the numbers.
+        sizes: (n) width and height of the images, for predictions in pixels.
 
     Raises:
-        ValueError: the lists differ in length or are empty, or a reference is not a normalised box.
+        ValueError: the lists differ in length or are empty, a reference is no box of the expected scale, or the size of
+            an image is missing.
     """
     require_pairs(len(predictions), len(references))
-    truth = [_checked(reference) for reference in references]
-    found = [parse_box(prediction) for prediction in predictions]
+    in_pixels = form.scale == "pixels" and sizes is None
+    truth = [_of_pixels(reference) if in_pixels else _checked(reference) for reference in references]
+    all_sizes = _sizes(form, sizes, len(predictions))
+    boxes = [read_box(prediction, form, size) for prediction, size in zip(predictions, all_sizes, strict=True)]
     overlaps = np.array(
-        [iou(parsed.box, box) if parsed else 0.0 for parsed, box in zip(found, truth, strict=True)], dtype=np.float64
+        [0.0 if isinstance(box, str) else iou(box, true) for box, true in zip(boxes, truth, strict=True)],
+        dtype=np.float64,
     )
     hits = {threshold: (overlaps >= threshold - _ROUNDING).astype(np.float64) for threshold in THRESHOLDS}
     estimates = {f"acc@{threshold:g}": bootstrap_mean(hit) for threshold, hit in hits.items()}
+    reasons = Counter(box for box in boxes if isinstance(box, str))
     return Scores(
         metric="rec",
         primary="acc@0.5",
         estimates=estimates | {"mean_iou": bootstrap_mean(overlaps)},
         per_sample=hits[THRESHOLDS[0]],
         counts={
-            "samples": len(found),
-            "unreadable_answers": sum(parsed is None for parsed in found),
+            "samples": len(boxes),
+            "unreadable_answers": reasons.total(),
             "empty_answers": sum(not prediction.strip() for prediction in predictions),
+            **{f"unreadable_{reason}": reasons[reason] for reason in UNREADABLE if reasons[reason]},
         },
+        notes=_notes(form, in_pixels, reasons["scale_unknown"]),
     )
 
 
+def _notes(form: BoxFormat, in_pixels: bool, of_unknown_scale: int) -> dict[str, str]:
+    notes = {"boxes": str(form)}
+    if in_pixels:
+        notes["border"] = (
+            "predictions and true boxes are in pixels; boxes are not cut to the image, whose size is unknown"
+        )
+    if of_unknown_scale:
+        notes["scale_unknown"] = (
+            f"{of_unknown_scale} answers have numbers above 1, whose scale the text does not show; set "
+            "scoring.box_scale to 999, 1000 or pixels"
+        )
+    return notes
+
+
+def _sizes(form: BoxFormat, sizes: Sequence[Size | None] | None, n: int) -> Sequence[Size | None]:
+    if form.scale != "pixels":
+        return [None] * n
+    if sizes is None:
+        return [(_LARGEST_SIDE, _LARGEST_SIDE)] * n
+    if missing := sum(size is None for size in sizes):
+        raise ValueError(
+            f"Boxes in pixels need the size of their image, but {missing} of {n} rows have none; give the `tagged` "
+            "folder whose table has width and height of all images."
+        )
+    return sizes
+
+
 def _checked(reference: Sequence[float]) -> Box:
-    if len(reference) != 4 or not has_area(reference) or min(reference) < 0 or max(reference) > 1:
+    """Return a true box on 0-1; rounding over the border is cut."""
+    if len(reference) != 4 or not has_area(reference) or min(reference) < -BORDER or max(reference) > 1 + BORDER:
         raise ValueError(
             f"A true box must be x1, y1, x2, y2 within [0, 1] and have an area, but one is {list(reference)}; divide "
             "pixels by the image's width and height."
         )
-    x1, y1, x2, y2 = reference
+    return clip(reference)
+
+
+def _of_pixels(reference: Sequence[float]) -> Box:
+    """Return a true box in pixels, divided by the same side as the predictions; overlaps do not depend on it."""
+    if len(reference) != 4 or not has_area(reference) or max(reference) <= 1 + BORDER:
+        raise ValueError(
+            f"Predictions are in pixels, but the true box {list(reference)} is not x1, y1, x2, y2 in pixels. Give true "
+            "boxes in pixels, or the `tagged` folder, whose table has width and height of the images."
+        )
+    x1, y1, x2, y2 = (value / _LARGEST_SIDE for value in reference)
     return x1, y1, x2, y2

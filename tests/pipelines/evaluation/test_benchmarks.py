@@ -65,6 +65,9 @@ def test_a_wrong_name_gets_the_nearest(wrong: str, nearest: str) -> None:
         (TASK + "benchmarks: {a: {task: caption, max_new_tokens: 0}}", "positive whole number"),
         (TASK + "benchmarks: {a: {task: caption, published: {LION: {CIDEr: high}}}}", "not a number"),
         (TASK + "benchmarks: {a: {task: caption, published_rule: older}}", "published_rule 'older'"),
+        (TASK + "benchmarks: {a: {task: caption, metric: rec, boxes: {scale: 100}}}", "'a': The scale of boxes is 100"),
+        (TASK + "benchmarks: {a: {task: caption, metric: rec, boxes: {corners: yx}}}", "keys out of .'order', 'scale'"),
+        (TASK + "benchmarks: {a: {task: caption, boxes: {scale: 999}}}", "reads none"),
         (TASK + "benchmarks: {caption: {task: caption}}", "of tasks and of benchmarks"),
     ],
 )

@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.evaluation import ScoringConfig, score, score_table
+from pipelines.evaluation.benchmarks import parse
+from pipelines.evaluation.predictions import write_file
+from pipelines.evaluation.run import EvaluateConfig, evaluate
 from pipelines.tables import PREDICTIONS, to_table
 
 
@@ -90,6 +94,44 @@ def test_no_interval_leaves_what_the_metric_can_be() -> None:
             for key, found in scores.estimates.items():
                 largest = 10 if key == "CIDEr" else 1
                 assert 0 <= found.low <= found.high <= largest + 1e-12, (name, key, found)
+def test_boxes_are_read_as_the_benchmark_or_the_run_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "tasks: {rec: {metric: rec, max_new_tokens: 8}}\n"
+        "benchmarks: {gemini: {task: rec, boxes: {scale: 1000, order: yxyx}}}"
+    )
+    monkeypatch.setattr("pipelines.evaluation.scoring.registry", lambda: parse(text))
+    truth = [(0.2, 0.3, 0.6, 0.7)]
+    answer = ['{"box_2d": [300, 200, 700, 600]}']
+    assert score("gemini", answer, truth).value == 1
+    assert score("rec", answer, truth).counts["unreadable_scale_unknown"] == 1
+    assert score("rec", answer, truth, ScoringConfig(box_scale=1000, box_order="yxyx")).value == 1
+    overruled = score("gemini", ["[200,300,600,700]"], truth, ScoringConfig(box_order="xyxy"))
+    assert (overruled.value, overruled.notes["boxes"]) == (1, "scale 1000, order xyxy")
+
+
+def test_a_true_box_as_text_has_the_scale_of_the_predictions_where_it_does_not_show_its_own() -> None:
+    config = ScoringConfig(box_scale=1000, box_order="yxyx")
+    for reference in ("[200,300,600,700]", "Answer: [0.200,0.300,0.600,0.700]"):
+        assert score("rec", ["[300,200,700,600]"], [[reference]], config).value == 1
+    with pytest.raises(ValueError, match="scale_unknown"):
+        score("rec", ["[0.2,0.3,0.6,0.7]"], [["[200,300,600,700]"]])
+
+
+def test_pixels_are_divided_by_the_sizes_of_the_tagged_table(tmp_path: Path) -> None:
+    predictions, tagged = str(tmp_path / "predictions.parquet"), str(tmp_path / "tagged.parquet")
+    write_file(predictions, table(("1", "rec", "[64,48,320,240]", (0.1, 0.1, 0.5, 0.5))))
+    sizes = pa.table({"image_id": ["2", "1"], "width": [100, 640], "height": [100, 480]})
+    write_file(tagged, sizes)
+    given = EvaluateConfig(predictions=predictions, out=str(tmp_path), scoring=ScoringConfig(box_scale="pixels"))
+    assert evaluate(replace(given, tagged=tagged)).summary["rec.acc@0.5"] == 1
+    with pytest.raises(UserError, match="or the `tagged` folder"):
+        evaluate(given)
+    write_file(tagged, sizes.slice(0, 1))
+    with pytest.raises(UserError, match="1 of 1 rows have none"):
+        evaluate(replace(given, tagged=tagged))
+    write_file(tagged, sizes.select(["image_id"]))
+    with pytest.raises(UserError, match="lacks the columns"):
+        evaluate(replace(given, tagged=tagged))
 
 
 def test_scoring_imports_neither_ray_nor_torch_nor_mlflow(root: Path) -> None:

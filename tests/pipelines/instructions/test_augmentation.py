@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.boxes import Box, format_box, iou, parse_box
-from pipelines.grounding import Span, write
+from pipelines.grounding import Span, from_kosmos2, from_lion, from_markdown, write
 from pipelines.instructions.augmentation import LEAST_SIDE, augment, can_crop, can_flip
 from pipelines.instructions.templates import TASKS
 
@@ -91,6 +91,25 @@ def test_no_phrasing_stands_in_the_way(task: str) -> None:
 
 
 @pytest.mark.parametrize("notation", ["lion", "markdown", "kosmos2"])
+def test_all_boxes_of_a_phrase_move_and_keep_their_notation(notation: str) -> None:
+    other = (0.5, 0.25, 0.75, 0.5)
+    said = write([Span("two cups", BOX, (other,)), Span(" on a table")], notation)  # type: ignore[arg-type]
+    _, _, answer = always("Describe the image.", said, "grounded_caption")
+    read = {"lion": from_lion, "markdown": from_markdown, "kosmos2": from_kosmos2}[notation](answer)
+    assert [span.text for span in read] == ["two cups", " on a table"]
+    near = 0.05 if notation == "kosmos2" else 0.001
+    for box, before in zip(read[0].boxes, (BOX, other), strict=True):
+        assert box == pytest.approx((1 - before[2], before[1], 1 - before[0], before[3]), abs=near)
+
+
+def test_no_notation_stands_in_the_way_of_a_flip_or_a_crop() -> None:
+    asked = "Give the box <phrase>phrase</phrase><object><patch_index_first><patch_index_last></object> of: red cup."
+    answer = "Answer: <phrase>red cup</phrase><object><patch_index_0099><patch_index_0617></object>"
+    assert can_flip(asked, answer)
+    assert can_crop(asked, answer)
+
+
+@pytest.mark.parametrize("notation", ["lion", "markdown", "kosmos2"])
 def test_every_notation_moves(notation: str) -> None:
     said = write([Span("a cup", BOX), Span(" on a table")], notation)  # type: ignore[arg-type]
     image, _, answer = always("Describe the image.", said, "grounded_caption")
@@ -110,7 +129,14 @@ def test_the_region_in_a_question_moves_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "answer"), [("vqa", "left"), ("caption", "a man on the left"), ("rec", "Answer: (10,20),(300,600)")]
+    ("task", "answer"),
+    [
+        ("vqa", "left"),
+        ("caption", "a man on the left"),
+        ("rec", "Answer: (10,20),(300,600)"),
+        ("rec", "Answer: [10,20,300,600]"),
+        ("rec", "Answer: [0.1,0.2,0.3,0.2,0.3,0.6,0.1,0.6]"),
+    ],
 )
 def test_other_samples_stay_as_they_are(task: str, answer: str) -> None:
     image, instruction, said = always("What?", answer, task)

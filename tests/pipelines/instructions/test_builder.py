@@ -71,15 +71,16 @@ def test_reg_is_scored_against_all_expressions_of_a_region_once() -> None:
     [
         ("lion", "Answer: [0.100,0.100,0.300,0.600]", "[0.100,0.100,0.300,0.600]"),
         ("markdown", "Answer: [man](0.100,0.100,0.300,0.600)", "[this](0.100,0.100,0.300,0.600)"),
-        ("kosmos2", "Answer: [man](<patch_index_0099><patch_index_0617>)",
-         "[this](<patch_index_0099><patch_index_0617>)"),
+        ("kosmos2", "Answer: <phrase>man</phrase><object><patch_index_0099><patch_index_0617></object>",
+         "<phrase>this</phrase><object><patch_index_0099><patch_index_0617></object>"),
     ],
 )  # fmt: skip
 def test_boxes_are_written_in_the_builds_notation(notation: Any, answer: str, shown: str) -> None:
     rows, _ = build([expression()], wording=Wording(0, notation), tasks=["rec", "reg"])
     assert rows[0]["answers"] == [answer]
     assert shown in rows[1]["instruction"]
-    form = {"lion": "[x1,y1,x2,y2]", "markdown": "[phrase](x1,y1,x2,y2)", "kosmos2": "[phrase](<patch_index_first>"}
+    form = {"lion": "[x1,y1,x2,y2]", "markdown": "[phrase](x1,y1,x2,y2)",
+            "kosmos2": "<phrase>phrase</phrase><object><patch_index_first><patch_index_last></object>"}  # fmt: skip
     assert form[notation] in rows[0]["instruction"]
 
 

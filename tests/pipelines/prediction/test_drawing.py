@@ -15,6 +15,21 @@ def test_boxes_of_an_answer() -> None:
     assert [span.text for span in boxes_of("[a dog](0.1,0.2,0.3,0.4) runs", None)] == ["a dog"]
 
 
+def test_kosmos2_and_several_boxes_of_a_phrase_are_drawn() -> None:
+    answer = (
+        "<phrase>two dogs</phrase><object><patch_index_0044><patch_index_0863></delimiter_of_multi_objects/>"
+        "<patch_index_0005><patch_index_0911></object> run"
+    )
+    assert boxes_of(answer, None) == [
+        Span("two dogs", (0.390625, 0.046875, 0.984375, 0.828125)),
+        Span("two dogs", (0.171875, 0.015625, 0.484375, 0.890625)),
+    ]
+    picture = Image.new("RGB", (200, 100), "black")
+    both = np.asarray(draw_boxes(picture, [Span("", (0.0, 0.0, 0.2, 0.9), ((0.8, 0.0, 1.0, 0.9),))], least=1))
+    assert both[:, :50].any()
+    assert both[:, 150:].any()
+
+
 def test_the_box_is_drawn_where_it_is_and_the_picture_stays() -> None:
     picture = Image.new("RGB", (200, 100), "black")
     drawn = draw_boxes(picture, [Span("", (0.25, 0.2, 0.75, 0.8))], least=1)
