@@ -46,13 +46,18 @@ def from_markdown(text: str) -> list[Span]:
     """Return the spans of a text with Markdown links; a link whose box is unreadable stays text."""
     spans: list[Span] = []
     end = 0
+    without_opening = 0  # no link begins between `end` and here, so that no stretch is searched twice
     for parsed in _unescaped_boxes(text):
         start = parsed.span[0]
         if text[start] != "(":
             continue
         if spans and start == end:
             spans[-1] = boxed(spans[-1].text, (*spans[-1].boxes, parsed.box))
-        elif text[start - 1 : start] == "]" and (opening := _opening_bracket(text, start - 1, end)) is not None:
+        elif text[start - 1 : start] == "]" and not _is_escaped(text, start - 1):
+            opening = _opening_bracket(text, start - 1, max(end, without_opening))
+            if opening is None:
+                without_opening = start
+                continue
             spans.append(_behind_link(text[end:opening], end))
             spans.append(Span(_unescape(text[opening + 1 : start - 1]), parsed.box))
         else:
@@ -126,14 +131,14 @@ def _unescaped_boxes(text: str) -> Iterator[ParsedBox]:
 
 
 def _is_escaped(text: str, at: int) -> bool:
-    backslashes = at - len(text[:at].rstrip("\\"))
-    return backslashes % 2 == 1
+    first = at
+    while first > 0 and text[first - 1] == "\\":
+        first -= 1
+    return (at - first) % 2 == 1
 
 
 def _opening_bracket(text: str, closing: int, start: int) -> int | None:
-    """The unescaped `[` of the link that ends at `closing`, not before `start`."""
-    if _is_escaped(text, closing):
-        return None
+    """Return the place of the unescaped `[` of the link that ends at `closing`, not before `start`."""
     at = closing
     while (at := text.rfind("[", start, at)) >= 0:
         if not _is_escaped(text, at):

@@ -1,5 +1,8 @@
 """Grounded text in two notations: what is written is read back, and each notation becomes the other without loss."""
 
+import time
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,6 +101,25 @@ def test_several_boxes_of_one_phrase(notation: Notation, text: str) -> None:
     assert write(several, notation) == text
     assert (from_lion if notation == "lion" else from_markdown)(text) == several
     assert [span.boxes for span in grounded_spans(text)] == [(BOX, (0.0, 0.0, 0.5, 0.5))]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["](0.1,0.1,0.2,0.2)", "\\[](0,0,1,1)", "a [0.1,0.1,0.2,0.2]", "[a](0.1,0.1,0.2,0.2)", "\\\\[(0.1,0.1,0.2,0.2)", "\\\\](0,0,1,1)",
+     "<phrase>a</phrase><object><patch_index_0001><patch_index_0099>", "<phrase>a", "<object>", "<phrase>" + " " * 50],
+)  # fmt: skip
+@pytest.mark.parametrize("read", [from_lion, from_markdown, from_kosmos2, grounded_spans])
+def test_hostile_text_takes_linear_time(read: Callable[[str], list[Span]], piece: str) -> None:
+    """Four times the text takes about four times as long; a quadratic reader would take sixteen times."""
+    seconds = []
+    for size in (50_000, 200_000):
+        text, times = piece * (size // len(piece)), []
+        for _ in range(2):
+            started = time.process_time()
+            read(text)
+            times.append(time.process_time() - started)
+        seconds.append(min(times))
+    assert seconds[1] < 8 * seconds[0] + 0.05
 
 
 def test_text_behind_a_link_is_no_further_box() -> None:

@@ -135,6 +135,7 @@ def test_the_region_in_a_question_moves_as_well() -> None:
         ("caption", "a man on the left"),
         ("rec", "Answer: (10,20),(300,600)"),
         ("rec", "Answer: [10,20,300,600]"),
+        ("rec", f"{format_box(BOX)} or [10,20,300,600]"),
         ("rec", "Answer: [0.1,0.2,0.3,0.2,0.3,0.6,0.1,0.6]"),
     ],
 )
