@@ -106,7 +106,8 @@ def test_several_boxes_of_one_phrase(notation: Notation, text: str) -> None:
 @pytest.mark.parametrize(
     "piece",
     ["](0.1,0.1,0.2,0.2)", "\\[](0,0,1,1)", "a [0.1,0.1,0.2,0.2]", "[a](0.1,0.1,0.2,0.2)",
-     "\\\\[(0.1,0.1,0.2,0.2)", "\\\\](0,0,1,1)", "<phrase>a</phrase><object><patch_index_0001><patch_index_0099>", "<phrase>a", "<object>", "<phrase>" + " " * 50],
+     "\\\\[(0.1,0.1,0.2,0.2)", "\\\\](0,0,1,1)", "<phrase>a</phrase><object><patch_index_0001><patch_index_0099>",
+     "<phrase>a", "<object>", "<phrase>" + " " * 50],
 )  # fmt: skip
 @pytest.mark.parametrize("read", [from_lion, from_markdown, from_kosmos2, grounded_spans])
 def test_hostile_text_takes_linear_time(read: Callable[[str], list[Span]], piece: str) -> None:

@@ -94,6 +94,8 @@ def test_no_interval_leaves_what_the_metric_can_be() -> None:
             for key, found in scores.estimates.items():
                 largest = 10 if key == "CIDEr" else 1
                 assert 0 <= found.low <= found.high <= largest + 1e-12, (name, key, found)
+
+
 def test_boxes_are_read_as_the_benchmark_or_the_run_says(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "tasks: {rec: {metric: rec, max_new_tokens: 8}}\n"
