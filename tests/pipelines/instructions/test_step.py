@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.errors import DataRefused, UserError
 from pipelines.instructions import InstructionsConfig, InstructionSet, instructions
-from pipelines.instructions.builder import EVALUATION_IMAGE, IMAGE_NOT_TAGGED
+from pipelines.instructions.builder import EVALUATION_IMAGE, IMAGE_NOT_TAGGED, OTHER_PICTURE
 from pipelines.sources import QuestionFiles, read_questions
 from pipelines.steps import read_manifest
 from pipelines.tables import INSTRUCTIONS, QUARANTINE
@@ -91,6 +91,25 @@ def test_what_comes_in_goes_out_or_is_set_aside(world: Path, tagged: Path, tmp_p
     assert result.summary["quarantined"] == 0
     (found,) = [entry for entry in read_manifest(result.path)["sets"] if entry["name"] == "all"]
     assert found["rows_in"] == found["rows"] + sum(found["reasons"].values()) == sum(counts.values())
+
+
+def test_a_picture_of_another_collection_is_never_put_under_a_question(
+    world: Path, tagged: Path, tmp_path: Path
+) -> None:
+    document = json.loads((world / "captions_train.json").read_text())
+    document["images"][0]["file_name"] = "0013ea2087020901.jpg"  # nocaps' picture of that number
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps(document))
+    entry = InstructionSet("nocaps", "coco_captions", str(path), mode="evaluate")
+    config = InstructionsConfig(tagged=str(tagged), sets=[entry], out=str(tmp_path), max_bad_fraction=0.1)
+    result = instructions(config)
+    (bad,) = read(result.path, "quarantine")
+    assert (bad["reason"], bad["image_id"]) == (OTHER_PICTURE, str(document["images"][0]["id"]))
+    assert "is about 0013ea2087020901.jpg" in bad["detail"]
+    assert len(read(result.path)) == 47
+    named = dataclasses.replace(config, sets=[dataclasses.replace(entry, collection="nocaps")])
+    with pytest.raises(UserError, match="gave no row .image_not_tagged 48"):
+        instructions(named)
 
 
 def test_a_stopped_build_goes_on_and_ends_the_same(world: Path, tagged: Path, tmp_path: Path) -> None:
