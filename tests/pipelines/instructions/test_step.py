@@ -108,7 +108,7 @@ def test_a_picture_of_another_collection_is_never_put_under_a_question(
     assert "is about 0013ea2087020901.jpg" in bad["detail"]
     assert len(read(result.path)) == 47
     named = dataclasses.replace(config, sets=[dataclasses.replace(entry, collection="nocaps")])
-    with pytest.raises(UserError, match="gave no row .image_not_tagged 48"):
+    with pytest.raises(UserError, match=r"gave no row \(image_not_tagged 48"):
         instructions(named)
 
 
