@@ -39,7 +39,7 @@ class TaggerConfig:
     """ram: a `from_pretrained` folder. table: a Parquet file or a folder of them, with `image_id` and `tags`."""
     floor: float = 0.05
     """Only tags with a confidence above this are stored; thresholds apply later, when tags are read."""
-    thresholds: str = ""
+    thresholds: str = path_field("input", "")
     """table: a JSON file of each tag's threshold, {"dog": 0.9, …}, in the order of the tagger's list; empty: the
     table's own `_tag_thresholds.json`, else none. ram: its own, always."""
     precision: Precision = "auto"
