@@ -49,7 +49,7 @@ _LEADING = "|".join(
 )
 _BEFORE_NUMBERS = "ca|figs?|prop|nos?|art|bldg|pp|op"
 # First words of a caption before which a single letter's full stop ends the caption before it.
-_SENTENCE_STARTS = "|".join("A An At But He In It She Some That The There These They This We You".split())
+_SENTENCE_STARTS = "|".join(["A", "An", "At", "But", "He", "In", "It", "She", "Some", "That", "The", "There", "These", "They", "This", "We", "You"])
 # One token with its apostrophe: whole words, elisions ("l'eau"), and words such as "hors d'oeuvre" and "Ho'ohu".
 _WHOLE = "|".join(
     ["c'est", "c'mon", "cap'n", "cont'd", "e'er", "ev'ry", "li'l", "nat'l", "nor'easter", "o'o", "s'mores"]
