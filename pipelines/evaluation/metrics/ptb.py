@@ -3,8 +3,8 @@
 Like the official one it is a table of token classes: at each place of the text the class with the longest match wins,
 and the earlier one where two match equally far. What a class must be followed by counts as part of its length. The
 classes and the abbreviations were checked against the official program, and hold only what the scores depend on:
-quotes, dashes and full stops are dropped afterwards, so their kinds are not told apart here. Addresses, markup, telephone
-numbers and emoticons follow simpler rules than the official ones.
+quotes, dashes and full stops are dropped afterwards, so their kinds are not told apart here. Addresses, markup,
+telephone numbers and emoticons follow simpler rules than the official ones.
 
 The official tokenizer reads all captions as one text, and one class looks past the line break: a caption that ends in a
 single letter and a full stop loses the stop where the next caption begins with a word such as "The". The captions are
@@ -49,7 +49,7 @@ _LEADING = "|".join(
 )
 _BEFORE_NUMBERS = "ca|figs?|prop|nos?|art|bldg|pp|op"
 # First words of a caption before which a single letter's full stop ends the caption before it.
-_SENTENCE_STARTS = "|".join(["A", "An", "At", "But", "He", "In", "It", "She", "Some", "That", "The", "There", "These", "They", "This", "We", "You"])
+_SENTENCE_STARTS = "A|An|At|But|He|In|It|She|Some|That|The|There|These|They|This|We|You"
 # One token with its apostrophe: whole words, elisions ("l'eau"), and words such as "hors d'oeuvre" and "Ho'ohu".
 _WHOLE = "|".join(
     ["c'est", "c'mon", "cap'n", "cont'd", "e'er", "ev'ry", "li'l", "nat'l", "nor'easter", "o'o", "s'mores"]
