@@ -17,10 +17,10 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from pipelines.errors import DataRefused, Stopped, UserError
-from pipelines.paths import with_absolute_paths
-from pipelines.secrets import require_none
-from pipelines.steps import StepResult
+from pipelines.core.errors import DataRefused, Stopped, UserError
+from pipelines.core.paths import with_absolute_paths
+from pipelines.core.secrets import require_none
+from pipelines.core.steps import StepResult
 
 Config = TypeVar("Config")
 log = logging.getLogger("lion")

@@ -6,9 +6,9 @@ from typing import Any
 
 from jobs.cli import main
 from jobs.pipeline import prepare
-from pipelines import storage
 from pipelines.comparison.config import CompareConfig
-from pipelines.steps import StepResult
+from pipelines.core import storage
+from pipelines.core.steps import StepResult
 
 
 def run(config: CompareConfig) -> StepResult:

@@ -1,8 +1,8 @@
 """`python -m jobs.convert`: released checkpoints into `from_pretrained` folders, and back."""
 
 from jobs.cli import main
-from pipelines.conversion import ConvertConfig, convert
-from pipelines.steps import StepResult
+from pipelines.core.steps import StepResult
+from pipelines.operations.conversion import ConvertConfig, convert
 
 
 def run(config: ConvertConfig) -> StepResult:

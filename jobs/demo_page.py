@@ -1,8 +1,8 @@
 """`python -m jobs.demo_page`: a page on loopback to ask models about images, side by side."""
 
 from jobs.cli import main
-from pipelines.prediction.page import DemoPageConfig, demo_page
-from pipelines.steps import StepResult
+from pipelines.core.steps import StepResult
+from pipelines.inference.page import DemoPageConfig, demo_page
 
 
 def run(config: DemoPageConfig) -> StepResult:

@@ -4,8 +4,8 @@ import sys
 
 from jobs.cli import main
 from jobs.pipeline import prepare
-from pipelines.doctor.config import DoctorConfig
-from pipelines.steps import StepResult
+from pipelines.core.steps import StepResult
+from pipelines.operations.doctor.config import DoctorConfig
 
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
 
@@ -16,7 +16,7 @@ def run(config: DoctorConfig) -> StepResult:
     from rich.markup import escape
     from rich.table import Table
 
-    from pipelines.doctor.run import examine
+    from pipelines.operations.doctor.run import examine
 
     findings = list(examine(config, prepare))
     table = Table("", "what", "found", title="Preflight")

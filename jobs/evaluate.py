@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.cli import main
-from pipelines import storage
-from pipelines.decoding import in_words
+from pipelines.core import storage
+from pipelines.core.steps import StepResult
 from pipelines.evaluation.estimates import percent
 from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
-from pipelines.steps import StepResult
+from pipelines.inference.decoding import in_words
 
 
 def run(config: EvaluateConfig) -> StepResult:

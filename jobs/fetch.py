@@ -1,8 +1,8 @@
 """`python -m jobs.fetch`: public weights and annotation files, resumed, checked, and listed."""
 
 from jobs.cli import main
-from pipelines.fetching.step import FetchConfig, fetch
-from pipelines.steps import StepResult
+from pipelines.core.steps import StepResult
+from pipelines.sources.fetching.step import FetchConfig, fetch
 
 
 def run(config: FetchConfig) -> StepResult:

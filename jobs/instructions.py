@@ -1,8 +1,8 @@
 """`python -m jobs.instructions`: question files × precomputed images → the instructions table."""
 
 from jobs.cli import main
+from pipelines.core.steps import StepResult
 from pipelines.instructions import InstructionsConfig, instructions
-from pipelines.steps import StepResult
 
 
 def run(config: InstructionsConfig) -> StepResult:

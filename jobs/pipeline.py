@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.cli import from_values, main
-from pipelines.errors import UserError
-from pipelines.pipeline import PipelineConfig, Runner, result_of, run_pipeline
-from pipelines.steps import StepResult
-from pipelines.storage import read_json
+from pipelines.core.errors import UserError
+from pipelines.core.steps import StepResult
+from pipelines.core.storage import read_json
+from pipelines.operations.pipeline import PipelineConfig, Runner, result_of, run_pipeline
 
 DEMO = Path(__file__).with_name("pipeline.yaml")
 

@@ -1,8 +1,8 @@
 """`python -m jobs.precompute`: images to tags with confidences and centroid captions, on Ray Data."""
 
 from jobs.cli import main
+from pipelines.core.steps import StepResult
 from pipelines.precompute import PrecomputeConfig, precompute
-from pipelines.steps import StepResult
 
 
 def run(config: PrecomputeConfig) -> StepResult:

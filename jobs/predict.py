@@ -1,8 +1,8 @@
 """`python -m jobs.predict`: an image and a question in; a caption, an answer or a box out."""
 
 from jobs.cli import main
-from pipelines.prediction.run import PredictConfig, predict
-from pipelines.steps import StepResult
+from pipelines.core.steps import StepResult
+from pipelines.inference.run import PredictConfig, predict
 
 
 def run(config: PredictConfig) -> StepResult:

@@ -1,9 +1,9 @@
 """`python -m jobs.pretrain_tiny`: makes the tiny backbones that know the sample world."""
 
 from jobs.cli import main
-from pipelines.pretraining.config import PretrainTinyConfig
-from pipelines.pretraining.step import pretrain_tiny
-from pipelines.steps import StepResult
+from pipelines.core.steps import StepResult
+from pipelines.sample_world.backbones.config import PretrainTinyConfig
+from pipelines.sample_world.backbones.step import pretrain_tiny
 
 
 def run(config: PretrainTinyConfig) -> StepResult:

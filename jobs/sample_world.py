@@ -1,8 +1,8 @@
 """`python -m jobs.sample_world`: draws the sample world in the real benchmarks' own file formats."""
 
 from jobs.cli import main
+from pipelines.core.steps import StepResult
 from pipelines.sample_world.writing import SampleWorldConfig, sample_world
-from pipelines.steps import StepResult
 
 
 def run(config: SampleWorldConfig) -> StepResult:

@@ -11,11 +11,11 @@ from typing import Any
 
 from jobs.cli import main, parse, with_default
 from jobs.pipeline import prepare
-from pipelines.errors import UserError
-from pipelines.pipeline import PipelineConfig, with_changes
-from pipelines.steps import StepResult
-from pipelines.submission.config import SubmitConfig
-from pipelines.submission.job import Job
+from pipelines.core.errors import UserError
+from pipelines.core.steps import StepResult
+from pipelines.operations.pipeline import PipelineConfig, with_changes
+from pipelines.operations.submission.config import SubmitConfig
+from pipelines.operations.submission.job import Job
 
 
 def make_job(command: Sequence[str]) -> Job:
@@ -44,7 +44,7 @@ def _steps(config: PipelineConfig) -> dict[str, Any]:
 
 def run(config: SubmitConfig) -> StepResult:
     """Submits, follows or stops the job."""
-    from pipelines.submission.run import submit
+    from pipelines.operations.submission.run import submit
 
     return submit(config, make_job(config.command))
 

@@ -4,8 +4,8 @@ import sys
 
 from jobs.cli import main
 from jobs.pipeline import prepare
-from pipelines import storage
-from pipelines.steps import StepResult
+from pipelines.core import storage
+from pipelines.core.steps import StepResult
 from pipelines.sweeps.config import SweepConfig
 
 

@@ -1,13 +1,13 @@
 """Puts an untrained LION together from the tiny backbones."""
 
 from jobs.cli import main
-from pipelines.pretraining.compose import TinyLionConfig
-from pipelines.steps import StepResult
+from pipelines.core.steps import StepResult
+from pipelines.sample_world.backbones.compose import TinyLionConfig
 
 
 def run(config: TinyLionConfig) -> StepResult:
     """Runs the step."""
-    from pipelines.pretraining.compose import tiny_lion
+    from pipelines.sample_world.backbones.compose import tiny_lion
 
     return tiny_lion(config)
 

@@ -1,7 +1,7 @@
 """Trains one of LION's stages and registers it."""
 
 from jobs.cli import main
-from pipelines.steps import StepResult
+from pipelines.core.steps import StepResult
 from pipelines.training.config import TrainStageConfig
 
 

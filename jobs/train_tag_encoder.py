@@ -1,7 +1,7 @@
 """Trains the tag encoder by triplet margin and registers it."""
 
 from jobs.cli import main
-from pipelines.steps import StepResult
+from pipelines.core.steps import StepResult
 from pipelines.training.config import TrainTagEncoderConfig
 
 

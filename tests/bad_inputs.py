@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipelines.core.runtime import RayConfig
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, precompute
-from pipelines.runtime import RayConfig
 from tests.pipelines.precompute.worlds import rows_of, save_tiny_ram
 
 SIZE = (80, 60)

@@ -36,7 +36,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local Ray for the session, with more logical CPUs than the machine has (Data and Train share it)."""
-    from pipelines.runtime import RayConfig, ray_session
+    from pipelines.core.runtime import RayConfig, ray_session
 
     with ray_session(RayConfig(address="local")):
         yield

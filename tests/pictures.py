@@ -16,13 +16,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines import storage
-from pipelines.boxes import iou, parse_box
+from pipelines.core import storage
 from pipelines.evaluation.predictions import load_instructions, read_parquet
-from pipelines.grounding import Span
-from pipelines.images import load_image
+from pipelines.inference.drawing import draw_boxes
 from pipelines.instructions.templates import instruction
-from pipelines.prediction.drawing import draw_boxes
+from pipelines.sources.boxes import iou, parse_box
+from pipelines.sources.grounding import Span
+from pipelines.sources.images import load_image
 from tests.browser import open_tab
 
 FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
@@ -124,7 +124,7 @@ async def page(run: str, file: Path) -> None:
     models = "{static: models:/lion@static, dynamic: models:/lion@dynamic}"
     images = storage.join(results(run)["world"]["path"], "images")
     command = [sys.executable, "-m", "jobs.demo_page", "--models", models, "--examples", images, "--port", "0",
-               "--tagger", "pipelines/pretraining/weights/tagger", "--out", run]  # fmt: skip
+               "--tagger", "pipelines/sample_world/backbones/weights/tagger", "--out", run]  # fmt: skip
     server = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     try:
         assert server.stderr is not None

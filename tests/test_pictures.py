@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipelines.core.tables import INSTRUCTIONS, PREDICTIONS, TAGGED, to_table
 from pipelines.evaluation.predictions import write_file
 from pipelines.instructions.templates import instruction
-from pipelines.tables import INSTRUCTIONS, PREDICTIONS, TAGGED, to_table
 from tests.pictures import answers, compressed
 
 CHAMPION = "models:/lion/2"

@@ -11,8 +11,8 @@ from pipelines.comparison.config import FEWEST_SEEDS, ChampionRule, evidence
 from pipelines.comparison.plan import Run
 from pipelines.comparison.results import Document, Evaluation, Results, largest, measure_group
 from pipelines.comparison.statistics import Interval, interval
-from pipelines.errors import UserError
-from pipelines.registry import Registry
+from pipelines.core.errors import UserError
+from pipelines.registry.registry import Registry
 
 log = logging.getLogger("lion.compare")
 

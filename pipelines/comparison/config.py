@@ -4,15 +4,15 @@ import dataclasses
 import re
 from typing import Any, Literal
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
+from pipelines.core.paths import names_field, path_field, settings_field
+from pipelines.core.runtime import RayConfig
+from pipelines.core.steps import runtime_field, runtime_group
 from pipelines.evaluation.benchmarks import MIXED, registry
 from pipelines.evaluation.distributed import InferenceConfig
 from pipelines.evaluation.scoring import ScoringConfig
 from pipelines.evaluation.tag_noise import TagErrors
-from pipelines.paths import names_field, path_field, settings_field
-from pipelines.registry import RegistryConfig
-from pipelines.runtime import RayConfig
-from pipelines.steps import runtime_field, runtime_group
+from pipelines.registry.registry import RegistryConfig
 from pipelines.training.config import TrainStageConfig
 
 OncePer = Literal["run", "seed", "comparison"]

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.tags import TagRule
-from pipelines.boxes import Box, parse_box
 from pipelines.comparison.results import Document, Results
-from pipelines.embedded import find_embedded
 from pipelines.evaluation.estimates import Array
 from pipelines.evaluation.predictions import load_instructions, read_parquet
-from pipelines.images import BadImage, load_image
+from pipelines.sources.boxes import Box, parse_box
+from pipelines.sources.embedded import find_embedded
+from pipelines.sources.images import BadImage, load_image
 
 _SIDE = 320  # pixels of a picture's longer side
 _TAGS = 12  # the surest tags of an image that are shown

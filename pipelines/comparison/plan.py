@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.comparison.config import CompareConfig, OncePer, StageSpec, check
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
+from pipelines.core.steps import canonical
 from pipelines.evaluation.tag_noise import TagNoise
-from pipelines.pipeline import Prepare, StepSpec, merged
-from pipelines.steps import canonical
+from pipelines.operations.pipeline import Prepare, StepSpec, merged
 from pipelines.training.config import LaunchConfig, TrainStageConfig
 from pipelines.training.launch import share_of_cores
 

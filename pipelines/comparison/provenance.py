@@ -7,12 +7,12 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import storage
 from pipelines.comparison.config import CompareConfig
 from pipelines.comparison.plan import Plan, Run
 from pipelines.comparison.results import Document
-from pipelines.registry import Registry
-from pipelines.steps import canonical, git_commit, read_manifest, versions
+from pipelines.core import storage
+from pipelines.core.steps import canonical, git_commit, read_manifest, versions
+from pipelines.registry.registry import Registry
 from pipelines.training.config import TrainStageConfig
 
 

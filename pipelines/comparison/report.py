@@ -7,9 +7,9 @@ from pipelines.comparison import figures
 from pipelines.comparison.config import FEWEST_SEEDS
 from pipelines.comparison.results import ALPHA, Document, decodings_differ
 from pipelines.comparison.statistics import CONFIDENCE, FEWEST_IMAGES, POWER
-from pipelines.decoding import in_words
 from pipelines.evaluation.benchmarks import registry
 from pipelines.evaluation.scoring import set_of
+from pipelines.inference.decoding import in_words
 
 _TEMPLATE = "report.html.j2"
 # Beside numbers of data that nobody published anything on: the published benchmark of the same task, for orientation.

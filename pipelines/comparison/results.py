@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pipelines import storage
 from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, evidence
 from pipelines.comparison.plan import Run
 from pipelines.comparison.statistics import (
@@ -20,6 +19,7 @@ from pipelines.comparison.statistics import (
     ratio_of_sums,
     smallest_seen,
 )
+from pipelines.core import storage
 from pipelines.evaluation.estimates import Array
 from pipelines.evaluation.metrics.pope import f1
 from pipelines.evaluation.predictions import read_file

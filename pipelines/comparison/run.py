@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.tags import threshold_in_words
-from pipelines import storage
 from pipelines.comparison.champion import Decision, crown, decide, group_of
 from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, evidence
 from pipelines.comparison.plan import Plan, Run, evaluation, make_plan
@@ -19,18 +18,19 @@ from pipelines.comparison.results import (
     decodings_differ,
     read_evaluation,
 )
+from pipelines.comparison.side_by_side import run_side_by_side
 from pipelines.comparison.tracking import log_comparison
-from pipelines.decoding import in_words
-from pipelines.errors import UserError
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.runtime import keep_ray, living_nodes, ray_session
+from pipelines.core.steps import StepFolder, StepResult, canonical, run_step
+from pipelines.core.tag_rules import model_rules
 from pipelines.evaluation.predictions import load_instructions
 from pipelines.evaluation.run import require_scorable
 from pipelines.evaluation.scoring import select_rows
-from pipelines.pipeline import Prepare, StepSpec, run_steps
-from pipelines.registry import Registry
-from pipelines.runtime import keep_ray, living_nodes, ray_session
-from pipelines.side_by_side import run_side_by_side
-from pipelines.steps import StepFolder, StepResult, canonical, run_step
-from pipelines.tag_rules import model_rules
+from pipelines.inference.decoding import in_words
+from pipelines.operations.pipeline import Prepare, StepSpec, run_steps
+from pipelines.registry.registry import Registry
 from pipelines.training.launch import resolved, room_for_workers
 
 log = logging.getLogger("lion.compare")

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from pipelines import storage
 from pipelines.comparison.config import CompareConfig
 from pipelines.comparison.plan import Run
 from pipelines.comparison.results import Document
+from pipelines.core import storage
+from pipelines.core.steps import StepFolder, canonical, git_commit
 from pipelines.evaluation.tracking import log_numbers, mlflow_name
-from pipelines.registry import Registry
-from pipelines.steps import StepFolder, canonical, git_commit
+from pipelines.registry.registry import Registry
 
 
 def log_comparison(

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from pipelines.boxes import AUTO, BoxFormat
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.evaluation.metrics.answer_rules import RULES
+from pipelines.sources.boxes import AUTO, BoxFormat
 
 MIXED = "mixed"
 """The name that takes every row by its own task's metric."""

@@ -9,12 +9,12 @@ from typing import Literal
 
 import pyarrow as pa
 
-from pipelines.decoding import DecodingConfig
-from pipelines.errors import UserError
-from pipelines.evaluation.inference import Asking, Predict
-from pipelines.runtime import require_resources
-from pipelines.shards import blocks
-from pipelines.steps import runtime_field
+from pipelines.core.errors import UserError
+from pipelines.core.runtime import require_resources
+from pipelines.core.shards import blocks
+from pipelines.core.steps import runtime_field
+from pipelines.inference.answerer import Asking, Predict
+from pipelines.inference.decoding import DecodingConfig
 
 log = logging.getLogger("lion.evaluate")
 _SECONDS_BETWEEN_LINES = 5.0

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.tables import INSTRUCTIONS, PREDICTIONS, require_unicode, to_table
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.tables import INSTRUCTIONS, PREDICTIONS, require_unicode, to_table
 
 DECODING = b"decoding"
 """Key of a predictions file's schema metadata: the effective settings of decoding, as JSON."""

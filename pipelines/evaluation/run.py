@@ -11,11 +11,14 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import steps, storage
-from pipelines.copies import for_workers
-from pipelines.decoding import Decoding, box_warning, in_words, resolve_decoding
-from pipelines.embedded import EmbeddedImages, open_embedded
-from pipelines.errors import UserError
+from pipelines.core import steps, storage
+from pipelines.core.copies import for_workers
+from pipelines.core.errors import UserError
+from pipelines.core.paths import path_field
+from pipelines.core.runtime import RayConfig, ray_session
+from pipelines.core.steps import StepFolder, StepResult, runtime_group
+from pipelines.core.tables import IMAGE_BYTES, INSTRUCTIONS, PREDICTIONS, SCORES, TAG, to_table
+from pipelines.core.tag_rules import ModelRules, model_rules, thresholds_of
 from pipelines.evaluation.benchmarks import MIXED, registry
 from pipelines.evaluation.distributed import (
     InferenceConfig,
@@ -26,16 +29,6 @@ from pipelines.evaluation.distributed import (
     report_progress,
 )
 from pipelines.evaluation.estimates import Scores
-from pipelines.evaluation.inference import (
-    IMAGES,
-    UNANSWERABLE,
-    Asking,
-    Precision,
-    images_file,
-    predictions_file,
-    quarantine_file,
-    shard_file,
-)
 from pipelines.evaluation.predictions import (
     join_references,
     load_instructions,
@@ -49,12 +42,19 @@ from pipelines.evaluation.predictions import (
 from pipelines.evaluation.scoring import Group, ScoringConfig, grouped, needs_sizes, score_table, select_rows
 from pipelines.evaluation.tag_noise import TagNoise, noisy_column
 from pipelines.evaluation.tracking import log_decoding, log_numbers
-from pipelines.paths import path_field
-from pipelines.registry import RegistryConfig
-from pipelines.runtime import RayConfig, ray_session
-from pipelines.steps import StepFolder, StepResult, runtime_group
-from pipelines.tables import IMAGE_BYTES, INSTRUCTIONS, PREDICTIONS, SCORES, TAG, to_table
-from pipelines.tag_rules import ModelRules, model_rules, thresholds_of
+from pipelines.inference.answerer import (
+    IMAGES,
+    UNANSWERABLE,
+    Asking,
+    Precision,
+    images_file,
+    predictions_file,
+    quarantine_file,
+    shard_file,
+)
+from pipelines.inference.decoding import Decoding, box_warning, in_words, resolve_decoding
+from pipelines.registry.registry import RegistryConfig
+from pipelines.sources.embedded import EmbeddedImages, open_embedded
 
 log = logging.getLogger("lion.evaluate")
 METRICS = "metrics.json"
@@ -117,7 +117,7 @@ def evaluate(config: EvaluateConfig) -> StepResult:
         return steps.run_step(
             "evaluate", identity, config.out, lambda folder: _score_given(config, folder), inputs, _VERSION
         )
-    from pipelines.registry import Registry
+    from pipelines.registry.registry import Registry
 
     models = Registry(config.registry, config.out)
     found = models.lookup(model)

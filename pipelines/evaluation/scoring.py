@@ -8,8 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.boxes import BoxFormat, BoxOrder, BoxScale, Size, read_box
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.evaluation.benchmarks import MIXED, Benchmark, registry
 from pipelines.evaluation.estimates import Scores
 from pipelines.evaluation.metrics.answer_rules import VqaRule
@@ -18,6 +17,7 @@ from pipelines.evaluation.metrics.pope import PopeRule, pope
 from pipelines.evaluation.metrics.rec import rec
 from pipelines.evaluation.metrics.tokenisers import Tokeniser
 from pipelines.evaluation.metrics.vqa import aokvqa_direct, exact_match, vqa
+from pipelines.sources.boxes import BoxFormat, BoxOrder, BoxScale, Size, read_box
 
 _ANSWER_METRICS = {"aokvqa_direct": aokvqa_direct, "exact_match": exact_match}
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.errors import UserError
-from pipelines.tables import TAG
+from pipelines.core.errors import UserError
+from pipelines.core.tables import TAG
 
 ScoredTag = tuple[str, float]
 _CERTAIN = 1e-6  # confidences of 0 and 1 have no logit; they are taken for this near to it

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pipelines.lazy import lazy_names
+from pipelines.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pipelines.instructions.config import InstructionsConfig, InstructionSet

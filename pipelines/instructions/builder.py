@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.boxes import Box, Notation, format_box, normalise_xywh
-from pipelines.grounding import Span, write
 from pipelines.instructions.config import InstructionSet
 from pipelines.instructions.images import Picture
 from pipelines.instructions.templates import REC_ANSWER, TASKS, Mode, instruction
+from pipelines.sources.boxes import Box, Notation, format_box, normalise_xywh
+from pipelines.sources.grounding import Span, write
 from pipelines.sources.records import NO_ANSWER, BadAnnotation, BadRecord, QuestionRecord, Xywh, fit_box
 
 STAGE = "instructions"

@@ -9,17 +9,17 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from models.tags import TagRule, threshold_in_words
-from pipelines import storage
-from pipelines.boxes import find_boxes
-from pipelines.embedded import find_embedded
-from pipelines.images import BadImage, load_image
+from pipelines.core import storage
+from pipelines.core.shards import ShardSet
+from pipelines.core.steps import git_commit
+from pipelines.core.tag_rules import table_rule
 from pipelines.instructions import images, questions
 from pipelines.instructions.charts import bars, heat, table
 from pipelines.instructions.config import InstructionsConfig
 from pipelines.instructions.statistics import BINS, LIMIT, describe, merge
-from pipelines.shards import ShardSet
-from pipelines.steps import git_commit
-from pipelines.tag_rules import table_rule
+from pipelines.sources.boxes import find_boxes
+from pipelines.sources.embedded import find_embedded
+from pipelines.sources.images import BadImage, load_image
 
 EXAMPLES = 20
 _SIDE = 300  # pixels of an example's longer side

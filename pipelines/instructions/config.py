@@ -5,15 +5,15 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from pipelines import storage
-from pipelines.boxes import Notation
-from pipelines.errors import UserError
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.paths import path_field
+from pipelines.core.runtime import RayConfig
+from pipelines.core.steps import later_field, runtime_field, runtime_group
 from pipelines.instructions.templates import TASKS
-from pipelines.paths import path_field
-from pipelines.runtime import RayConfig
 from pipelines.sources import QuestionFiles, question_source
+from pipelines.sources.boxes import Notation
 from pipelines.sources.collection import check_collection
-from pipelines.steps import later_field, runtime_field, runtime_group
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _FILES = ("annotations", "questions", "instances", "image_data", "pid_splits")

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.tags import TagRule
-from pipelines import storage
-from pipelines.embedded import embedded_digests
-from pipelines.errors import UserError
-from pipelines.images import BadImage, read_image_bytes
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.shards import ShardSet, write_parquet
 from pipelines.instructions.statistics import USUAL, Tokens, tag_statistics, usual_tags
-from pipelines.shards import ShardSet, write_parquet
 from pipelines.sources.collection import named_alike
+from pipelines.sources.embedded import embedded_digests
 from pipelines.sources.ids import hash64
+from pipelines.sources.images import BadImage, read_image_bytes
 
 INDEX = "source/images.arrow"
 _IMAGES = pa.schema(

@@ -13,13 +13,13 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.images import BadImage, read_image_bytes
+from pipelines.core import storage
+from pipelines.core.shards import write_parquet
 from pipelines.instructions.config import InstructionSet
 from pipelines.instructions.images import ImageIndex, Picture, is_another
 from pipelines.instructions.questions import EVALUATION, evaluation_name
-from pipelines.shards import write_parquet
 from pipelines.sources import question_source, read_images
+from pipelines.sources.images import BadImage, read_image_bytes
 from pipelines.sources.records import ImageRecord, QuestionRecord
 
 FILE = "source/evaluation.parquet"

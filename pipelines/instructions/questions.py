@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import storage
+from pipelines.core import storage
+from pipelines.core.shards import ShardIndex, ShardSet, write_parquet
 from pipelines.instructions.config import InstructionSet
-from pipelines.shards import ShardIndex, ShardSet, write_parquet
 from pipelines.sources import question_source, read_questions
 from pipelines.sources.grouping import RowsByKey
 from pipelines.sources.records import BadRecord, QuestionRecord

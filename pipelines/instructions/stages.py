@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipelines import storage, tables
+from pipelines.core import storage, tables
+from pipelines.core.shards import write_parquet
 from pipelines.instructions.builder import (
     EVALUATION_IMAGE,
     IMAGE_NOT_TAGGED,
@@ -22,7 +23,6 @@ from pipelines.instructions.images import Picture, is_another, open_index
 from pipelines.instructions.leakage import open_evaluation
 from pipelines.instructions.questions import QUESTIONS, read_records, shard_set
 from pipelines.instructions.statistics import examples, row_statistics
-from pipelines.shards import write_parquet
 from pipelines.sources.records import BadRecord, QuestionRecord
 
 

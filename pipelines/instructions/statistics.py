@@ -7,8 +7,8 @@ from hashlib import blake2b
 from typing import Any
 
 from models.tags import ScoredTag, TagRule
-from pipelines import storage
-from pipelines.boxes import find_boxes
+from pipelines.core import storage
+from pipelines.sources.boxes import find_boxes
 
 Counts = dict[str, Any]
 """Numbers by key, at any depth."""

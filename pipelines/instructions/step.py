@@ -9,14 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import shards, storage, tables
-from pipelines.errors import DataRefused, UserError
+from pipelines.core import shards, storage, tables
+from pipelines.core.errors import DataRefused, UserError
+from pipelines.core.runtime import ray_session, require_resources
+from pipelines.core.shards import Proof, ShardIndex
+from pipelines.core.steps import StepFolder, StepResult, run_step
+from pipelines.core.tag_rules import described, table_rule
 from pipelines.instructions.builder import EVALUATION_IMAGE, IMAGE_NOT_TAGGED, Wording
 from pipelines.instructions.config import InstructionsConfig, InstructionSet, check
-from pipelines.runtime import ray_session, require_resources
-from pipelines.shards import Proof, ShardIndex
-from pipelines.steps import StepFolder, StepResult, run_step
-from pipelines.tag_rules import described, table_rule
 
 log = logging.getLogger("lion.instructions")
 CARD = "card.html"

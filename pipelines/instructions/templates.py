@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
-from pipelines.boxes import Notation
+from pipelines.sources.boxes import Notation
 
 Mode = Literal["train", "evaluate"]
 

@@ -7,7 +7,7 @@ one thing that is done or not. `source` reads the source once and cuts it, `stag
 
 from typing import TYPE_CHECKING
 
-from pipelines.lazy import lazy_names
+from pipelines.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pipelines.precompute.config import CaptionerConfig, PrecomputeConfig, SourceConfig, TaggerConfig

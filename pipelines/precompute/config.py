@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Literal
 
-from pipelines.errors import UserError
-from pipelines.images import MAX_PIXELS
-from pipelines.paths import path_field
-from pipelines.runtime import RayConfig
-from pipelines.steps import later_field, runtime_field, runtime_group
+from pipelines.core.errors import UserError
+from pipelines.core.paths import path_field
+from pipelines.core.runtime import RayConfig
+from pipelines.core.steps import later_field, runtime_field, runtime_group
+from pipelines.sources.images import MAX_PIXELS
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

@@ -2,7 +2,7 @@
 
     shard numbers → caption actors → decode tasks → tagger actors → commit tasks → proofs
 
-What that takes at the pinned Ray beside what `pipelines.shards` does: remote arguments that differ between decoding and
+What that takes at the pinned Ray beside what `pipelines.core.shards` does: remote arguments that differ between decoding and
 its neighbours (it would fuse decoding into the tagger's actors, where it runs one image after another while the model
 waits). Tests hold all of it.
 """
@@ -10,12 +10,12 @@ waits). Tests hold all of it.
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines import shards
+from pipelines.core import shards
+from pipelines.core.shards import ShardIndex
 from pipelines.precompute.config import Precision, PrecomputeConfig
 from pipelines.precompute.plan import Plan, Pool
 from pipelines.precompute.stages import Caption, Commit, Decode, ReadShard, Tag
 from pipelines.precompute.taggers import Tagger
-from pipelines.shards import ShardIndex
 
 if TYPE_CHECKING:
     from ray.data import Dataset

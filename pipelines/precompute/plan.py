@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 
 T = TypeVar("T")
 _TAGGER_MEMORY = 4 * 2**30

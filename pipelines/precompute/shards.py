@@ -1,14 +1,14 @@
 """Precompute's shards: `shard_rows` images in source order, one block of Ray Data and one file of the result each.
 
-`pipelines.shards` says which files a set of shards has; precompute has one, named `part`, of the table `tagged`.
+`pipelines.core.shards` says which files a set of shards has; precompute has one, named `part`, of the table `tagged`.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pipelines import tables
-from pipelines.shards import ShardIndex, ShardSet
+from pipelines.core import tables
+from pipelines.core.shards import ShardIndex, ShardSet
 
 
 def shard_set(folder: str) -> ShardSet:

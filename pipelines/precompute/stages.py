@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pipelines import storage, tables
-from pipelines.images import BadImage, check_size, decode_with_size, read_image_bytes
+from pipelines.core import storage, tables
+from pipelines.core.runtime import threads_here
+from pipelines.core.shards import ShardIndex, write_parquet
 from pipelines.precompute.captioner import Captioner
 from pipelines.precompute.config import CaptionerConfig, Precision
 from pipelines.precompute.shards import shard_set
 from pipelines.precompute.taggers import Tagger
-from pipelines.runtime import threads_here
-from pipelines.shards import ShardIndex, write_parquet
+from pipelines.sources.images import BadImage, check_size, decode_with_size, read_image_bytes
 
 _READS_AT_ONCE = 16
 _PICK = {"caption": "caption", "caption_index": "index", "centroid_similarity": "similarity"}  # column: Pick's field
@@ -73,7 +73,7 @@ class Decode:
 
     Args:
         image_size: side of the square for the tagger; None decodes, to prove that it can be done, and keeps nothing.
-        max_pixels: see `pipelines.images`.
+        max_pixels: see `pipelines.sources.images`.
         jpeg_draft: decode large JPEGs at a fraction of their size.
         embed_bytes: keep the encoded bytes.
     """

@@ -9,17 +9,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models.tags import THRESHOLD, thresholds_text
-from pipelines import steps, storage, tables
-from pipelines.errors import DataRefused, UserError
+from pipelines.core import steps, storage, tables
+from pipelines.core.errors import DataRefused, UserError
+from pipelines.core.runtime import living_nodes, ray_session, require_resources
+from pipelines.core.shards import ShardIndex, in_tasks
+from pipelines.core.steps import StepFolder, StepResult
+from pipelines.core.tag_rules import TABLE_THRESHOLDS
 from pipelines.precompute.captioner import resolve_encoder
 from pipelines.precompute.config import Precision, PrecomputeConfig, TaggerConfig, check
 from pipelines.precompute.plan import Plan, make_plan, require_place
 from pipelines.precompute.shards import cut_source, shard_set
 from pipelines.precompute.taggers import make_tagger
-from pipelines.runtime import living_nodes, ray_session, require_resources
-from pipelines.shards import ShardIndex, in_tasks
-from pipelines.steps import StepFolder, StepResult
-from pipelines.tag_rules import TABLE_THRESHOLDS
 
 log = logging.getLogger("lion.precompute")
 _VERSION = 2  # of what a finished step leaves: 2 has the tagger's thresholds

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import storage
-from pipelines.copies import on_this_machine
-from pipelines.errors import UserError
+from pipelines.core import storage
+from pipelines.core.copies import on_this_machine
+from pipelines.core.errors import UserError
+from pipelines.core.runtime import threads_here
+from pipelines.core.tables import TAG, require_unicode
+from pipelines.core.tag_rules import read_thresholds, thresholds_of
 from pipelines.precompute.config import Precision, TaggerConfig
-from pipelines.runtime import threads_here
-from pipelines.tables import TAG, require_unicode
-from pipelines.tag_rules import read_thresholds, thresholds_of
 
 if TYPE_CHECKING:
     import torch

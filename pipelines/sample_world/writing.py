@@ -20,13 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.paths import path_field
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.paths import path_field
+from pipelines.core.steps import StepFolder, StepResult, run_step
 from pipelines.sample_world import drawing, formats, pope, tagging
 from pipelines.sample_world.entries import Entry, make_entry
 from pipelines.sample_world.scenes import PRESETS, PresetName
-from pipelines.steps import StepFolder, StepResult, run_step
 
 log = logging.getLogger("lion.sample_world")
 

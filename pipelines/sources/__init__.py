@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.sources import (
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.sources.collection import check_collection, of_collection
+from pipelines.sources.formats import (
     aokvqa,
     coco_captions,
     coco_instances,
@@ -28,8 +29,7 @@ from pipelines.sources import (
     vqa,
     vsr,
 )
-from pipelines.sources.collection import check_collection, of_collection
-from pipelines.sources.folder import ImageReader
+from pipelines.sources.formats.folder import ImageReader
 from pipelines.sources.records import BadRecord, ImageRecord, QuestionRecord
 
 _NO_FILES = ("split", "collection")

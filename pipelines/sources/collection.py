@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.sources.records import WRONG_VALUE, BadAnnotation, BadRecord, ImageRecord, QuestionRecord
 
 COCO, VISUAL_GENOME, VISDIAL = "coco", "visual_genome", "visdial"

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipelines import storage
+from pipelines.core import storage
 
 STAGE: Final = "annotation"
 
@@ -50,7 +50,7 @@ Phrase = tuple[str, Xywh | None]
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """A row of `pipelines.tables.IMAGES`."""
+    """A row of `pipelines.core.tables.IMAGES`."""
 
     image_id: str
     uri: str
@@ -108,7 +108,7 @@ class QuestionRecord:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A row of `pipelines.tables.QUARANTINE`: an annotation that could not be used, why, and what exactly it was."""
+    """A row of `pipelines.core.tables.QUARANTINE`: an annotation that could not be used, why, and what exactly it was."""
 
     image_id: str | None
     uri: str | None

@@ -8,8 +8,8 @@ from typing import Any
 import ijson
 import pyarrow as pa
 
-from pipelines import storage
-from pipelines.errors import UserError
+from pipelines.core import storage
+from pipelines.core.errors import UserError
 from pipelines.sources.decoding import JsonBytes, decode, text_chunks
 from pipelines.sources.records import BROKEN_LINE, WRONG_TYPE, BadAnnotation, is_unicode
 

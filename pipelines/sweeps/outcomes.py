@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pipelines import storage
-from pipelines.steps import MANIFEST
+from pipelines.core import storage
+from pipelines.core.steps import MANIFEST
 from pipelines.sweeps.space import Range, value_of
 from pipelines.sweeps.trial import last_report
 from pipelines.sweeps.tuning import last_line

@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.pipeline import Prepare
-from pipelines.registry import PARENT_RUN, Registry
-from pipelines.runtime import keep_ray, living_nodes, ray_session
-from pipelines.serving.signature import Kind
-from pipelines.steps import StepFolder, StepResult, canonical, git_commit, run_step
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.runtime import keep_ray, living_nodes, ray_session
+from pipelines.core.steps import StepFolder, StepResult, canonical, git_commit, run_step
+from pipelines.operations.pipeline import Prepare
+from pipelines.registry.registry import PARENT_RUN, Registry
+from pipelines.registry.signature import Kind
 from pipelines.sweeps.config import SweepConfig, check
 from pipelines.sweeps.outcomes import (
     DEFAULT,

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 
 _KINDS = ("choice", "uniform", "log_uniform", "integer")
 

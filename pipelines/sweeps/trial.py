@@ -5,10 +5,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines import storage
-from pipelines.errors import Stopped
-from pipelines.pipeline import Prepare
-from pipelines.steps import MANIFEST
+from pipelines.core import storage
+from pipelines.core.errors import Stopped
+from pipelines.core.steps import MANIFEST
+from pipelines.operations.pipeline import Prepare
 from pipelines.sweeps.space import with_values
 
 

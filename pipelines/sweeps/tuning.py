@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.steps import StepFolder
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.steps import StepFolder
 from pipelines.sweeps.config import SweepConfig
 from pipelines.sweeps.space import Range
 from pipelines.sweeps.trial import Trial

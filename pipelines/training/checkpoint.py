@@ -21,8 +21,8 @@ from typing import Any
 from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
-from pipelines import storage
-from pipelines.errors import UserError
+from pipelines.core import storage
+from pipelines.core.errors import UserError
 
 log = logging.getLogger("lion.training")
 FORMAT = 1

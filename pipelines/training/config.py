@@ -5,11 +5,11 @@ import math
 from typing import Literal
 
 from models.tags import TOP_K, Threshold, check_threshold
-from pipelines.errors import UserError
-from pipelines.paths import path_field
-from pipelines.registry import RegistryConfig
-from pipelines.runtime import RayConfig
-from pipelines.steps import runtime_field, runtime_group
+from pipelines.core.errors import UserError
+from pipelines.core.paths import path_field
+from pipelines.core.runtime import RayConfig
+from pipelines.core.steps import runtime_field, runtime_group
+from pipelines.registry.registry import RegistryConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import torch
 
-from pipelines import storage
-from pipelines.embedded import shared_folder, table_files
-from pipelines.errors import UserError
-from pipelines.steps import fingerprint
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.steps import fingerprint
+from pipelines.sources.embedded import shared_folder, table_files
 from pipelines.training.context import Context
 from pipelines.training.order import Draw, SampleOrder, split
 

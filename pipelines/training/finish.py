@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pipelines import storage
-from pipelines.errors import Stopped, UserError
-from pipelines.registry import Kind, Registry
-from pipelines.steps import StepFolder, canonical, git_commit
+from pipelines.core import storage
+from pipelines.core.errors import Stopped, UserError
+from pipelines.core.steps import StepFolder, canonical, git_commit
+from pipelines.registry.registry import Kind, Registry
 from pipelines.training.config import LoopConfig
 from pipelines.training.launch import Job, launch, quiet_loading
 
@@ -120,7 +120,7 @@ def result_metrics(history: Sequence[Mapping[str, Any]], step: int) -> dict[str,
 
 
 def speed(history: Sequence[Mapping[str, Any]], device: str) -> dict[str, Any] | None:
-    """How fast it was, as `pipelines.doctor.cost` reads it: the median of the records, without the first, in which
+    """How fast it was, as `pipelines.operations.doctor.cost` reads it: the median of the records, without the first, in which
     everything is done for the first time; None where there is no other."""
     records = [record for record in history if record["kind"] == "train" and "workers" in record][1:]
     if not records:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipelines import storage
+from pipelines.core import storage
 
 log = logging.getLogger("lion.training")
 

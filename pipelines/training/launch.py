@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from pipelines import storage
-from pipelines.errors import DataRefused, Stopped, UserError
-from pipelines.runtime import RayConfig, ray_session, require_resources
+from pipelines.core import storage
+from pipelines.core.errors import DataRefused, Stopped, UserError
+from pipelines.core.runtime import RayConfig, ray_session, require_resources
 from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipelines.errors import Stopped, UserError
+from pipelines.core.errors import Stopped, UserError
 from pipelines.training.callbacks import Callback, Record, Step
 from pipelines.training.checkpoint import Checkpoints, State, apply_weights
 from pipelines.training.config import LoopConfig, OptimizerConfig

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.training.config import LaunchConfig, LoopConfig
 from pipelines.training.precision import effective_stage
 

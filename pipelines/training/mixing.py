@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.errors import UserError
-from pipelines.tables import LEVELS
+from pipelines.core.errors import UserError
+from pipelines.core.tables import LEVELS
 from pipelines.training.config import TrainStageConfig
 from pipelines.training.order import SampleOrder, held_out
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.training.config import LoopConfig
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.tags import TagRule
-from pipelines.tag_rules import ModelRules, are_read, table_rule, thresholds_of
+from pipelines.core.tag_rules import ModelRules, are_read, table_rule, thresholds_of
 from pipelines.training.config import TrainStageConfig
 
 

@@ -5,12 +5,12 @@ import logging
 import os
 import uuid
 
-from pipelines import storage
-from pipelines.copies import cache_folder, for_workers, on_this_machine
-from pipelines.errors import UserError
-from pipelines.registry import Registry
-from pipelines.steps import StepFolder, StepResult, fingerprint, run_step
-from pipelines.tag_rules import described
+from pipelines.core import storage
+from pipelines.core.copies import cache_folder, for_workers, on_this_machine
+from pipelines.core.errors import UserError
+from pipelines.core.steps import StepFolder, StepResult, fingerprint, run_step
+from pipelines.core.tag_rules import described
+from pipelines.registry.registry import Registry
 from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.finish import Training, train_and_register
 
@@ -102,7 +102,7 @@ def train_stage(config: TrainStageConfig) -> StepResult:
 
 def _log_mixture(config: TrainStageConfig) -> None:
     """Says how often each data set will be seen; what cannot be mixed is refused before anything starts."""
-    from pipelines.tables import INSTRUCTIONS
+    from pipelines.core.tables import INSTRUCTIONS
     from pipelines.training.data import open_table
     from pipelines.training.mixing import COLUMNS, effective_epochs, make_mixture
 

@@ -26,13 +26,13 @@ from models.lion.merge import differing_settings, merge_stages
 from models.lion.precision import set_precision
 from models.lion.processing import QFORMER_LENGTH
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
-from pipelines.copies import on_this_machine
-from pipelines.embedded import open_embedded
-from pipelines.errors import UserError
-from pipelines.images import BadImage, load_image
-from pipelines.instructions.augmentation import augment
-from pipelines.tables import INSTRUCTIONS, TAGGED
-from pipelines.tag_rules import ModelRules
+from pipelines.core.copies import on_this_machine
+from pipelines.core.errors import UserError
+from pipelines.core.tables import INSTRUCTIONS, TAGGED
+from pipelines.core.tag_rules import ModelRules
+from pipelines.sources.embedded import open_embedded
+from pipelines.sources.images import BadImage, load_image
+from pipelines.training.augmentation import augment
 from pipelines.training.config import TrainStageConfig
 from pipelines.training.data import Batch, PerThread, generator, open_table, row_numbers
 from pipelines.training.mixing import make_mixture

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor, triplet_margin_loss
 from models.tags import TagRule
-from pipelines.copies import on_this_machine
-from pipelines.errors import UserError
-from pipelines.tables import TAGGED
-from pipelines.tag_rules import table_rule
+from pipelines.core.copies import on_this_machine
+from pipelines.core.errors import UserError
+from pipelines.core.tables import TAGGED
+from pipelines.core.tag_rules import table_rule
 from pipelines.training.config import TrainTagEncoderConfig
 from pipelines.training.data import Batch, PerThread, generator, open_table
 from pipelines.training.order import Draw, held_out

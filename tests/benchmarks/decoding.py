@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from models.lion.processing import LionProcessor
-from pipelines.images import load_image
 from pipelines.precompute.stages import Decode
+from pipelines.sources.images import load_image
 from tests.benchmarks.figures import Figure, NotMeasured, Settings, cpu_seconds, in_turns
 from tests.benchmarks.material import photographs
 

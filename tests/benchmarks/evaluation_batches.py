@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from pipelines.decoding import DecodingConfig, resolve_decoding
-from pipelines.evaluation.inference import Answerer, Asking
+from pipelines.inference.answerer import Answerer, Asking
+from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from tests.benchmarks.figures import Figure, Settings, clock, in_turns, seconds
 from tests.benchmarks.material import Tables, photographs, save_tables
 

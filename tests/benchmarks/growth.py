@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.tables import INSTRUCTIONS, PREDICTIONS, TAGGED, to_table
+from pipelines.core.tables import INSTRUCTIONS, PREDICTIONS, TAGGED, to_table
 from tests.benchmarks import precompute_growth
 from tests.benchmarks.figures import Figure, Settings
 from tests.benchmarks.instructions_growth import watched

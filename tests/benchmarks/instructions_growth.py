@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
-from pipelines.tables import TAGGED, to_table
+from pipelines.core.tables import TAGGED, to_table
 from tests.benchmarks.figures import Figure, Settings
 from tests.benchmarks.runner import ROOT
 

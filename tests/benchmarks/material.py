@@ -83,7 +83,7 @@ def save_tables(work: Path, pictures: list[Path], samples: int, preset: str = "t
 
     from models.lion import LionConfig, LionForConditionalGeneration, LionProcessor
     from models.lion.vocabulary import bert_vocabulary, t5_vocabulary
-    from pipelines.tables import INSTRUCTIONS, TAGGED, to_table
+    from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 
     words = (
         "dog",

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipelines.steps import git_commit
-from pipelines.tables import TAG
+from pipelines.core.steps import git_commit
+from pipelines.core.tables import TAG
 
 ROOT = Path(__file__).resolve().parents[2]
 TAGGED = 10_000

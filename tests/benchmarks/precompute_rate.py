@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from pipelines.core.runtime import RayConfig, living_nodes, ray_session
+from pipelines.core.shards import ShardIndex
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, shards
 from pipelines.precompute.pipeline import run_shards
 from pipelines.precompute.plan import make_plan
 from pipelines.precompute.taggers import RamTagger, Tagger, Tags
-from pipelines.runtime import RayConfig, living_nodes, ray_session
-from pipelines.shards import ShardIndex
 from pipelines.sources.records import ImageRecord
 from tests.benchmarks.decoding import bare
 from tests.benchmarks.figures import Figure, NotMeasured, Settings, in_turns

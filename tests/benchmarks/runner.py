@@ -124,7 +124,7 @@ def facts() -> dict[str, Any]:
     """Where and with what it was measured."""
     import torch
 
-    from pipelines import steps
+    from pipelines.core import steps
 
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {

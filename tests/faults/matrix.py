@@ -31,7 +31,7 @@ def hardware() -> dict[str, Any]:
 
     import psutil
 
-    from pipelines.steps import git_commit, versions
+    from pipelines.core.steps import git_commit, versions
 
     return {
         "machine": platform.machine(), "cores": os.cpu_count(), "memory GiB": psutil.virtual_memory().total >> 30,

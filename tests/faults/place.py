@@ -16,7 +16,7 @@ from tests.faults.services import ObjectStore
 
 BUCKET = "faults"
 NODE_CPUS = 3
-WEIGHTS = ROOT / "pipelines/pretraining/weights"
+WEIGHTS = ROOT / "pipelines/sample_world/backbones/weights"
 MODEL = "lion-tag-encoder"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.steps import read_manifest
+from pipelines.core.steps import read_manifest
 from tests.faults.processes import kill_with_followers
 from tests.jobs.test_instructions import tagged_table
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pyarrow.parquet as pq
 
-from pipelines.tables import TAGGED, to_table
+from pipelines.core.tables import TAGGED, to_table
 from tests.faults.drivers import Driver, seconds_to_recover
 from tests.faults.outcomes import Outcome, batches_of, in_order, lost_and_twice, rows, table, traced
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines.runtime import RayConfig
+from pipelines.core.runtime import RayConfig
 from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, TrainTagEncoderConfig
 from pipelines.training.launch import Job, launch
 from pipelines.training.tag_encoder import TagEncoderTask

@@ -10,8 +10,8 @@ import pytest
 VERB = '''
 import dataclasses, sys
 from jobs.cli import main
-from pipelines.errors import DataRefused, UserError
-from pipelines.steps import StepResult
+from pipelines.core.errors import DataRefused, UserError
+from pipelines.core.steps import StepResult
 
 @dataclasses.dataclass(frozen=True)
 class Source:

@@ -13,9 +13,9 @@ from models.lion import LionForConditionalGeneration, LionProcessor
 from models.ram import RamConfig, RamForImageTagging, RamProcessor
 from models.ram.conversion import to_released
 from models.tags import TagRule
-from pipelines.conversion import ConvertConfig, convert
-from pipelines.errors import UserError
-from pipelines.steps import StepResult
+from pipelines.core.errors import UserError
+from pipelines.core.steps import StepResult
+from pipelines.operations.conversion import ConvertConfig, convert
 from tests.models.lion.golden import Case, lion_cases
 from tests.models.lion.test_conversion import released_files
 

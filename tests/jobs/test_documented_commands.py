@@ -15,10 +15,10 @@ import pytest
 from jobs.cli import _build, make_parser
 from jobs.pipeline import DEMO, prepare
 from jobs.submit import split
-from pipelines import conversion
 from pipelines.comparison.plan import make_plan
-from pipelines.conversion import ConvertConfig
-from pipelines.pipeline import PipelineConfig, check, with_changes
+from pipelines.operations import conversion
+from pipelines.operations.conversion import ConvertConfig
+from pipelines.operations.pipeline import PipelineConfig, check, with_changes
 
 ROOT = Path(__file__).resolve().parents[2]
 _COMMAND = re.compile(r"python -m jobs\.(?P<verb>[a-z]\w*)(?P<rest>[^`]*)")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
+from pipelines.core.tables import TAGGED, to_table
 from pipelines.sources import read_images
 from pipelines.sources.records import ImageRecord
-from pipelines.tables import TAGGED, to_table
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -17,11 +17,11 @@ import pytest
 from jobs.cli import from_values, parse
 from jobs.pipeline import prepare
 from jobs.submit import make_job
-from pipelines.doctor.job import job_findings
-from pipelines.errors import UserError
-from pipelines.paths import path_places, sent_options, with_absolute_paths
-from pipelines.submission.job import require_portable
-from pipelines.submission.package import make_package
+from pipelines.core.errors import UserError
+from pipelines.core.paths import path_places, sent_options, with_absolute_paths
+from pipelines.operations.doctor.job import job_findings
+from pipelines.operations.submission.job import require_portable
+from pipelines.operations.submission.package import make_package
 
 JOBS = Path(__file__).parents[2] / "jobs"
 VERBS = sorted({path.stem for path in JOBS.glob("*.py")} - {"__init__", "cli"})
@@ -150,7 +150,7 @@ def test_a_pipelines_steps_are_made_absolute_when_they_are_built(here: Path) -> 
 
 
 def test_what_is_absolute_keeps_every_letter_and_its_hash(here: Path) -> None:
-    from pipelines.steps import canonical
+    from pipelines.core.steps import canonical
 
     values = {
         "source": {"images": "/a/b/", "annotations": "s3://bucket/c//d.json"}, "tagger": {"path": "file:///ram"},
@@ -201,7 +201,7 @@ def test_names_of_a_hub_and_web_addresses_are_not_missed(here: Path) -> None:
 def test_what_lies_on_this_machine_alone_is_not_submitted(here: Path, words: list[str], field: str, root: Path) -> None:
     job = make_job([*words, "--out", "s3://b/runs"])
     with pytest.raises(UserError, match=re.escape(field)):
-        require_portable(job, ["pipelines/pretraining/weights/card.json"])
+        require_portable(job, ["pipelines/sample_world/backbones/weights/card.json"])
 
 
 def test_small_configuration_files_are_sent_with_the_job(here: Path, root: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.pretraining.kept import kept_backbones
+from pipelines.sample_world.backbones.kept import kept_backbones
 
 
 def verb(root: Path, *options: object) -> subprocess.CompletedProcess[str]:
@@ -19,7 +19,7 @@ def verb(root: Path, *options: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny LION whose prompt has tags."""
-    from pipelines.pretraining.lion import make_lion
+    from pipelines.sample_world.backbones.lion import make_lion
 
     kept = kept_backbones()
     return make_lion(kept.vision, kept.language, kept.tag_encoder, str(tmp_path_factory.mktemp("lion")))

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from jobs.submit import make_job
-from pipelines.errors import UserError
-from pipelines.steps import StepResult
-from pipelines.submission.config import SubmitConfig
+from pipelines.core.errors import UserError
+from pipelines.core.steps import StepResult
+from pipelines.operations.submission.config import SubmitConfig
 from tests.faults.test_training_stopped import command, traced
 from tests.pipelines.training import conftest as drawn
 from tests.pipelines.training.conftest import World
@@ -51,7 +51,7 @@ def dashboard(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def submitted(dashboard: str, words: list[str], detach: bool = False, stop: bool = False) -> StepResult:
-    from pipelines.submission.run import submit
+    from pipelines.operations.submission.run import submit
 
     return submit(SubmitConfig(words, dashboard, detach=detach, stop=stop), make_job(words))
 

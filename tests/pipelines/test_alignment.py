@@ -7,8 +7,8 @@ import mlflow.pyfunc
 from torch import nn
 
 from models.alignment import ALIGNMENT
-from pipelines.decoding import DecodingConfig, resolve_decoding
-from pipelines.evaluation.inference import Answerer, Asking
+from pipelines.inference.answerer import Answerer, Asking
+from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from pipelines.precompute.captioner import Captioner
 from pipelines.precompute.config import TaggerConfig
 from pipelines.precompute.taggers import RamTagger
@@ -48,7 +48,7 @@ def test_the_model_that_answers_an_evaluation_or_a_request_is_aligned(lion: str)
 
 
 def test_a_served_tag_encoder_is_aligned(tag_encoder: str) -> None:
-    from pipelines.serving.tag_encoder import ServedTagEncoder
+    from pipelines.inference.serving.tag_encoder import ServedTagEncoder
 
     served = ServedTagEncoder()
     served.load_context(mlflow.pyfunc.PythonModelContext({"model": tag_encoder}, {}))

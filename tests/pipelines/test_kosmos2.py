@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.boxes import Box, format_patches, parse_box
-from pipelines.grounding import Span, from_kosmos2, from_markdown, grounded_spans, merged, to_kosmos2
+from pipelines.sources.boxes import Box, format_patches, parse_box
+from pipelines.sources.grounding import Span, from_kosmos2, from_markdown, grounded_spans, merged, to_kosmos2
 
 SNOWMAN = (0.390625, 0.046875, 0.984375, 0.828125)
 FIRE = (0.171875, 0.015625, 0.484375, 0.890625)

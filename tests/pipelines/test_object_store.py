@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import storage
-from pipelines.copies import for_workers, on_this_machine
-from pipelines.errors import UserError
-from pipelines.steps import StepFolder, fingerprint
+from pipelines.core import storage
+from pipelines.core.copies import for_workers, on_this_machine
+from pipelines.core.errors import UserError
+from pipelines.core.steps import StepFolder, fingerprint
 from tests.object_store import BUCKET, s3_server, settings
 
 
@@ -25,10 +25,10 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_step_that_writes_local_files_leaves_them_in_the_bucket(bucket: str, root: Path) -> None:
     """Backbones from the bucket, a LION to it: what a pipeline's next step opens by its URI alone."""
     from models.lion import LionForConditionalGeneration
-    from pipelines.pretraining.compose import TinyLionConfig, tiny_lion
-    from pipelines.registry import Registry, RegistryConfig
+    from pipelines.registry.registry import Registry, RegistryConfig
+    from pipelines.sample_world.backbones.compose import TinyLionConfig, tiny_lion
 
-    storage.upload_folder(str(root / "pipelines/pretraining/weights"), f"{bucket}/backbones")
+    storage.upload_folder(str(root / "pipelines/sample_world/backbones/weights"), f"{bucket}/backbones")
     config = TinyLionConfig(backbones=f"{bucket}/backbones", visual_input="qformer", out=f"{bucket}/runs")
     made = tiny_lion(config)
     assert made.path.startswith(f"{bucket}/runs/tiny_lion-")

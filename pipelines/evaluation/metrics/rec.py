@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.boxes import AUTO, BORDER, UNREADABLE, Box, BoxFormat, Size, clip, has_area, iou, read_box
 from pipelines.evaluation.estimates import Scores, bootstrap_mean, require_pairs
+from pipelines.sources.boxes import AUTO, BORDER, UNREADABLE, Box, BoxFormat, Size, clip, has_area, iou, read_box
 
 THRESHOLDS = (0.5, 0.1, 0.75)
 _ROUNDING = 1e-9  # an overlap of exactly one half must not fail by the last bit of a division
@@ -22,7 +22,7 @@ def rec(
     """Compute the accuracy at IoU >= 0.5 (primary), 0.1 and 0.75, and the mean IoU.
 
     Args:
-        predictions: (n) answers in any notation that `pipelines.boxes` reads; an unreadable one is wrong, and counted
+        predictions: (n) answers in any notation that `pipelines.sources.boxes` reads; an unreadable one is wrong, and counted
             by its reason.
         references: (n) true boxes, x1, y1, x2, y2, normalized to [0, 1]. With the scale `pixels` and without `sizes`:
             in pixels too.

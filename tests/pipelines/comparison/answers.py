@@ -8,15 +8,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.boxes import format_box
 from pipelines.comparison.config import CompareConfig
 from pipelines.comparison.plan import Run
 from pipelines.comparison.results import Results, read_evaluation
+from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 from pipelines.evaluation.run import EvaluateConfig, evaluate
 from pipelines.evaluation.scoring import ScoringConfig
 from pipelines.sample_world.entries import Entry, make_entry
 from pipelines.sample_world.scenes import PRESETS
-from pipelines.tables import INSTRUCTIONS, TAGGED, to_table
+from pipelines.sources.boxes import format_box
 
 Row = Mapping[str, Any]
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from pipelines.comparison.config import ChampionRule, CompareConfig, NoiseCurve, StageSpec
+from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 from pipelines.evaluation.distributed import InferenceConfig
-from pipelines.tables import INSTRUCTIONS, TAGGED, to_table
 from tests.pipelines.evaluation.conftest import COLOURS, instruction
 
 TRAIN, TEST = range(8), range(8, 14)

@@ -10,9 +10,9 @@ import yaml
 from jobs.pipeline import prepare
 from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, NoiseCurve, StageSpec
 from pipelines.comparison.plan import Run, evaluation, instances, make_plan
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.evaluation.tag_noise import TagNoise
-from pipelines.pipeline import merged
+from pipelines.operations.pipeline import merged
 from tests.pipelines.comparison.conftest import World, make_config
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from jobs.pipeline import prepare
-from pipelines import storage
 from pipelines.comparison.champion import Decision
 from pipelines.comparison.config import ChampionRule, CompareConfig, StageSpec
 from pipelines.comparison.plan import Run
 from pipelines.comparison.run import NUMBERS, REPORT, compare
-from pipelines.errors import UserError
-from pipelines.registry import Registry
-from pipelines.steps import StepResult
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.steps import StepResult
+from pipelines.registry.registry import Registry
 from tests.pipelines.comparison.conftest import World, make_config
 
 
@@ -85,7 +85,7 @@ def test_a_killed_comparison_goes_on_without_training_again(
         raise AssertionError("done again")
 
     monkeypatch.setattr("pipelines.training.loop.Training.run", never)
-    monkeypatch.setattr("pipelines.evaluation.inference.Answerer.__init__", never)
+    monkeypatch.setattr("pipelines.inference.answerer.Answerer.__init__", never)
     again = compare(config, prepare)
     assert not again.skipped
     assert storage.read_json(storage.join(again.path, NUMBERS)) == document

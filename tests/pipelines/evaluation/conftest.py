@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.tables import INSTRUCTIONS, TAGGED, to_table
+from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 
 COLOURS = ("red", "green", "blue", "yellow")
 IMAGES = 8

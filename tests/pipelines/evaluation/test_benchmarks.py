@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.evaluation import registry
 from pipelines.evaluation.benchmarks import parse
 from pipelines.instructions.templates import TASKS

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.lion import LionForConditionalGeneration, LionProcessor
-from pipelines import storage
-from pipelines.decoding import DecodingConfig
-from pipelines.errors import UserError
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.steps import StepResult, read_manifest
 from pipelines.evaluation.distributed import InferenceConfig
 from pipelines.evaluation.predictions import read_decoding, read_parquet
 from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
-from pipelines.registry import Registry, RegistryConfig
-from pipelines.steps import StepResult, read_manifest
+from pipelines.inference.decoding import DecodingConfig
+from pipelines.registry.registry import Registry, RegistryConfig
 from tests.pipelines.evaluation.conftest import World
 
 HERE = InferenceConfig(beams=2, launcher="local", cpus=1)

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
+from pipelines.core.tables import INSTRUCTIONS, PREDICTIONS, to_table
 from pipelines.evaluation.predictions import join_references, load_predictions
-from pipelines.tables import INSTRUCTIONS, PREDICTIONS, to_table
 
 
 def write(folder: Path, columns: dict[str, Any]) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.boxes import AUTO, BoxFormat, format_box, normalise_xywh
 from pipelines.evaluation.metrics.rec import rec
+from pipelines.sources.boxes import AUTO, BoxFormat, format_box, normalise_xywh
 
 BOX = (0.1, 0.1, 0.5, 0.5)
 

@@ -12,11 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.tags import save_thresholds
-from pipelines import storage
-from pipelines.decoding import Decoding, DecodingConfig, resolve_decoding
-from pipelines.errors import UserError
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.steps import StepResult, read_manifest
+from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
+from pipelines.core.tag_rules import TABLE_THRESHOLDS
 from pipelines.evaluation.distributed import InferenceConfig
-from pipelines.evaluation.inference import (
+from pipelines.evaluation.metrics.pope import f1
+from pipelines.evaluation.predictions import read_file, read_parquet, write_file
+from pipelines.evaluation.run import METRICS, SAMPLE_SCORES, EvaluateConfig, evaluate
+from pipelines.evaluation.tag_noise import TagNoise
+from pipelines.evaluation.tracking import logged_model
+from pipelines.inference.answerer import (
     Answerer,
     Asking,
     Predict,
@@ -24,15 +31,8 @@ from pipelines.evaluation.inference import (
     quarantine_file,
     shard_file,
 )
-from pipelines.evaluation.metrics.pope import f1
-from pipelines.evaluation.predictions import read_file, read_parquet, write_file
-from pipelines.evaluation.run import METRICS, SAMPLE_SCORES, EvaluateConfig, evaluate
-from pipelines.evaluation.tag_noise import TagNoise
-from pipelines.evaluation.tracking import logged_model
-from pipelines.registry import Registry, RegistryConfig
-from pipelines.steps import StepResult, read_manifest
-from pipelines.tables import INSTRUCTIONS, TAGGED, to_table
-from pipelines.tag_rules import TABLE_THRESHOLDS
+from pipelines.inference.decoding import Decoding, DecodingConfig, resolve_decoding
+from pipelines.registry.registry import Registry, RegistryConfig
 from tests.pipelines.evaluation.conftest import IMAGES, World, instruction
 
 QUICK = InferenceConfig(beams=2, shard_rows=8, batch_size=8, actors=1, cpus=1)
@@ -180,7 +180,7 @@ def test_a_kill_between_quarantine_and_predictions_leaves_the_shard_undone(
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipelines.evaluation.inference.write_file", killed)
+    monkeypatch.setattr("pipelines.inference.answerer.write_file", killed)
     with pytest.raises(KeyboardInterrupt):
         predict(pa.table({"shard": [0]}))
     assert not storage.exists(path)

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
+from pipelines.core.tables import PREDICTIONS, to_table
 from pipelines.evaluation import ScoringConfig, score, score_table
 from pipelines.evaluation.benchmarks import parse
 from pipelines.evaluation.predictions import write_file
 from pipelines.evaluation.run import EvaluateConfig, evaluate
-from pipelines.tables import PREDICTIONS, to_table
 
 
 def table(*rows: tuple[str, str, str, Any]) -> pa.Table:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
+from pipelines.core.tables import TAG
 from pipelines.evaluation.tag_noise import TagNoise, add_noise, noisy_column
-from pipelines.tables import TAG
 
 VOCABULARY = [f"word {number}" for number in range(60)]
 TAGS = [(word, 0.95 - 0.03 * place) for place, word in enumerate(VOCABULARY[:20])]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.core.tables import TAGGED, to_table
 from pipelines.sources import read_images
 from pipelines.sources.records import ImageRecord
-from pipelines.tables import TAGGED, to_table
 
 
 @pytest.fixture(scope="session")

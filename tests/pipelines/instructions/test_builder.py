@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.boxes import parse_box
-from pipelines.grounding import from_lion, from_markdown
 from pipelines.instructions.builder import UNKNOWN_SIZE, Wording, build_rows
 from pipelines.instructions.config import InstructionSet
 from pipelines.instructions.images import Picture
 from pipelines.sources import records
+from pipelines.sources.boxes import parse_box
+from pipelines.sources.grounding import from_lion, from_markdown
 from pipelines.sources.records import BadRecord, QuestionRecord
 
 PICTURE = Picture("/images/7.jpg", 200, 100)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.instructions.config import InstructionsConfig, InstructionSet, check
 
 GOOD: dict[str, Any] = {"name": "vqa", "kind": "vqa", "annotations": "a.json"}

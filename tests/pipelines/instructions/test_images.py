@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
+from pipelines.core.tables import TAGGED, to_table
 from pipelines.instructions.images import ImageIndex, IndexImages, join_index, shard_set, tagged_files
-from pipelines.tables import TAGGED, to_table
 
 
 def index(folder: Path, tagged: Path, digests: bool = False) -> ImageIndex:

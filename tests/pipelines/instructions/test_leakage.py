@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.core.shards import write_parquet
 from pipelines.instructions.images import Picture
 from pipelines.instructions.leakage import FILE, EvaluationImages
 from pipelines.instructions.questions import EVALUATION
-from pipelines.shards import write_parquet
 from pipelines.sources.records import QuestionRecord
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.errors import DataRefused, UserError
+from pipelines.core.errors import DataRefused, UserError
+from pipelines.core.steps import read_manifest
+from pipelines.core.tables import INSTRUCTIONS, QUARANTINE
 from pipelines.instructions import InstructionsConfig, InstructionSet, instructions
 from pipelines.instructions.builder import EVALUATION_IMAGE, IMAGE_NOT_TAGGED, OTHER_PICTURE
 from pipelines.sources import QuestionFiles, read_questions
-from pipelines.steps import read_manifest
-from pipelines.tables import INSTRUCTIONS, QUARANTINE
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

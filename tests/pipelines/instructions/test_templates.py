@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
+from pipelines.core.tables import LEVELS
 from pipelines.instructions.templates import TASKS, instruction
 from pipelines.sources import QUESTION_SOURCES
-from pipelines.tables import LEVELS
 
 
 @pytest.mark.parametrize("task", list(TASKS))

@@ -12,12 +12,12 @@ from ray.data._internal.execution.operators.actor_pool_map_operator import Actor
 from ray.data._internal.execution.operators.task_pool_map_operator import TaskPoolMapOperator
 from ray.data._internal.logical.optimizers import get_execution_plan
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
+from pipelines.core.shards import ShardIndex, blocks, from_items
 from pipelines.precompute import TaggerConfig, shards
 from pipelines.precompute.pipeline import make_dataset, run_shards
 from pipelines.precompute.plan import Plan, Pool
 from pipelines.precompute.taggers import Tagger, Tags
-from pipelines.shards import ShardIndex, blocks, from_items
 from pipelines.sources.records import ImageRecord
 from tests.pipelines.precompute.worlds import folder_config, rows_of, write_pictures
 

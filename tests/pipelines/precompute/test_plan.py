@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.precompute import CaptionerConfig, TaggerConfig
 from pipelines.precompute.plan import Plan, Pool, make_plan, require_place
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipelines import storage
-from pipelines.images import BadImage, load_image
+from pipelines.core import storage
+from pipelines.inference.pictures import find_pictures, open_picture
 from pipelines.precompute import shards
-from pipelines.prediction.pictures import find_pictures, open_picture
+from pipelines.sources.images import BadImage, load_image
 from tests.object_store import BUCKET, s3_server, settings
 from tests.pipelines.precompute.worlds import folder_config, rows_of
 

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines import storage
+from pipelines.core import storage
+from pipelines.core.shards import ShardIndex
+from pipelines.core.tables import TAGGED
 from pipelines.precompute import TaggerConfig, shards
 from pipelines.precompute.stages import Commit, Decode, ReadShard, Tag
 from pipelines.precompute.taggers import Tagger, Tags
-from pipelines.shards import ShardIndex
 from pipelines.sources.records import ImageRecord
-from pipelines.tables import TAGGED
 from tests.pipelines.precompute.worlds import digests_of, rows_of, write_pictures
 
 SIDE = 16

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import steps
-from pipelines.errors import DataRefused, UserError
+from pipelines.core import steps
+from pipelines.core.errors import DataRefused, UserError
+from pipelines.core.shards import ShardIndex
+from pipelines.core.tag_rules import thresholds_of
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, precompute, shards
 from pipelines.precompute.step import Tally
-from pipelines.shards import ShardIndex
-from pipelines.tag_rules import thresholds_of
 from tests.pipelines.precompute.worlds import digests_of, folder_config, rows_of, save_tiny_ram, write_pictures
 
 # The centroid's cosines were published with four digits.

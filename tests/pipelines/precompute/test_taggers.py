@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.precompute import TaggerConfig
 from pipelines.precompute.taggers import TableTagger, find_sorted, make_tagger, read_tag_table
 from tests.pipelines.precompute.worlds import save_tiny_ram, write_tags

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from pipelines.core.tables import TAG
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig
-from pipelines.tables import TAG
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int] = (40, 30)) -> list[Path]:

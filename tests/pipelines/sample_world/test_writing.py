@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
+from pipelines.core.steps import read_manifest
 from pipelines.sample_world.scenes import PRESETS, make_scene
 from pipelines.sample_world.writing import SampleWorldConfig, sample_world, split_sizes
-from pipelines.steps import read_manifest
 
 SMALL: dict[str, Any] = {"images": 20, "preset": "tiny"}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.sources import QuestionFiles, read_images, read_questions
 from pipelines.sources.collection import id_of_file, named_alike
 from pipelines.sources.records import ImageRecord

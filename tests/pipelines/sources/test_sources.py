@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
+from pipelines.core.tables import IMAGES
 from pipelines.sources import (
     IMAGE_SOURCES,
     QUESTION_SOURCES,
@@ -15,7 +16,6 @@ from pipelines.sources import (
     read_questions,
 )
 from pipelines.sources.records import ImageRecord, QuestionRecord
-from pipelines.tables import IMAGES
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.sweeps.outcomes import Outcome, outcome_of, ranked, saved_by_stopping
 from pipelines.sweeps.run import ranking_text
 from pipelines.sweeps.space import Range

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from ray.tune.search import sample
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.sweeps.space import combinations, corners, read_space, value_of, with_values
 from pipelines.training.config import TrainStageConfig
 

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from models.lion import LionConfig, LionForConditionalGeneration, LionProcessor
 from models.lion.vocabulary import bert_vocabulary, t5_vocabulary
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
-from pipelines.boxes import format_box
-from pipelines.tables import INSTRUCTIONS, TAGGED, to_table
+from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
+from pipelines.sources.boxes import format_box
 
 COLOURS, SHAPES = ("red", "green", "blue", "black"), ("circle", "square")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, TrainStageConfig
 
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipelines.errors import UserError
-from pipelines.tables import INSTRUCTIONS, to_table
+from pipelines.core.errors import UserError
+from pipelines.core.tables import INSTRUCTIONS, to_table
 from pipelines.training.config import LoopConfig, TrainStageConfig
 from pipelines.training.context import Context
 from pipelines.training.data import Lengths, Loader, open_table, row_numbers

@@ -13,22 +13,23 @@ import torch
 from PIL import Image
 
 from models.lion import LionForConditionalGeneration
-from pipelines import embedded, storage
 from pipelines.comparison.examples import _picture
-from pipelines.embedded import embedded_digests, find_embedded, open_embedded
-from pipelines.errors import UserError
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.tables import IMAGE_BYTES, INSTRUCTIONS, TAGGED, to_table
 from pipelines.evaluation.distributed import InferenceConfig
 from pipelines.evaluation.predictions import read_parquet
 from pipelines.evaluation.run import EvaluateConfig, evaluate
-from pipelines.images import load_image
+from pipelines.inference.pictures import find_table
+from pipelines.inference.predictor import LocalInference
+from pipelines.inference.run import PredictConfig, predict
 from pipelines.instructions.card import _thumbnail
 from pipelines.instructions.images import IndexImages
 from pipelines.instructions.images import shard_set as index_shards
 from pipelines.precompute import precompute
-from pipelines.prediction.pictures import find_table
-from pipelines.prediction.predictor import LocalInference
-from pipelines.prediction.run import PredictConfig, predict
-from pipelines.tables import IMAGE_BYTES, INSTRUCTIONS, TAGGED, to_table
+from pipelines.sources import embedded
+from pipelines.sources.embedded import embedded_digests, find_embedded, open_embedded
+from pipelines.sources.images import load_image
 from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, TrainStageConfig
 from pipelines.training.runs import train_stage
 from tests.pipelines.precompute.worlds import folder_config, rows_of
@@ -223,7 +224,7 @@ def test_a_full_disk_is_a_sentence(tables: Tables, tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("pipelines.embedded.os.replace", full)
+    monkeypatch.setattr("pipelines.sources.embedded.os.replace", full)
     with pytest.raises(UserError, match="set TMPDIR to a folder on a larger disk"):
         open_embedded(tables.embedded)
     assert not list(tmp_path.rglob("*.partial"))

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipelines.errors import UserError
-from pipelines.registry import Registry, RegistryConfig
-from pipelines.tables import INSTRUCTIONS, TAGGED, to_table
+from pipelines.core.errors import UserError
+from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
+from pipelines.registry.registry import Registry, RegistryConfig
 from pipelines.training.callbacks import Callback, LogToMlflow, Step, catch_up
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig

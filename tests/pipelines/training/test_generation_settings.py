@@ -11,8 +11,8 @@ import pytest
 
 from models.lion import LionForConditionalGeneration
 from models.lion.generation import decoding_settings
-from pipelines.decoding import DecodingConfig, resolve_decoding
-from pipelines.registry import resolve
+from pipelines.inference.decoding import DecodingConfig, resolve_decoding
+from pipelines.registry.registry import resolve
 from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, PromptSettings, TrainStageConfig
 from pipelines.training.runs import train_stage
 from pipelines.training.stage import merge_parents

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines.errors import Stopped
-from pipelines.runtime import RayConfig
+from pipelines.core.errors import Stopped
+from pipelines.core.runtime import RayConfig
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, TrainTagEncoderConfig
 from pipelines.training.interrupts import Interrupts

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from models.lion import parameter_group
 from models.tag_encoder import TagEncoder
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.training.callbacks import Callback, Step
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.config import (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, PromptSettings, TrainStageConfig
 from pipelines.training.context import current
 from pipelines.training.data import Batch

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageChops
 
-from pipelines.boxes import iou, parse_box
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
+from pipelines.sources.boxes import iou, parse_box
 from pipelines.training.config import LoopConfig, TrainStageConfig
 from pipelines.training.mixing import effective_epochs, make_mixture
 from pipelines.training.order import SampleOrder

@@ -16,12 +16,12 @@ from transformers import BertConfig
 from models.lion import LionProcessor
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
 from models.tags import TagRule, save_thresholds
-from pipelines.errors import UserError
-from pipelines.evaluation.inference import Answerer
-from pipelines.prediction.predictor import LocalInference, Predictor
-from pipelines.registry import ModelReference
-from pipelines.steps import read_manifest
-from pipelines.tag_rules import TABLE_THRESHOLDS, model_rules
+from pipelines.core.errors import UserError
+from pipelines.core.steps import read_manifest
+from pipelines.core.tag_rules import TABLE_THRESHOLDS, model_rules
+from pipelines.inference.answerer import Answerer
+from pipelines.inference.predictor import LocalInference, Predictor
+from pipelines.registry.registry import ModelReference
 from pipelines.training.config import LaunchConfig, LoopConfig, PromptSettings, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.reading import differences, letters_of_tags, stage_rule
 from pipelines.training.runs import train_stage, train_tag_encoder

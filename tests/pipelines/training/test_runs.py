@@ -10,9 +10,9 @@ import torch
 
 from models.lion import LionForConditionalGeneration, LionProcessor
 from models.tag_encoder import TagEncoder
-from pipelines.errors import UserError
-from pipelines.registry import Registry, RegistryConfig, resolve
-from pipelines.steps import read_manifest
+from pipelines.core.errors import UserError
+from pipelines.core.steps import read_manifest
+from pipelines.registry.registry import Registry, RegistryConfig, resolve
 from pipelines.training.config import (
     LaunchConfig,
     LoopConfig,

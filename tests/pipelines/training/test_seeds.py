@@ -10,7 +10,7 @@ import pytest
 
 from models.lion import LionProcessor
 from models.tag_encoder import TagEncoderProcessor
-from pipelines.errors import UserError
+from pipelines.core.errors import UserError
 from pipelines.training.config import LoopConfig, PromptSettings, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.order import SampleOrder, held_out
 from pipelines.training.stage import Sample, StageData

@@ -1,0 +1,1 @@
+"""Foundations of every room: steps and manifests, storage, tables, shards, Ray sessions, processes, errors."""

@@ -1,0 +1,309 @@
+"""Shards: what a step computes with Ray Data, cut once, each piece done or not. Precompute and instructions share them.
+
+Of a set of shards NAME with its result RESULT, in a step's folder:
+
+    source/NAME-00000000.parquet       `shard_rows` records in source order
+    source/NAME.json                   how many records and bad records there are; written last
+    quarantine/annotations@NAME-….parquet  records that could not be read
+    RESULT/NAME-00000000.parquet       the shard's result
+    quarantine/NAME-00000000.parquet   its rows that could not be used; no file where there are none
+    done/NAME-00000000.json            its counts and digests; written last, so that it is the proof
+
+A block of Ray Data is one shard from end to end. What that takes at the pinned Ray: no upper block size (Ray Data would
+split a large block), and `batch_size=None` in every stage (it would merge small ones). Tests hold both.
+"""
+
+import copy
+import dataclasses
+import errno
+import hashlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.core import storage, tables
+from pipelines.core.errors import UserError
+
+if TYPE_CHECKING:
+    from ray.data import DataContext, Dataset
+
+T = TypeVar("T")
+Proof = dict[str, Any]
+"""What a shard's last stage says of it: its number, its counts, its `files`."""
+_BAD_RECORDS_A_FILE = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardIndex:
+    """A source as it was cut.
+
+    Attributes:
+        rows: records.
+        shard_rows: records a shard; the last has the rest.
+        bad_records: records that were quarantined, by reason.
+        files: their files.
+        counts: whatever else its reader counted.
+    """
+
+    rows: int
+    shard_rows: int
+    bad_records: Mapping[str, int]
+    files: Sequence[Mapping[str, Any]]
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-self.rows // self.shard_rows)
+
+    def rows_of(self, shard: int) -> int:
+        """Records of one shard."""
+        return min(self.shard_rows, self.rows - shard * self.shard_rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSet:
+    """The shards of one source in a step's folder, by name: see the module's text.
+
+    Attributes:
+        folder: the step's folder.
+        result: the folder of the result in it.
+        name: of the set.
+    """
+
+    folder: str
+    result: str
+    name: str = "part"
+
+    def source_file(self, shard: int) -> str:
+        """A shard's records."""
+        return storage.join(self.folder, f"source/{self.name}-{shard:08d}.parquet")
+
+    def result_name(self, shard: int) -> str:
+        """A shard's result, relative to the folder."""
+        return f"{self.result}/{self.name}-{shard:08d}.parquet"
+
+    def quarantine_name(self, shard: int) -> str:
+        """A shard's rows that could not be used, relative to the folder."""
+        return f"quarantine/{self.name}-{shard:08d}.parquet"
+
+    def result_file(self, shard: int) -> str:
+        """A shard's result."""
+        return storage.join(self.folder, self.result_name(shard))
+
+    def quarantine_file(self, shard: int) -> str:
+        """A shard's rows that could not be used."""
+        return storage.join(self.folder, self.quarantine_name(shard))
+
+    def done_file(self, shard: int) -> str:
+        """The proof that a shard is done."""
+        return storage.join(self.folder, f"done/{self.name}-{shard:08d}.json")
+
+    @property
+    def index_file(self) -> str:
+        """The index of the cut source."""
+        return storage.join(self.folder, f"source/{self.name}.json")
+
+    def done(self) -> set[int]:
+        """The shards whose proof and result are both there."""
+        return self._numbers("done", ".json") & self._numbers(self.result, ".parquet")
+
+    def quarantined(self) -> set[int]:
+        """The shards with rows that could not be used."""
+        return self._numbers("quarantine", ".parquet")
+
+    def _numbers(self, folder: str, ending: str) -> set[int]:
+        files = map(os.path.basename, storage.list_files(storage.join(self.folder, folder), ending, recursive=False))
+        start, end = len(self.name) + 1, len(self.name) + 9
+        return {
+            int(file[start:end])
+            for file in files
+            if file.startswith(f"{self.name}-") and file[end:] == ending and file[start:end].isdigit()
+        }
+
+    def index(self) -> ShardIndex | None:
+        """The index, or None where the source has not been cut to the end."""
+        return ShardIndex(**storage.read_json(self.index_file)) if storage.exists(self.index_file) else None
+
+    def write_quarantine(self, shard: int, bad: pa.Table) -> list[dict[str, Any]]:
+        """Write a shard's rows that could not be used; delete those of an earlier attempt where there are none now.
+
+        Call it before the shard's result and its proof are written. The proof of an earlier attempt goes first: a
+        process killed at any point leaves no proof beside a quarantine of another attempt.
+
+        Args:
+            shard: its number.
+            bad: of `tables.QUARANTINE`.
+
+        Returns:
+            The file as a manifest lists it, or nothing.
+        """
+        storage.delete_file(self.done_file(shard))
+        if not bad.num_rows:
+            storage.delete_file(self.quarantine_file(shard))
+            return []
+        return [write_parquet(self.folder, self.quarantine_name(shard), bad)]
+
+    def proofs(self, done: Iterable[int]) -> list[Proof]:
+        """The proofs of shards, in the order given."""
+        with ThreadPoolExecutor(16) as pool:
+            return list(pool.map(lambda shard: storage.read_json(self.done_file(shard)), done))
+
+    def read(self, shard: int, schema: pa.Schema) -> pa.Table:
+        """A shard's records."""
+        return pq.read_table(pa.BufferReader(storage.read_bytes(self.source_file(shard))), schema=schema)
+
+    def cut(
+        self,
+        records: Iterable[Mapping[str, Any]],
+        schema: pa.Schema,
+        shard_rows: int,
+        counts: Mapping[str, int] | None = None,
+    ) -> ShardIndex:
+        """Writes records as shards and bad records as quarantine, in one pass and in the memory of one shard.
+
+        Args:
+            records: rows of `schema` and of `tables.QUARANTINE` (which have a `reason`), in source order.
+            schema: of the shards.
+            shard_rows: records a shard.
+            counts: what is to stand in the index; read at the end.
+        """
+        self._forget_cut()
+        bad = _BadRecords(self)
+        rows = bad.apart(records)
+        total = 0
+        for shard in itertools.count():
+            part = list(itertools.islice(rows, shard_rows))
+            if not part:
+                break
+            total += len(part)
+            write_parquet(self.folder, f"source/{self.name}-{shard:08d}.parquet", tables.to_table(part, schema))
+        bad.write()
+        index = ShardIndex(total, shard_rows, dict(sorted(bad.reasons.items())), bad.files, dict(counts or {}))
+        storage.write_json(self.index_file, dataclasses.asdict(index))
+        return index
+
+    def _forget_cut(self) -> None:
+        """Delete the bad records of an earlier cut that was not finished, and before them the proof that it was."""
+        storage.delete_file(self.index_file)
+        start = f"annotations@{self.name}-"
+        for file in storage.list_files(storage.join(self.folder, "quarantine"), ".parquet", recursive=False):
+            number = os.path.basename(file).removeprefix(start).removesuffix(".parquet")
+            if os.path.basename(file).startswith(start) and len(number) == 8 and number.isdigit():
+                storage.delete_file(file)
+
+
+class _BadRecords:
+    """What is quarantined while a source is cut."""
+
+    def __init__(self, shards: ShardSet) -> None:
+        self._shards = shards
+        self._rows: list[Mapping[str, Any]] = []
+        self.reasons = Counter[str]()
+        self.files: list[dict[str, Any]] = []
+
+    def apart(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """The good ones."""
+        for record in records:
+            if "reason" not in record:
+                yield record
+                continue
+            self.reasons[record["reason"]] += 1
+            self._rows.append(record)
+            if len(self._rows) == _BAD_RECORDS_A_FILE:
+                self.write()
+
+    def write(self) -> None:
+        """Writes those that wait."""
+        if self._rows:
+            name = f"quarantine/annotations@{self._shards.name}-{len(self.files):08d}.parquet"
+            self.files.append(write_parquet(self._shards.folder, name, tables.to_table(self._rows, tables.QUARANTINE)))
+            self._rows = []
+
+
+def write_parquet(folder: str, name: str, table: pa.Table) -> dict[str, Any]:
+    """Writes a table atomically; the same table gives the same bytes.
+
+    Returns:
+        `path` (relative), `rows` and `sha256`, as manifests list files.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", compression_level=1)
+    content = sink.getvalue().to_pybytes()
+    storage.write_atomic(storage.join(folder, name), content)
+    return {"path": name, "rows": table.num_rows, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def from_items(items: Sequence[Mapping[str, Any]]) -> "Dataset":
+    """A dataset with a block for each item."""
+    import ray
+
+    return ray.data.from_items([dict(item) for item in items], override_num_blocks=len(items))
+
+
+def run(make_dataset: Callable[[], "Dataset"]) -> Generator[Proof, None, None]:
+    """Runs a dataset whose last stage gives a column `proof` (JSON), and yields the proofs as they come, in any order.
+
+    Closing the iterator ends the pipeline; what was committed stays. The caller's own Ray Data is not changed.
+    """
+    from ray.data import DataContext
+
+    with DataContext.current(_context(DataContext.get_current())):
+        for block in blocks(make_dataset()):
+            yield from map(json.loads, block["proof"].to_pylist())
+
+
+def blocks(dataset: "Dataset") -> Generator[pa.Table, None, None]:
+    """Executes a dataset of Arrow blocks and yields each block with rows as it comes, in any order.
+
+    `Dataset.iter_batches` fetches in a thread that outlives the iterator: where a run is refused, and Ray ends right
+    after, it calls the Ray that is gone, and that ends the process. Here nothing but the caller fetches.
+
+    Raises:
+        UserError: a disk that a stage writes to is full.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    try:
+        for bundle in dataset.iter_internal_ref_bundles():
+            for entry in bundle.blocks:
+                block = ray.get(entry.ref)
+                if block.num_rows:
+                    yield block
+    except RayTaskError as error:  # of its cause, Ray brings the text alone
+        full = [line for line in str(error).splitlines() if f"[Errno {errno.ENOSPC}]" in line]
+        if not full:
+            raise
+        raise UserError(
+            f"A disk is full ({full[-1].strip()}); make room and run the same command again: what is done stays."
+        ) from error
+
+
+def _context(current: "DataContext") -> "DataContext":
+    context = copy.deepcopy(current)
+    context.target_max_block_size = None
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    return context
+
+
+def in_tasks(function: Callable[..., T], calls: Sequence[Sequence[Any]]) -> list[T]:
+    """The results of a function from Ray tasks of one CPU each; the user's mistakes come back as themselves."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    remote = ray.remote(num_cpus=1)(function)
+    try:
+        return ray.get([remote.remote(*arguments) for arguments in calls])
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise

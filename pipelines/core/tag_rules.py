@@ -1,0 +1,175 @@
+"""A table's thresholds by tag, the rules by which trained models read tags, and how manifests describe them.
+
+A tagger's thresholds lie beside the Parquet files of its table, as `_tag_thresholds.json`: a copy of the folder, to an
+object store or back, brings them along. A model's folder has those that it was trained with.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.tags import THRESHOLD, THRESHOLDS_NAME, TagOrder, TagRule, Threshold, make_rule, parse_thresholds
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.steps import digest_of
+
+TABLE_THRESHOLDS = "_tag_thresholds.json"
+"""The file beside a table. Readers of Parquet folders (pyarrow, Spark) pass over names that begin with `_`."""
+_PROCESSOR = "processor_config.json"
+_OF_THE_ENCODER = "tag_encoder_thresholds.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRules:
+    """How a LION reads tags.
+
+    Attributes:
+        text: for the prompt's text.
+        vector: for the vectors of a dynamic prompt; None where the prompt has none.
+    """
+
+    text: TagRule
+    vector: TagRule | None = None
+
+    def changed(
+        self,
+        threshold: Threshold | None = None,
+        order: TagOrder | None = None,
+        thresholds: Mapping[str, float] | None = None,
+    ) -> "ModelRules":
+        """Return both with another threshold or order; see `TagRule.changed`.
+
+        Raises:
+            UserError: neither the model nor the tags have the thresholds that are needed.
+        """
+        try:
+            vector = self.vector and self.vector.changed(threshold, order, thresholds)
+            return ModelRules(self.text.changed(threshold, order, thresholds), vector)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def described(self) -> dict[str, Any]:
+        """Return both for a manifest."""
+        return {"text": described(self.text)} | ({"vector": described(self.vector)} if self.vector else {})
+
+    def in_words(self) -> str:
+        """Return both for people."""
+        text = self.text.in_words()
+        differs = self.vector is not None and self.vector != self.text
+        return f"{text}; for the prompt's vectors {self.vector.in_words()}" if differs and self.vector else text
+
+
+def described(rule: TagRule) -> dict[str, Any]:
+    """Return a rule for a manifest; thresholds by their number and digest."""
+    entry: dict[str, Any] = {"top_k": rule.top_k, "threshold": rule.threshold, "tag_order": rule.order}
+    if rule.thresholds is not None and (rule.threshold == "per_tag" or rule.order == "list"):
+        entry["thresholds"] = {"tags": len(rule.thresholds), "sha256": digest_of(list(rule.thresholds.items()))}
+    return entry
+
+
+def read_thresholds(uri: str) -> dict[str, float]:
+    """Return the thresholds of a file; see `models.tags.parse_thresholds`.
+
+    Raises:
+        UserError: it is not there, or holds something else.
+    """
+    if not storage.exists(uri):
+        raise UserError(f"The thresholds {uri} do not exist; check the path.")
+    try:
+        return parse_thresholds(storage.read_bytes(uri), uri)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def thresholds_of(table: str) -> dict[str, float] | None:
+    """Return the thresholds of a table of tags, None where its tagger has none.
+
+    Args:
+        table: a precompute step's folder, a folder with several of them, the folder of a table, or a Parquet file.
+
+    Raises:
+        UserError: the folder has tables of taggers with different thresholds.
+    """
+    if not table:
+        return None
+    root = storage.absolute(table)
+    if not storage.is_folder(root):
+        beside = storage.join(root.rpartition("/")[0], TABLE_THRESHOLDS)
+        return read_thresholds(beside) if storage.exists(beside) else None
+    for near in (storage.join(root, TABLE_THRESHOLDS), storage.join(root, "tagged", TABLE_THRESHOLDS)):
+        if storage.exists(near):
+            return read_thresholds(near)
+    lists = [read_thresholds(name) for name in storage.list_files(root, TABLE_THRESHOLDS)]
+    if any(list(other.items()) != list(lists[0].items()) for other in lists[1:]):
+        raise UserError(f"{table} has tables of taggers with different thresholds; set threshold to one number.")
+    return lists[0] if lists else None
+
+
+def table_rule(
+    table: str, top_k: int | None = None, threshold: Threshold | None = None, order: TagOrder | None = None
+) -> TagRule:
+    """Return the rule of settings for the tags of a table; None is the default of `models.tags.make_rule`.
+
+    Raises:
+        UserError: a value is out of range, or the table has no thresholds and they are needed.
+    """
+    # One number in place of thresholds needs none: a folder of several taggers can be read by it.
+    needed = not isinstance(threshold, int | float) or order == "list"
+    try:
+        return make_rule(top_k, threshold, order, thresholds_of(table) if needed else None)
+    except ValueError as error:
+        raise UserError(f"{table}: {error}") from error
+
+
+def model_rules(folder: str, thresholds: Mapping[str, float] | None = None) -> ModelRules:
+    """Return how a LION reads tags, by its folder's settings.
+
+    Args:
+        folder: of the model, a path or a URI.
+        thresholds: of the tags that are at hand: what a model goes by that no training has decided.
+
+    Raises:
+        UserError: the folder has no settings.
+    """
+    path = storage.join(folder, _PROCESSOR)
+    if not storage.exists(path):
+        raise UserError(f"{folder} has no {_PROCESSOR}; it is not the folder of a LION with its processor.")
+    settings = storage.read_json(path)
+    own: Mapping[str, float] | None = _optional(storage.join(folder, THRESHOLDS_NAME))
+    threshold = settings.get("threshold")
+    if threshold is None and own is None:
+        own = thresholds
+    text = make_rule(settings.get("top_k"), threshold, settings.get("tag_order"), own)
+    if settings.get("prompt", {}).get("kind") not in ("dynamic", "both"):
+        return ModelRules(text)
+    encoder = settings.get("tag_encoder")
+    if encoder is None:  # saved before a LION kept its encoder's settings: it read what the text lists
+        return ModelRules(text, text)
+    own = _optional(storage.join(folder, _OF_THE_ENCODER))
+    return ModelRules(text, TagRule(encoder["top_k"], encoder["threshold"], encoder["tag_order"], own))
+
+
+def _optional(uri: str) -> dict[str, float] | None:
+    return read_thresholds(uri) if storage.exists(uri) else None
+
+
+def are_read(tags: pa.Array, scores: np.ndarray, rule: TagRule) -> np.ndarray:
+    """Return for each of many tags whether its confidence is above its threshold, (n,) bool; `top_k` is left aside.
+
+    Args:
+        tags: (n,) strings.
+        scores: (n,) float32.
+        rule: which are read.
+    """
+    if rule.threshold != "per_tag":
+        above: np.ndarray = scores > np.float32(rule.threshold)
+        return above
+    own = rule.thresholds or {}
+    limits = np.array([*own.values(), THRESHOLD], dtype=np.float32)
+    places = pc.fill_null(pc.index_in(tags, value_set=pa.array(list(own), pa.string())), len(own))
+    above = scores > limits[places.to_numpy(zero_copy_only=False)]
+    return above

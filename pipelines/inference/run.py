@@ -1,0 +1,233 @@
+"""`predict`: a question about one image or many, answered here and now."""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.paths import path_field
+from pipelines.core.steps import StepResult, canonical, digest_of, runtime_group
+from pipelines.inference.answerer import Unanswered
+from pipelines.inference.decoding import box_warning, in_words
+from pipelines.inference.drawing import boxes_of, draw_boxes
+from pipelines.inference.pictures import find_pictures, find_table, open_picture
+from pipelines.inference.predictor import (
+    LocalInference,
+    Predictor,
+    TagReading,
+    find_model,
+    parse_tags,
+    prompt_reads_tags,
+    tags_of,
+)
+from pipelines.inference.questions import Question, Task, put
+from pipelines.registry.registry import RegistryConfig
+from pipelines.sources.images import BadImage
+
+if TYPE_CHECKING:
+    from pipelines.precompute.taggers import Tags
+
+log = logging.getLogger("lion.predict")
+ANSWERS = "answers.jsonl"
+_READERS = 8
+Contents = Mapping[str, Callable[[], bytes | None]]
+"""URI → what reads the picture's embedded bytes."""
+_GROUNDED = "grounded_caption"  # its boxes bring their own phrases
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """Asks a model about one image or many, in this process: a caption, an answer, a box.
+
+    Answers go to stdout, and with tags and boxes to `answers.jsonl` in the result's folder. Asking the same again asks
+    the model again and writes over them."""
+
+    model: str = path_field("model")
+    """The model: a folder, a training's result folder, or `models:/NAME@ALIAS`."""
+    image: list[str] | str = path_field("input")
+    """A file, a folder, `s3://…`, `gs://…`, a web address, or a tagged table (a precompute step's folder), whose
+    embedded bytes are read where it has them; a list of them is written ['a.jpg','b.jpg']."""
+    task: Task = "caption"
+    """What is asked: caption, vqa, vqa_choice, rec (where is it), reg (what is there), grounded_caption, statement
+    (true or false), pope (yes or no)."""
+    text: str = ""
+    """The question, the expression to locate, the statement; for reg the box [x1,y1,x2,y2] to describe."""
+    choices: list[str] = dataclasses.field(default_factory=list)
+    """Options of vqa_choice."""
+    prompt: str | None = None
+    """Your own wording, with {text}, {choices} or {box}; empty: the evaluation's."""
+    tagger: str | None = path_field("input", None)
+    """A RAM folder that tags the images, where the model's prompt is made of tags."""
+    tags: str | None = None
+    """Instead of a tagger, tags for every image: 'dog: 0.98, ball: 0.96'; one without a number is certain."""
+    threshold: Literal["per_tag"] | float | None = None
+    """What a tag's confidence must be above to be read: a number for all, or per_tag, each tag's own threshold; empty:
+    as the model was trained, or where no training has decided it, as the tagger has it."""
+    tag_order: Literal["list", "confidence"] | None = None
+    """Order of the tags: confidence, or list as RAM writes them; empty: as the model was trained."""
+    format: Literal["text", "json"] = "text"
+    """How answers are printed: the text alone, or a line of JSON each."""
+    draw: bool = False
+    """Also write each picture with the boxes of its answer drawn on it."""
+    out: str = path_field("output", "runs")
+    """Folder or URI under which the result's folder lies; the default registry, too."""
+    inference: LocalInference = dataclasses.field(default_factory=LocalInference)
+    registry: RegistryConfig = runtime_group(RegistryConfig)
+
+
+def predict(config: PredictConfig) -> StepResult:
+    """Asks, writes `answers.jsonl` and the drawn pictures, and gives the lines to print.
+
+    Raises:
+        UserError: the question, the model, its tags or the place of the images is wrong, or no image could be asked of.
+    """
+    config.inference.check()
+    question = put(config.task, config.text, config.choices, config.prompt)
+    pictures, contents = _pictures([config.image] if isinstance(config.image, str) else config.image)
+    model = find_model(config.model, config.registry, config.out)
+    fixed = _fixed_tags(config, prompt_reads_tags(model.folder))
+    predictor = Predictor(model, config.tagger, config.inference, TagReading(config.threshold, config.tag_order))
+    asking = predictor.answerer.asking
+    limit: dict[str, int] = {config.task: asking.limits[config.task]}
+    asking.decoding.check(limit)
+    if warning := box_warning(asking.decoding.settings, limit):
+        log.warning("%s", warning)
+    if predictor.reads_tags:
+        log.info("Tags that are read: %s", predictor.rules.in_words())
+        _say_unread(predictor, fixed or [])
+    identity = {**canonical(config), "image": pictures, "model": predictor.version, "draw": None, "format": None}
+    folder = storage.join(storage.absolute(config.out), f"predict-{digest_of(identity)[:12]}")
+    rows = []
+    for row in _answers(config, predictor, question, pictures, contents, fixed, folder):
+        rows.append(row)
+        if len(pictures) > 1 and (len(rows) % 100 == 0 or len(rows) == len(pictures)):
+            log.info("%d of %d images", len(rows), len(pictures))
+    unanswered = [row for row in rows if row["problem"]]
+    if len(unanswered) == len(rows):
+        raise UserError(f"No image could be asked about; the first: {unanswered[0]['problem']}.")
+    answers = storage.join(folder, ANSWERS)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    storage.write_atomic(answers, "".join(f"{line}\n" for line in lines).encode())
+    decoded_with = in_words(asking.decoding.as_dict(limit))
+    summary = {"rows": len(rows), "unanswered": len(unanswered), "model": predictor.version, "answers": answers,
+               "decoded_with": decoded_with}  # fmt: skip
+    if predictor.reads_tags:
+        summary |= {"tags_read": predictor.rules.described()}
+    if config.format == "text":
+        lines = [_told(row, alone=len(rows) == 1) for row in rows]
+    return StepResult("predict", folder, False, summary, lines)
+
+
+def _pictures(named: Sequence[str]) -> tuple[list[str], Contents]:
+    """Every picture that is named, in order, and what reads the bytes of those that a tagged table embeds."""
+    tables = {name: find_table(name) for name in named}
+    contents = {uri: read for table in tables.values() if table is not None for uri, read in table.items()}
+    if not any(table is not None for table in tables.values()):
+        return find_pictures(named), contents
+    listed = [find_pictures([name]) if (table := tables[name]) is None else list(table) for name in named]
+    return [uri for uris in listed for uri in uris], contents
+
+
+def _fixed_tags(config: PredictConfig, reads_tags: bool) -> "Tags | None":
+    """The tags of the command line; None where a tagger says them, empty where none are read.
+
+    Raises:
+        UserError: tags are needed and none are to be had, or they come from both.
+    """
+    if config.tags is not None and config.tagger is not None:
+        raise UserError("Give --tagger or --tags, not both.")
+    if reads_tags and config.tags is None and config.tagger is None:
+        raise UserError(
+            f"The prompt of {config.model} is made of the image's tags, and there are none: give --tagger FOLDER (the "
+            "RAM that tagged the training images), or --tags 'dog: 0.98, ball: 0.96'."
+        )
+    if not reads_tags and (config.tags is not None or config.tagger is not None):
+        log.warning("The prompt of %s reads no tags: they are noted with the answers and change nothing.", config.model)
+    if config.tags is not None:
+        return parse_tags(config.tags)
+    return None if config.tagger is not None else []
+
+
+def _say_unread(predictor: Predictor, tags: "Tags") -> None:
+    """Warns of tags of the command line that are not above their threshold."""
+    unread = [tag for (tag, _), is_read in zip(tags, predictor.reads(tags), strict=True) if not is_read]
+    if unread:
+        log.warning("Not above their threshold, so that the model does not read them: %s", ", ".join(unread))
+
+
+def _answers(
+    config: PredictConfig,
+    predictor: Predictor,
+    question: Question,
+    pictures: Sequence[str],
+    contents: Contents,
+    fixed: "Tags | None",
+    folder: str,
+) -> Iterator[dict[str, Any]]:
+    """A row per picture, a batch of them in memory at a time."""
+    size = config.inference.batch_size
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(pictures), size):
+            uris = pictures[start : start + size]
+            images = list(pool.map(lambda uri: open_picture(uri, contents[uri]() if uri in contents else None), uris))
+            if predictor.tagger is not None and fixed is None:
+                tags = tags_of(predictor.tagger, images)
+            else:
+                tags = [fixed or []] * len(images)
+            replies = predictor.replies(images, [question] * len(images), tags)
+            for place, (uri, image, listed, reply) in enumerate(zip(uris, images, tags, replies, strict=True)):
+                row = _row(uri, question, listed, reply, predictor.version)
+                if config.draw and not isinstance(image, BadImage):
+                    row["picture"] = _draw(image, row, storage.join(folder, _name(start + place, uri)))
+                yield row
+
+
+def _row(uri: str, question: Question, tags: "Tags", reply: str | Unanswered, version: str) -> dict[str, Any]:
+    answered = isinstance(reply, str)
+    phrase = None if question.task == _GROUNDED else question.text
+    spans = boxes_of(reply, phrase) if isinstance(reply, str) else []
+    return {
+        "image": uri,
+        "task": question.task,
+        "text": question.text,
+        "instruction": question.instruction,
+        "answer": reply if answered else "",
+        "box": list(spans[0].box or ()) if spans else None,
+        "boxes": [{"phrase": span.text, "box": list(span.box or ())} for span in spans],
+        "tags": [{"tag": tag, "score": score} for tag, score in tags],
+        "model": version,
+        "picture": None,
+        "problem": None if isinstance(reply, str) else f"{reply.reason}: {reply.detail}",
+    }
+
+
+def _draw(image: Any, row: Mapping[str, Any], uri: str) -> str | None:
+    """Writes the picture with its boxes; nothing where the answer has none."""
+    from pipelines.sources.grounding import Span
+
+    spans = [Span(found["phrase"], tuple(found["box"])) for found in row["boxes"]]
+    if not spans:
+        log.info("%s: no box in the answer %r, so nothing is drawn", row["image"], row["answer"])
+        storage.delete_file(uri)  # of an earlier run whose answer had one
+        return None
+    sink = BytesIO()
+    draw_boxes(image, spans).save(sink, "PNG")
+    storage.write_atomic(uri, sink.getvalue())
+    return uri
+
+
+def _name(place: int, uri: str) -> str:
+    """A drawn picture's name: numbered, since two folders may have files of the same name."""
+    stem = os.path.splitext(os.path.basename(uri.split("?")[0]))[0] or "image"
+    return f"pictures/{place:05d}-{stem}.png"
+
+
+def _told(row: Mapping[str, Any], alone: bool) -> str:
+    said = f"(no answer: {row['problem']})" if row["problem"] else row["answer"]
+    return said if alone else f"{row['image']}: {said}"

@@ -1,0 +1,72 @@
+"""All checks, in the order in which they are cheap."""
+
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.runtime import living_nodes, ray_session
+from pipelines.operations.doctor.config import DoctorConfig
+from pipelines.operations.doctor.cost import cost_findings
+from pipelines.operations.doctor.findings import Finding
+from pipelines.operations.doctor.job import job_findings
+from pipelines.operations.doctor.place import cpu_finding, here_findings, node_findings, package_findings, probe_nodes
+from pipelines.operations.pipeline import Prepare, merged
+
+_REQUIREMENTS = Path(__file__).resolve().parents[3] / "requirements.txt"
+
+
+def examine(config: DoctorConfig, prepare: Prepare) -> Iterator[Finding]:
+    """Looks at the place and, where a verb is named, at the job; each finding as it is made.
+
+    Raises:
+        UserError: the job's file, or a rate, cannot be read.
+    """
+    values = job_values(config)
+    if _REQUIREMENTS.exists():
+        yield from package_findings(_REQUIREMENTS.read_text())
+    yield from here_findings(config)
+    yield from cost_findings(config.cost)
+    try:
+        with ray_session(config.ray):
+            yield from _on_ray(config, prepare, values)
+    except UserError as error:
+        yield Finding("Ray", "problem", str(error))
+
+
+def job_values(config: DoctorConfig) -> dict[str, Any]:
+    """The job's configuration: its file, with `settings` over it.
+
+    Raises:
+        UserError: there is no such file, it is no mapping, or no verb says what it is of.
+    """
+    values: dict[str, Any] = {}
+    if config.file is not None:
+        if not storage.exists(config.file):
+            raise UserError(f"{config.file} does not exist; give the job's YAML as --file.")
+        try:
+            values = yaml.safe_load(storage.read_bytes(config.file))
+        except yaml.YAMLError as error:
+            raise UserError(f"{config.file} is no YAML ({error}).") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{config.file} has no fields; give the job's YAML as --file.")
+    values = merged({"out": config.out}, merged(values, config.settings))
+    if not config.verb and (config.file is not None or config.settings):
+        raise UserError("A configuration is given, but not of what; name the job by --verb, such as train_stage.")
+    return values
+
+
+def _on_ray(config: DoctorConfig, prepare: Prepare, values: dict[str, Any]) -> Iterator[Finding]:
+    import ray
+    import torch
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    yield cpu_finding(ray.cluster_resources())
+    here = {"python": platform.python_version(), "ray": ray.__version__, "torch": torch.__version__}
+    yield from node_findings(config, probe_nodes(config, nodes), here)
+    if config.verb:
+        yield from job_findings(config.verb, values, prepare, living_nodes())

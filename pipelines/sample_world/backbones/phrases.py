@@ -1,0 +1,141 @@
+"""Phrases packed into single input vectors: how the small T5 learns to read what LION will say to it.
+
+A phrase such as "small red circle, at this box" becomes one vector: the sum of T5's own embeddings of its words and a
+code of its box. It is made of words and numbers alone, no picture and no ViT takes part, and the code of boxes is
+thrown away with this module; LION's aggregator and Q-Former must find by themselves what to say at each position.
+"""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipelines.sample_world.backbones.world import normalised_box
+from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
+from pipelines.sources.boxes import Box
+
+Form = Literal["list", "grid", "both", "words"]
+FORMS: tuple[Form, ...] = get_args(Form)
+WORDS = (*SHAPES, *COLORS, "small", "large", "center", "background", *{w for name in BACKGROUNDS for w in name.split()})
+_WIDEST = 7  # words of a phrase at most
+_LEAST_OVERLAP = 0.12  # as the ViT's patches: less of a cell does not show
+_FREQUENCIES = (1, 2, 4)
+# Noise, so that near is good enough: what LION says will never be exact.
+_BLURRED, _FADED, _MISSED = 0.15, 0.3, 0.1
+_SHIFT, _CENTER_SHIFT = 0.012, 0.005
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """Words with their weights, the place of what they name, and which of the scene's objects that is."""
+
+    words: tuple[str, ...]
+    weights: tuple[float, ...]
+    box: Box | None = None
+    number: int | None = None
+
+
+class PhraseReader(nn.Module):
+    """Sums word embeddings and the code of a box.
+
+    Args:
+        width: of the embeddings.
+        word_ids: the tokenizer's id of each of `WORDS`.
+    """
+
+    def __init__(self, width: int, word_ids: Mapping[str, int]) -> None:
+        super().__init__()
+        self.word_ids = dict(word_ids)
+        self.place = nn.Linear(4 * (1 + 2 * len(_FREQUENCIES)), width)
+        nn.init.normal_(self.place.weight, std=0.5)  # a code about as large as T5's embedding of a word or two
+
+    def tensors(self, phrases: Sequence[Sequence[Phrase]]) -> dict[str, Tensor]:
+        """Phrases (B × K) as ids and weights (B, K, `_WIDEST`) and boxes (B, K, 4) with a flag (B, K)."""
+        shape = (len(phrases), len(phrases[0]))
+        ids, weights = np.zeros((*shape, _WIDEST), np.int64), np.zeros((*shape, _WIDEST), np.float32)
+        boxes, placed = np.zeros((*shape, 4), np.float32), np.zeros(shape, np.float32)
+        for row, listed in enumerate(phrases):
+            for column, phrase in enumerate(listed):
+                count = len(phrase.words)
+                ids[row, column, :count] = [self.word_ids[word] for word in phrase.words]
+                weights[row, column, :count] = phrase.weights
+                if phrase.box is not None:
+                    boxes[row, column], placed[row, column] = phrase.box, 1
+        named = {"phrase_ids": ids, "phrase_weights": weights, "phrase_boxes": boxes, "phrase_placed": placed}
+        return {name: torch.from_numpy(value) for name, value in named.items()}
+
+    def forward(
+        self,
+        embed: nn.Embedding,
+        phrase_ids: Tensor,
+        phrase_weights: Tensor,
+        phrase_boxes: Tensor,
+        phrase_placed: Tensor,
+    ) -> Tensor:
+        """(B, K, width)."""
+        words = (embed(phrase_ids) * phrase_weights[..., None]).sum(-2)
+        waves = [wave(math.pi * k * phrase_boxes) for k in _FREQUENCIES for wave in (torch.sin, torch.cos)]
+        code = self.place(torch.cat([2 * phrase_boxes - 1, *waves], dim=-1))
+        return words + code * phrase_placed[..., None]
+
+
+def listed(scene: Scene, slots: int, rng: random.Random, noisy: bool = True) -> list[Phrase]:
+    """Each object once, marked "center", at random ones of the slots; other slots name the background or repeat."""
+    empty = _background(scene)
+    rows = [empty] * slots
+    places = rng.sample(range(slots), min(slots, len(scene.objects)))
+    for number, place in enumerate(places):
+        rows[place] = _object(number, scene, True, rng, noisy)
+    for place in set(range(slots)) - set(places):
+        if rng.random() < 0.4:
+            rows[place] = _object(rng.randrange(len(scene.objects)), scene, False, rng, noisy)
+    return rows
+
+
+def gridded(scene: Scene, grid: int, rng: random.Random, noisy: bool = True) -> list[Phrase]:
+    """Row by row what each cell of a grid shows; the cell that holds an object's middle is marked "center"."""
+    rows = [_background(scene)] * grid**2
+    boxes = [normalised_box(item, scene) for item in scene.objects]
+    for cell in range(grid**2):
+        left, top = cell % grid / grid, cell // grid / grid
+        best, most = -1, _LEAST_OVERLAP / grid**2
+        for number, (x1, y1, x2, y2) in enumerate(boxes):
+            area = max(0, min(x2, left + 1 / grid) - max(x1, left)) * max(0, min(y2, top + 1 / grid) - max(y1, top))
+            if area > most:
+                best, most = number, area
+        if best < 0:
+            continue
+        x1, y1, x2, y2 = boxes[best]
+        center = int((y1 + y2) / 2 * grid) * grid + int((x1 + x2) / 2 * grid) == cell
+        if center or not noisy or rng.random() >= _MISSED:
+            rows[cell] = _object(best, scene, center, rng, noisy)
+    return rows
+
+
+def _background(scene: Scene) -> Phrase:
+    words = ("background", *scene.background.split())
+    return Phrase(words, (1.0,) * len(words))
+
+
+def _object(number: int, scene: Scene, center: bool, rng: random.Random, noisy: bool) -> Phrase:
+    item = scene.objects[number]
+    words = [item.size, item.color, item.shape, *(["center"] if center else [])]
+    weights = [1.0] * len(words)
+    box = normalised_box(item, scene)
+    if not noisy:
+        return Phrase(tuple(words), tuple(weights), box, number)
+    if not center and rng.random() < _FADED:
+        weights[rng.randrange(3)] = rng.choice((0.0, 0.5))
+    if rng.random() < _BLURRED:
+        blurred, others = rng.choice(((1, COLORS), (2, SHAPES)))
+        part = rng.uniform(0, 0.45)
+        weights[blurred] *= 1 - part
+        words.append(rng.choice(list(others)))
+        weights.append(part)
+    x1, y1, x2, y2 = (edge + rng.gauss(0, _CENTER_SHIFT if center else _SHIFT) for edge in box)
+    return Phrase(tuple(words), tuple(weights), (x1, y1, x2, y2), number)

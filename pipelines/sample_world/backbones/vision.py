@@ -1,0 +1,221 @@
+"""A small ViT that learns from drawn images, without a word, what lies under each of its patches."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPImageProcessorPil, InstructBlipVisionConfig, InstructBlipVisionModel
+
+from pipelines.sample_world.backbones.config import VisionSettings
+from pipelines.sample_world.backbones.world import entry, normalised_box, place_of
+from pipelines.sample_world.entries import Entry
+from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
+from pipelines.training.data import Batch
+from pipelines.training.order import Draw
+from pipelines.training.task import Output
+
+_COLORS, _SHAPES = list(COLORS), list(SHAPES)
+# What is asked of each patch, with the number of answers; the last answer of the first four is "nothing".
+HEADS: Mapping[str, int] = {
+    "color": len(_COLORS) + 1,
+    "shape": len(_SHAPES) + 1,
+    "size": 3,
+    "name": len(_COLORS) * len(_SHAPES) + 1,
+    "center": 2,
+    "background": len(BACKGROUNDS),
+}
+_WEIGHTS = {"color": 1.0, "shape": 1.5, "size": 0.5, "name": 0.5, "center": 0.5, "background": 0.2}
+_BOX_WEIGHT, _BOX_BETA = 10.0, 0.03
+_EMPTY_PATCH_WEIGHT = 0.3
+_LEAST_OVERLAP = 0.12  # of a patch: an object that covers less of it does not count as what lies there
+PROBE_FILE = "probe.safetensors"
+
+
+def image_processor(image_size: int) -> CLIPImageProcessorPil:
+    """How images become pixels, the same as LION's own."""
+    return CLIPImageProcessorPil(size={"height": image_size, "width": image_size}, do_center_crop=False)
+
+
+def patch_targets(scene: Scene, grid: int) -> tuple[np.ndarray, np.ndarray]:
+    """What lies under each patch of a `grid` × `grid` image: the object that covers most of it.
+
+    Returns:
+        Labels (grid², len(HEADS)) int64, and the object's box (grid², 4), normalised x1, y1, x2, y2.
+    """
+    boxes = np.array([normalised_box(item, scene) for item in scene.objects], np.float32)
+    starts = np.arange(grid) / grid
+    wide = np.clip(np.minimum(boxes[:, 2:3], starts + 1 / grid) - np.maximum(boxes[:, 0:1], starts), 0, None)
+    high = np.clip(np.minimum(boxes[:, 3:4], starts + 1 / grid) - np.maximum(boxes[:, 1:2], starts), 0, None)
+    overlap = (high[:, :, None] * wide[:, None, :]).reshape(len(boxes), -1) * grid**2
+    nearest, covered = overlap.argmax(0), overlap.max(0) > _LEAST_OVERLAP
+    color = np.array([_COLORS.index(item.color) for item in scene.objects])[nearest]
+    shape = np.array([_SHAPES.index(item.shape) for item in scene.objects])[nearest]
+    large = np.array([item.size == "large" for item in scene.objects])[nearest]
+    middle = ((boxes[:, :2] + boxes[:, 2:]) / 2 * grid).astype(int)
+    patches = np.arange(grid**2)
+    center = (middle[nearest, 1] * grid + middle[nearest, 0]) == patches
+    labels = [
+        np.where(covered, color, HEADS["color"] - 1),
+        np.where(covered, shape, HEADS["shape"] - 1),
+        np.where(covered, large, HEADS["size"] - 1),
+        np.where(covered, color * len(_SHAPES) + shape, HEADS["name"] - 1),
+        center & covered,
+        np.full(grid**2, BACKGROUNDS.index(scene.background)),
+    ]
+    return np.stack(labels, axis=-1).astype(np.int64), boxes[nearest]
+
+
+def patch_tensors(scenes: Sequence[Scene], grid: int) -> dict[str, Tensor]:
+    """`patch_targets` of several scenes: `patches` (B, grid², len(HEADS)) and `boxes` (B, grid², 4)."""
+    targets = [patch_targets(scene, grid) for scene in scenes]
+    return {
+        "patches": torch.from_numpy(np.stack([labels for labels, _ in targets])),
+        "boxes": torch.from_numpy(np.stack([boxes for _, boxes in targets])),
+    }
+
+
+class Probe(nn.Module):
+    """Linear readouts of patch states (B, patches, width): logits of every head, then a box of 4 numbers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.readout = nn.Linear(width, sum(HEADS.values()) + 4)
+
+    def forward(self, states: Tensor) -> dict[str, Tensor]:
+        """Logits by head, and `box` (B, patches, 4)."""
+        parts = self.readout(self.norm(states)).split([*HEADS.values(), 4], dim=-1)
+        return dict(zip([*HEADS, "box"], parts, strict=True))
+
+
+class ProbedVision(nn.Module):
+    """The ViT with linear readouts on its last block's un-normed patch states, which is what LION reads."""
+
+    def __init__(self, vision: InstructBlipVisionModel, probe: Probe) -> None:
+        super().__init__()
+        self.vision, self.probe = vision, probe
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Pixels (B, 3, H, W) to the probe's answers; the class token is left out."""
+        states = self.vision.embeddings(pixel_values)
+        for layer in self.vision.encoder.layers:
+            states = layer(states)
+        return self.probe(states[:, 1:])
+
+
+class SceneImages:
+    """Drawn scenes as pixels with what lies under each patch; every sample is a scene of its own."""
+
+    ratios = None
+
+    def __init__(self, settings: VisionSettings, seed: int) -> None:
+        self._settings, self._seed = settings, seed
+        self._processor = image_processor(settings.image_size)
+        self.pools = (settings.scenes,)
+        self.validation = [Draw(1, index, 0) for index in range(settings.validation_scenes)]
+
+    def load(self, draw: Draw) -> Entry:
+        """Return the scene; pool 1 has the validation scenes."""
+        return entry(*place_of(self._seed, draw.index, draw.pool > 0), self._settings.small_fraction)
+
+    def collate(self, samples: Sequence[Entry]) -> Batch:
+        """Pixels, with patch labels (B, patches, heads) and boxes (B, patches, 4)."""
+        grid = self._settings.image_size // self._settings.patch_size
+        pixels = self._processor([sample.draw() for sample in samples], return_tensors="pt")["pixel_values"]
+        tensors = {"pixel_values": pixels, **patch_tensors([sample.scene for sample in samples], grid)}
+        return Batch(tensors, float(len(samples)), tuple(str(sample.image_id) for sample in samples))
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionTask:
+    """The ViT's pre-training, as the loop of `pipelines.training` runs it."""
+
+    settings: VisionSettings
+    seed: int
+
+    base: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    groups: Sequence[str] = ("vision",)
+
+    def build(self) -> ProbedVision:
+        """The ViT and its readouts with random weights."""
+        settings = self.settings
+        config = InstructBlipVisionConfig(
+            hidden_size=settings.width,
+            intermediate_size=settings.feed_forward,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            image_size=settings.image_size,
+            patch_size=settings.patch_size,
+            layer_norm_eps=1e-6,
+            initializer_range=0.04,  # the class's own 1e-10 is made for loading weights, and learns nothing for long
+        )
+        return ProbedVision(InstructBlipVisionModel(config), Probe(settings.width))
+
+    def group_of(self, name: str) -> str:
+        """All of it is one group."""
+        return "vision"
+
+    def data(self) -> SceneImages:
+        """The drawn scenes."""
+        return SceneImages(self.settings, self.seed)
+
+    def forward(self, model: Any, batch: Batch) -> Output:
+        """The loss over all readouts, and what the accuracies are made of."""
+        tensors = batch.tensors
+        answers = model(pixel_values=tensors["pixel_values"])
+        count = len(batch.ids)
+        loss = probe_loss(answers, tensors["patches"], tensors["boxes"])
+        detached = {name: value.detach() for name, value in answers.items()}
+        return Output(loss * count, probe_sums(detached, tensors["patches"], tensors["boxes"]))
+
+    def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Share of right answers over the patches that show an object."""
+        return {name: float(value / sums["patches"]) for name, value in sums.items() if name != "patches"}
+
+    def save(self, model: nn.Module, folder: str) -> None:
+        """The ViT's folder, with the readouts beside it."""
+        assert isinstance(model, ProbedVision)
+        model.vision.save_pretrained(folder)
+        save_file(model.probe.state_dict(), os.path.join(folder, PROBE_FILE))
+        image_processor(self.settings.image_size).save_pretrained(folder)
+
+
+def probe_loss(answers: Mapping[str, Tensor], labels: Tensor, boxes: Tensor) -> Tensor:
+    """Mean loss per patch; patches without an object count less, and have no box."""
+    shows = labels[..., 0] != HEADS["color"] - 1
+    weight = torch.where(shows, 1.0, _EMPTY_PATCH_WEIGHT).flatten()
+    loss = torch.zeros(())
+    for position, name in enumerate(HEADS):
+        each = functional.cross_entropy(answers[name].flatten(0, 1), labels[..., position].flatten(), reduction="none")
+        loss = loss + _WEIGHTS[name] * (each * weight).mean()
+    distance = functional.smooth_l1_loss(answers["box"], boxes, beta=_BOX_BETA, reduction="none").sum(-1)
+    return loss + _BOX_WEIGHT * (distance * shows).mean()
+
+
+def probe_sums(answers: Mapping[str, Tensor], labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+    """Right answers by head, boxes at IoU ≥ 0.5, and `patches`, over the patches that show an object."""
+    shows = labels[..., 0] != HEADS["color"] - 1
+    sums = {"patches": shows.sum().double()}
+    for position, name in enumerate(HEADS):
+        right = answers[name].argmax(-1) == labels[..., position]
+        sums[name] = right[shows].sum().double()
+    found, wanted = answers["box"][shows], boxes[shows]
+    overlap = (torch.minimum(found[:, 2:], wanted[:, 2:]) - torch.maximum(found[:, :2], wanted[:, :2])).clamp_min(0)
+    inside = overlap.prod(-1)
+    areas = (found[:, 2:] - found[:, :2]).clamp_min(0).prod(-1) + (wanted[:, 2:] - wanted[:, :2]).prod(-1)
+    sums["box_iou_0.5"] = (inside / (areas - inside) >= 0.5).sum().double()
+    return sums
+
+
+def load_probed(folder: str) -> ProbedVision:
+    """The ViT of a folder and its readouts, in float32 and eval mode."""
+    vision = InstructBlipVisionModel.from_pretrained(folder, dtype=torch.float32)
+    probe = Probe(vision.config.hidden_size)
+    probe.load_state_dict({k: v.float() for k, v in load_file(os.path.join(folder, PROBE_FILE)).items()})
+    return ProbedVision(vision, probe).eval()

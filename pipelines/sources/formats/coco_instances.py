@@ -1,0 +1,105 @@
+"""COCO instances: images with their sizes, and boxes by category, the format of instances_val2017.json.
+
+Format: https://cocodataset.org/#format-data
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipelines.core.errors import UserError
+from pipelines.sources.ids import SeenIds
+from pipelines.sources.records import (
+    DUPLICATE_ID,
+    UNKNOWN_IMAGE,
+    WRONG_VALUE,
+    BadAnnotation,
+    BadRecord,
+    ImageRecord,
+    Xywh,
+    box_field,
+    fit_box,
+    id_field,
+    image_uri,
+    size_field,
+    text_field,
+)
+from pipelines.sources.streams import array_elements
+
+
+@dataclass(frozen=True)
+class InstanceBox:
+    """One annotated object; `box` is x, y, width, height in pixels, inside its image."""
+
+    annotation_id: str
+    image_id: str
+    category: str
+    box: Xywh
+
+
+def read_images(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
+    """Images in the file's order, without captions.
+
+    Raises:
+        UserError: the file is missing, not JSON, or of another format.
+    """
+    if annotations is None:
+        raise UserError("coco_instances needs an annotation file; set annotations.")
+    yield from image_entries(annotations, images, split, "coco_instances", SeenIds())
+
+
+def image_entries(
+    annotations: str, images: str, split: str | None, source: str, known: SeenIds
+) -> Iterator[ImageRecord | BadRecord]:
+    """The `images` array of a COCO document; the ids met are added to `known`, and a second image of an id is bad."""
+    for number, entry in enumerate(array_elements(annotations, "images")):
+        where, image_id, uri = f"images[{number}]", None, None
+        try:
+            image_id = id_field(entry, "id", where)
+            if not known.add(image_id):  # known also when the rest is bad: its captions are not of an unknown image
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} was there before")
+            uri = image_uri(images, text_field(entry, "file_name", where))
+            width, height = size_field(entry, "width", where), size_field(entry, "height", where)
+            yield ImageRecord(image_id, uri, width, height, split, source, ())
+        except BadAnnotation as error:
+            yield error.record(image_id, uri)
+
+
+def read_boxes(annotations: str, wanted: frozenset[str] | None = None) -> Iterator[InstanceBox | BadRecord]:
+    """Boxes in the file's order; without `wanted`, crowds are left out, since they frame no single object.
+
+    A box that overshoots its image by up to two pixels is cut; one further out is bad.
+
+    Args:
+        annotations: the instances file.
+        wanted: annotation ids; None for all.
+
+    Raises:
+        UserError: the file is missing, not JSON, or of another format.
+    """
+    sizes: dict[str, tuple[int, int] | None] = {}
+    for image in image_entries(annotations, "", None, "coco_instances", SeenIds()):
+        if isinstance(image, ImageRecord):
+            sizes[image.image_id] = (image.width, image.height) if image.width and image.height else None
+    names: dict[str, str] = {}
+    for number, entry in enumerate(array_elements(annotations, "categories")):
+        where = f"categories[{number}]"
+        try:
+            names[id_field(entry, "id", where)] = text_field(entry, "name", where)
+        except BadAnnotation as error:
+            yield error.record()
+    for number, entry in enumerate(array_elements(annotations, "annotations")):
+        where, image_id = f"annotations[{number}]", None
+        try:
+            annotation_id = id_field(entry, "id", where)
+            if entry.get("iscrowd") if wanted is None else annotation_id not in wanted:
+                continue
+            image_id = id_field(entry, "image_id", where)
+            if image_id not in sizes:
+                raise BadAnnotation(UNKNOWN_IMAGE, f"{where} is of an image that is not listed")
+            category = id_field(entry, "category_id", where)
+            if category not in names:
+                raise BadAnnotation(WRONG_VALUE, f"{where} has category {category}, which is not listed")
+            box, size = box_field(entry, "bbox", where), sizes[image_id]
+            yield InstanceBox(annotation_id, image_id, names[category], fit_box(box, *size) if size else box)
+        except BadAnnotation as error:
+            yield error.record(image_id)

@@ -1,0 +1,170 @@
+"""Flickr30K Entities: captions whose phrases are tied to boxes (Plummer et al. 2015).
+
+Format: https://github.com/BryanPlummer/flickr30k_entities. A folder with Sentences/ID.txt (`[/EN#12/people A man] in
+[/EN#13/clothing a hat]`), Annotations/ID.xml (boxes by entity), and train.txt, val.txt and test.txt with the ids.
+
+Boxes are written as pixels counted from 1. The authors' own reader subtracts 1 from all four numbers and takes the
+result as corners: xmin 1 and xmax 10 become 0 and 9. So does this one, and what is measured stays comparable.
+
+A phrase of several boxes gets the box around them all, as phrase grounding is scored; entities that are a scene or have
+no box (and entity 0, nothing that can be seen) are text.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from xml.etree import ElementTree
+
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.sources.formats.flickr30k import image_id_of
+from pipelines.sources.records import (
+    BOX_WITHOUT_AREA,
+    MISSING_FILE,
+    WRONG_TYPE,
+    WRONG_VALUE,
+    BadAnnotation,
+    BadRecord,
+    Phrase,
+    QuestionRecord,
+    Xywh,
+)
+from pipelines.sources.streams import open_stream, text_lines
+
+SPLITS = ("train", "val", "test")
+_PHRASE = re.compile(r"\[/EN#(\d+)(?:/[^\s/\]]+)+ ([^\]]+)\]")
+
+
+def read_captions(annotations: str, split: str | None) -> Iterator[QuestionRecord | BadRecord]:
+    """One record a sentence: its pieces, each with its box or None.
+
+    Args:
+        annotations: the folder.
+        split: train, val or test; None for all sentences that are there.
+
+    Raises:
+        UserError: the folder is missing or of another format.
+    """
+    for sample_id, image_id, own_split, found in _sentences(annotations, split):
+        if isinstance(found, BadRecord):
+            yield found
+            continue
+        text = "".join(piece for piece, _ in found)
+        yield QuestionRecord(
+            sample_id, image_id, "grounded_caption", "region", text, (text,), split=own_split, phrases=found
+        )
+
+
+def read_phrases(annotations: str, split: str | None) -> Iterator[QuestionRecord | BadRecord]:
+    """One record a phrase that has a box, as phrase grounding asks for them.
+
+    Raises:
+        UserError: the folder is missing or of another format.
+    """
+    for sample_id, image_id, own_split, found in _sentences(annotations, split):
+        if isinstance(found, BadRecord):
+            yield found
+            continue
+        for place, (text, box) in enumerate(found):
+            if box is not None:
+                yield QuestionRecord(
+                    f"{sample_id}-{place}", image_id, "rec", "region", text, (), box=box,
+                    region_id=f"{sample_id}-{place}", split=own_split,
+                )  # fmt: skip
+
+
+def _sentences(folder: str, split: str | None) -> Iterator[tuple[str, str, str | None, tuple[Phrase, ...] | BadRecord]]:
+    """Sample id, image id, split and pieces of every sentence, image by image."""
+    for name, own_split in _names(folder, split):
+        image_id = image_id_of(name)
+        sentences, annotations = (
+            storage.join(folder, *parts) for parts in (("Sentences", f"{name}.txt"), ("Annotations", f"{name}.xml"))
+        )
+        try:
+            for path in (sentences, annotations):
+                if not storage.exists(path):
+                    raise BadAnnotation(MISSING_FILE, f"{path} does not exist")
+            boxes = _boxes(annotations)
+        except BadAnnotation as error:
+            yield name, image_id, own_split, error.record(image_id)
+            continue
+        for number, line in text_lines(sentences):
+            sample_id = f"{name}-{number}"
+            try:
+                if isinstance(line, BadAnnotation):
+                    raise line
+                yield sample_id, image_id, own_split, _pieces(line, boxes, f"line {number} of {name}.txt")
+            except BadAnnotation as error:
+                yield sample_id, image_id, own_split, error.record(image_id)
+
+
+def _names(folder: str, split: str | None) -> list[tuple[str, str | None]]:
+    """The wanted images with their splits, in the order of the split's file, or by name."""
+    if not storage.is_folder(folder):
+        raise UserError(
+            f"{folder} is no folder; give the one that holds Flickr30K Entities' Sentences and Annotations."
+        )
+    if split is not None and split not in SPLITS:
+        raise UserError(f"Flickr30K Entities has no split {split!r}; it has {', '.join(SPLITS)}.")
+    of_image: dict[str, str] = {}
+    for known in [split] if split else SPLITS:
+        path = storage.join(folder, f"{known}.txt")
+        if split or storage.exists(path):
+            of_image.update({str(line): known for _, line in text_lines(path)})
+    if split:
+        return list(of_image.items())
+    files = storage.list_files(storage.join(folder, "Sentences"), ".txt")
+    if not files:
+        raise UserError(f"{folder} has no Sentences/*.txt; give the folder of Flickr30K Entities.")
+    stems = [file.rsplit("/", 1)[-1].removesuffix(".txt") for file in files]
+    return [(stem, of_image.get(stem)) for stem in stems]
+
+
+def _pieces(line: str, boxes: Mapping[str, Xywh], where: str) -> tuple[Phrase, ...]:
+    """Text and phrases of a sentence in order.
+
+    Raises:
+        BadAnnotation: a bracket that is no phrase.
+    """
+    pieces: list[Phrase] = []
+    end = 0
+    for match in _PHRASE.finditer(line):
+        pieces += [(line[end : match.start()], None), (match[2], boxes.get(match[1]))]
+        end = match.end()
+    pieces.append((line[end:], None))
+    if any("[/EN#" in text for text, _ in pieces):
+        raise BadAnnotation(WRONG_VALUE, f"{where} has a phrase that does not end: {line[:80]}")
+    return tuple((text, box) for text, box in pieces if text)
+
+
+def _boxes(path: str) -> dict[str, Xywh]:
+    """The box around all boxes of each entity, in pixels.
+
+    Raises:
+        BadAnnotation: the file is not XML, or a box is no box.
+    """
+    with open_stream(path) as stream:
+        content = stream.read()
+    try:
+        root = ElementTree.fromstring(content)
+        corners: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+        for item in root.iter("object"):
+            found = item.find("bndbox")
+            if found is None:
+                continue
+            box = tuple(float(found.findtext(key, "")) - 1 for key in ("xmin", "ymin", "xmax", "ymax"))
+            if box[2] <= box[0] or box[3] <= box[1]:
+                raise BadAnnotation(BOX_WITHOUT_AREA, f"{path}: a box {list(box)} has no area")
+            for name in item.iterfind("name"):
+                corners[(name.text or "").strip()].append(box)
+    except (ElementTree.ParseError, ValueError) as error:
+        if isinstance(error, BadAnnotation):
+            raise
+        raise BadAnnotation(WRONG_TYPE, f"{path} is not an annotation of this format: {error}") from error
+    return {name: _around(boxes) for name, boxes in corners.items()}
+
+
+def _around(boxes: list[tuple[float, ...]]) -> Xywh:
+    x1, y1 = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    x2, y2 = max(box[2] for box in boxes), max(box[3] for box in boxes)
+    return x1, y1, x2 - x1, y2 - y1

@@ -1,0 +1,82 @@
+"""A folder of images without annotations."""
+
+import os
+from collections.abc import Callable, Iterator
+
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.sources.collection import COCO, coco_number, prefix, visdial_id
+from pipelines.sources.ids import SeenIds
+from pipelines.sources.records import DUPLICATE_ID, BadAnnotation, BadRecord, ImageRecord
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+ImageReader = Callable[[str | None, str, str | None], Iterator[ImageRecord | BadRecord]]
+
+
+def read_images(
+    annotations: str | None, images: str, split: str | None, collection: str | None = None
+) -> Iterator[ImageRecord | BadRecord]:
+    """Every image file under the folder, by name; sizes and captions are unknown.
+
+    The id of a file named like COCO's (000000000285.jpg, COCO_val2014_000000000285.jpg) is that number, so that COCO's
+    questions find it; any other file's id is its path inside the folder. In another collection every id is the
+    collection and the path.
+
+    Raises:
+        UserError: an annotation file was given, the folder is missing, or no image file is in it.
+    """
+    name_of = _own_name if collection in (None, COCO) else lambda path: f"{prefix(collection)}{path}"
+    return _read(annotations, images, split, "folder", name_of)
+
+
+def named_by(source: str, name_of: Callable[[str], str | None]) -> ImageReader:
+    """A reader of a collection's folder, whose files have the ids that the collection's questions refer to.
+
+    Args:
+        source: stored with every image.
+        name_of: a file's path inside the folder → its id; None: no image of the collection.
+    """
+
+    def read(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
+        return _read(annotations, images, split, source, name_of)
+
+    return read
+
+
+def stem(path: str) -> str:
+    """The name of a file without folders and ending."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _own_name(path: str) -> str:
+    return coco_number(path) or visdial_id(path) or path
+
+
+def _cure(image_id: str) -> str:
+    return "; name a collection where these are not COCO's pictures" if image_id.isdigit() else ""
+
+
+def _read(
+    annotations: str | None, images: str, split: str | None, source: str, name_of: Callable[[str], str | None]
+) -> Iterator[ImageRecord | BadRecord]:
+    if annotations is not None:
+        raise UserError("A folder source reads no annotations; leave annotations empty or choose the file's own kind.")
+    root = storage.absolute(images)
+    if not storage.is_folder(root):
+        raise UserError(f"The image folder {images} does not exist; check images.")
+    seen = SeenIds()
+    for uri in storage.list_files(root):
+        if os.path.splitext(uri)[1].lower() not in IMAGE_SUFFIXES:
+            continue
+        name = uri[len(root) :].lstrip("/")
+        image_id = name_of(name)
+        if image_id is None:
+            continue
+        if not seen.add(image_id):
+            yield BadAnnotation(DUPLICATE_ID, f"{name}: another file has the id {image_id}{_cure(image_id)}").record(
+                image_id, uri
+            )
+            continue
+        yield ImageRecord(image_id, uri, None, None, split, source, ())
+    if not seen:
+        raise UserError(f"{images} holds no image file ({', '.join(IMAGE_SUFFIXES)}).")

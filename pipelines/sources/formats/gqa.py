@@ -1,0 +1,34 @@
+"""GQA: one object of questions by id, `{"02930152": {"imageId", "question", "answer", …}}` (Hudson & Manning 2019).
+
+Format: https://cs.stanford.edu/people/dorarad/gqa/download.html. GQA's pictures are Visual Genome's.
+"""
+
+from collections.abc import Iterator
+
+from pipelines.sources.formats.visual_genome import coco_ids, image_id_of
+from pipelines.sources.records import BadAnnotation, BadRecord, QuestionRecord, id_field, text_field, unicode_text
+from pipelines.sources.streams import object_entries
+
+
+def read_questions(annotations: str, image_data: str | None = None) -> Iterator[QuestionRecord | BadRecord]:
+    """Questions in the file's order, each with its short answer; of test files without.
+
+    Args:
+        annotations: a questions file, such as train_balanced_questions.json.
+        image_data: Visual Genome's image_data.json, which tells which pictures are also COCO's; None: not known.
+
+    Raises:
+        UserError: a file is missing, not JSON, or of another format.
+    """
+    also = coco_ids(image_data) if image_data else {}
+    for question_id, entry in object_entries(annotations):
+        where, image_id = f"question {question_id}", None
+        try:
+            unicode_text(question_id, "a question's id")
+            number = id_field(entry, "imageId", where)
+            image_id = image_id_of(number)
+            text = text_field(entry, "question", where)
+            answers = (text_field(entry, "answer", where),) if "answer" in entry else ()
+            yield QuestionRecord(question_id, image_id, "vqa", "image", text, answers, same_as=also.get(number))
+        except BadAnnotation as error:
+            yield error.record(image_id)

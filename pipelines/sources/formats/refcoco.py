@@ -1,0 +1,151 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: expressions that refer to one box (Yu et al. 2016, Mao et al. 2016).
+
+Two forms: the official `refs(*).p` with `instances.json` beside it, and JSON lines `{"dataset", "split", "index",
+"image_id", "ann_id", "expression", "bbox_xywh"}`.
+"""
+
+import io
+import pickle
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.sources.formats.coco_instances import InstanceBox, read_boxes
+from pipelines.sources.records import (
+    DUPLICATE_ID,
+    UNKNOWN_REGION,
+    BadAnnotation,
+    BadRecord,
+    QuestionRecord,
+    Xywh,
+    box_field,
+    field,
+    id_field,
+    text_field,
+)
+from pipelines.sources.streams import json_lines, open_stream
+
+
+def read_questions(
+    annotations: str, split: str | None, instances: str | None = None
+) -> Iterator[QuestionRecord | BadRecord]:
+    """One record an expression, in the file's order.
+
+    Args:
+        annotations: `refs(*).p`, or a JSON-lines file.
+        split: only expressions of this split (train, val, testA, …); None for all.
+        instances: of the pickle form; None for the `instances.json` beside it.
+
+    Raises:
+        UserError: a file is missing or of another format, or the pickle wants to run code.
+    """
+    boxes = instances or instances_beside(annotations)
+    if boxes is not None:
+        yield from _from_pickle(annotations, split, boxes)
+    else:
+        yield from _from_lines(annotations, split)
+
+
+def instances_beside(annotations: str) -> str | None:
+    """Where the boxes of a `refs(*).p` are by default; None for the JSON-lines form, which brings its own."""
+    if not annotations.endswith((".p", ".pkl", ".pickle")):
+        return None
+    return storage.join(storage.absolute(annotations).rpartition("/")[0], "instances.json")
+
+
+def _from_lines(annotations: str, split: str | None) -> Iterator[QuestionRecord | BadRecord]:
+    seen: set[str] = set()
+    for number, entry in json_lines(annotations):
+        where, image_id = f"line {number}", None
+        try:
+            if isinstance(entry, BadAnnotation):
+                raise entry
+            image_id = id_field(entry, "image_id", where)
+            row_split = text_field(entry, "split", where)
+            if split is not None and row_split != split:
+                continue
+            sample_id = f"{text_field(entry, 'dataset', where)}-{row_split}-{id_field(entry, 'index', where)}"
+            if sample_id in seen:
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: {sample_id} was there before")
+            seen.add(sample_id)
+            box = box_field(entry, "bbox_xywh", where)
+            text, region = text_field(entry, "expression", where), id_field(entry, "ann_id", where)
+            yield _record(sample_id, image_id, text, box, region, row_split)
+        except BadAnnotation as error:
+            yield error.record(image_id)
+
+
+def _record(sample_id: str, image_id: str, text: str, box: Xywh, region: str, split: str) -> QuestionRecord:
+    return QuestionRecord(sample_id, image_id, "rec", "region", text, (), box=box, region_id=region, split=split)
+
+
+def _from_pickle(annotations: str, split: str | None, instances: str) -> Iterator[QuestionRecord | BadRecord]:
+    refs = load_refs(annotations)
+    chosen = [(number, ref) for number, ref in enumerate(refs) if split is None or _split_of(ref) in (split, None)]
+    wanted = frozenset(str(ref["ann_id"]) for _, ref in chosen if isinstance(ref, dict) and "ann_id" in ref)
+    boxes: dict[str, InstanceBox] = {}
+    for found in read_boxes(instances, wanted):
+        if isinstance(found, BadRecord):
+            yield found
+        else:
+            boxes[found.annotation_id] = found
+    seen: set[str] = set()
+    for number, ref in chosen:
+        where, image_id = f"ref {number}", None
+        try:
+            image_id = id_field(ref, "image_id", where)
+            region = id_field(ref, "ann_id", where)
+            row_split = str(field(ref, "split", str, where))
+            if region not in boxes or boxes[region].image_id != image_id:
+                raise BadAnnotation(UNKNOWN_REGION, f"{where}: image {image_id} has no usable box {region}")
+            sentences = field(ref, "sentences", list, where)
+        except BadAnnotation as error:
+            yield error.record(image_id)
+            continue
+        for sentence in sentences:
+            try:
+                sample_id = id_field(sentence, "sent_id", f"a sentence of {where}")
+                if sample_id in seen:
+                    raise BadAnnotation(DUPLICATE_ID, f"{where}: sentence {sample_id} was there before")
+                seen.add(sample_id)
+                text = text_field(sentence, "sent", f"sentence {sample_id} of {where}")
+                yield _record(sample_id, image_id, text, boxes[region].box, region, row_split)
+            except BadAnnotation as error:
+                yield error.record(image_id)
+
+
+def _split_of(ref: Any) -> str | None:
+    """None where it cannot be told: such a row is looked at, and found bad, whatever split is asked for."""
+    return ref.get("split") if isinstance(ref, dict) and isinstance(ref.get("split"), str) else None
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, texts, lists and dicts; anything that would import or call something is refused."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise pickle.UnpicklingError("it asks for an object outside the file")
+
+
+def load_refs(path: str) -> list[Any]:
+    """The list inside `refs(*).p`, without running anything that a pickle may hold.
+
+    The official files were written by Python 2; text that is not UTF-8 is found when its row is read.
+
+    Raises:
+        UserError: the file is missing, is no pickle, wants to run code, or holds no list.
+    """
+    with open_stream(path) as stream:
+        content = io.BytesIO(stream.read())
+    try:
+        refs = _PlainUnpickler(content, encoding="utf-8", errors="surrogateescape").load()
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a plain RefCOCO pickle: {error} (near byte {content.tell()}). Nothing of it was run."
+        ) from error
+    if not isinstance(refs, list):
+        raise UserError(f"{path} holds a {type(refs).__name__}, not RefCOCO's list of refs.")
+    return refs

@@ -1,0 +1,45 @@
+"""Grounded text: phrases tied to boxes, in LION's notation, as Markdown links and as Kosmos-2 writes it.
+
+docs/notations.md shows each notation, and what is lost from one to the other.
+"""
+
+from collections.abc import Sequence
+
+from pipelines.sources.boxes import Notation
+from pipelines.sources.grounding.brackets import from_lion, from_markdown, to_lion, to_markdown
+from pipelines.sources.grounding.kosmos2 import from_kosmos2, has_objects, to_kosmos2
+from pipelines.sources.grounding.spans import Span, merged
+
+__all__ = [
+    "Span", "from_kosmos2", "from_lion", "from_markdown", "grounded_spans", "lion_to_markdown", "markdown_to_lion",
+    "merged", "to_kosmos2", "to_lion", "to_markdown", "write",
+]  # fmt: skip
+
+
+def write(spans: Sequence[Span], notation: Notation) -> str:
+    """Write spans in a notation.
+
+    Raises:
+        ValueError: a box is not four finite numbers in order.
+    """
+    return {"lion": to_lion, "markdown": to_markdown, "kosmos2": to_kosmos2}[notation](spans)
+
+
+def grounded_spans(text: str) -> list[Span]:
+    """Return the phrases with boxes of a text whose notation shows in its marks.
+
+    Kosmos-2's `<object>` and Markdown's `](` are unmistakable; every other text is read as LION's.
+    """
+    spans = from_kosmos2(text) if has_objects(text) else from_markdown(text)
+    boxed = [span for span in spans if span.box is not None]
+    return boxed or [span for span in from_lion(text) if span.box is not None]
+
+
+def markdown_to_lion(text: str) -> str:
+    """Turn a text with Markdown links into LION's notation."""
+    return to_lion(from_markdown(text))
+
+
+def lion_to_markdown(text: str) -> str:
+    """Turn a text in LION's notation into one with Markdown links."""
+    return to_markdown(from_lion(text))

@@ -1,0 +1,41 @@
+"""A tiny LION with a dynamic prompt and a static one without tags in its text, and pictures to ask about."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+
+from pipelines.sample_world.backbones.kept import kept_backbones
+
+
+class Lions(NamedTuple):
+    """Model folders. What lies between ViT and T5 is untrained: answers are babble, but always the same."""
+
+    dynamic: str
+    tagless: str
+    tagger: str
+
+
+@pytest.fixture(scope="package")
+def lions(tmp_path_factory: pytest.TempPathFactory) -> Lions:
+    """Two models on the kept backbones, and the kept tagger."""
+    from pipelines.sample_world.backbones.lion import make_lion
+
+    kept = kept_backbones()
+    root = tmp_path_factory.mktemp("lions")
+    parts = (kept.vision, kept.language, kept.tag_encoder)
+    dynamic = make_lion(*parts, str(root / "stage" / "model"), prompt={"kind": "dynamic", "tags_in_text": True})
+    tagless = make_lion(*parts, str(root / "tagless"), prompt={"kind": "static", "tags_in_text": False})
+    return Lions(str(Path(dynamic).parent), tagless, kept.tagger)
+
+
+@pytest.fixture(scope="package")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three pictures in two folders of the same file names, one of them torn."""
+    root = tmp_path_factory.mktemp("pictures")
+    for name, colour in (("a/one.png", "red"), ("b/one.png", "green"), ("b/torn.png", "blue")):
+        (root / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (60, 40), colour).save(root / name)
+    (root / "b/torn.png").write_bytes((root / "b/torn.png").read_bytes()[:50])
+    return root

@@ -1,0 +1,52 @@
+"""Questions in words: the evaluation's own, somebody's own, and those that cannot be asked."""
+
+from typing import get_args
+
+import pytest
+
+from pipelines.core.errors import UserError
+from pipelines.inference.questions import Task, longest_answer, put
+from pipelines.instructions.templates import TASKS
+
+
+def test_the_tasks_of_the_command_line_are_those_of_the_templates() -> None:
+    assert set(get_args(Task)) == set(TASKS)
+    assert all(longest_answer(task) > 0 for task in TASKS)
+    assert longest_answer("vqa") == 16
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "asked", "level"),
+    [
+        ("caption", "", "Describe what the picture shows", "image"),
+        ("vqa", "What is {it}?", "What is {it}?", "image"),
+        ("rec", "the red circle", "meant by: the red circle. Answer with its box [x1,y1,x2,y2]", "region"),
+        ("reg", "(10,20),(500,999)", "region [0.010,0.020,0.501,1.000]", "region"),
+    ],
+)
+def test_questions_are_asked_as_the_evaluation_asks(task: str, text: str, asked: str, level: str) -> None:
+    question = put(task, text)
+    assert asked in question.instruction
+    assert question.level == level
+
+
+def test_own_wordings_and_choices() -> None:
+    assert put("vqa", "Why?", prompt="Question: {text} Short answer:").instruction == "Question: Why? Short answer:"
+    assert "Options: a, b." in put("vqa_choice", "Which?", ["a", "b"]).instruction
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"task": "vqa"}, "needs --text"),
+        ({"task": "vqa_choice", "text": "Which?"}, "needs --choices"),
+        ({"task": "reg", "text": "the left one"}, "needs --text: a box"),
+        ({"task": "caption", "text": "Why?"}, "no place for --text 'Why[?]'"),
+        ({"task": "vqa", "text": "Why?", "choices": ["a"]}, "no place for --choices"),
+        ({"task": "vqa", "text": "Why?", "prompt": "Say why."}, "'Say why[.]' has no place for --text"),
+        ({"task": "dance"}, "no task 'dance'"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(given: dict[str, object], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        put(**given)  # type: ignore[arg-type]

@@ -1,0 +1,57 @@
+"""A job's working directory: what belongs to it, what is too large, and which file a `--config` means there."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.core.errors import UserError
+from pipelines.operations.submission.package import make_package, tracked, untracked_code
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A small repository with tracked, untracked and ignored files."""
+    root = tmp_path / "checkout"
+    for name, text in {
+        "jobs/verb.py": "print()", "jobs/verb.yaml": "a: 1", "tests/data/big.bin": "x" * 5000,
+        ".gitignore": "runs/\n*.bin", "models/kept.bin": "weights", "runs/out.bin": "result",
+    }.items():  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    for command in (["init", "-q"], ["add", "-f", "jobs", "tests", ".gitignore", "models/kept.bin"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    (root / "jobs/new.py").write_text("")
+    return root
+
+
+def test_tracked_files_travel_as_they_are_and_nothing_else(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "jobs/verb.py").write_text("print('changed, not committed')")
+    folder = make_package([], tmp_path / "package", checkout).folder
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    # A tracked file that .gitignore names travels too: Ray would leave it out if it saw the .gitignore.
+    assert found == {"jobs/verb.py", "jobs/verb.yaml", "models/kept.bin"}
+    assert "changed" in (folder / "jobs/verb.py").read_text()
+    assert untracked_code(checkout) == ["jobs/new.py"]
+
+
+def test_beyond_the_limit_the_largest_files_are_named(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "models/kept.bin").write_bytes(bytes(3 * 2**20))
+    with pytest.raises(UserError, match=r"3\.0 MiB.* may have 1\. The largest are models/kept\.bin \(3\.0 MiB\)"):
+        make_package([], tmp_path / "package", checkout, limit=2**20)
+
+
+def test_a_configuration_file_from_elsewhere_travels_too(checkout: Path, tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text("a: 2")
+    tracked_one = checkout / "jobs/verb.yaml"
+    words = ["--config", str(own), f"--config={tracked_one}", "--file", "s3://lion/a.yaml", "--a=3"]
+    package = make_package(words, tmp_path / "package", checkout)
+    option, sent, *rest = package.arguments
+    assert (option, rest) == ("--config", ["--config=jobs/verb.yaml", "--file", "s3://lion/a.yaml", "--a=3"])
+    assert (package.folder / sent).read_text() == "a: 2"
+
+
+def test_outside_a_checkout_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no git checkout"):
+        tracked(tmp_path)

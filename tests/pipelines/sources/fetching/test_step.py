@@ -1,0 +1,199 @@
+"""`fetch` against a server that fails in the middle, a mirror, an offline folder and files put there by hand."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import random
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.core.errors import UserError
+from pipelines.sources.fetching import download as downloads
+from pipelines.sources.fetching.catalogue import Entry
+from pipelines.sources.fetching.step import RECORD, FetchConfig, fetch
+from tests.pipelines.sources.fetching.server import Home, serve
+
+CONTENT = random.Random(0).randbytes(3_000_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    with serve(Home({"/w.bin": CONTENT})) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses between tries."""
+    monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
+
+
+def entries(home: Home, **fields: object) -> dict[str, Entry]:
+    known = {"size": len(CONTENT), "sha256": SHA256, **fields}
+    return {"w": Entry("w", "weights/w.bin", (f"{home.address}/w.bin",), "MIT", ("weights",), **known)}  # type: ignore[arg-type]
+
+
+def config(out: Path, **fields: object) -> FetchConfig:
+    return FetchConfig(names=["weights"], out=str(out), **fields)  # type: ignore[arg-type]
+
+
+def test_a_download_that_breaks_goes_on_where_it_was(home: Home, tmp_path: Path) -> None:
+    home.breaks, home.refuses = [1_200_000, 900_000], 1
+    result = fetch(config(tmp_path), entries(home))
+    assert (tmp_path / "weights/w.bin").read_bytes() == CONTENT
+    assert home.asked[:2] == [None, None]
+    offsets = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in home.asked[2:] if asked]
+    assert offsets == [1_200_000, 2_100_000]
+    assert (result.skipped, result.summary["fetched"], result.summary["bytes"]) == (False, 1, len(CONTENT))
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["w.bin"]
+    again = fetch(config(tmp_path), entries(home))
+    assert again.skipped
+    assert len(home.asked) == 4
+
+
+def test_a_killed_download_is_continued_by_the_next_run(home: Home, tmp_path: Path) -> None:
+    home.breaks = [1_000_000, 0, 0]
+    with pytest.raises(UserError, match=r"failed 2 times in a row(.|\n)*put it at"):
+        fetch(config(tmp_path, tries=2), entries(home))
+    assert (tmp_path / "weights/w.bin.part").stat().st_size == 1_000_000
+    assert not (tmp_path / "weights/w.bin").exists()
+    fetch(config(tmp_path), entries(home))
+    assert home.asked[-1] == "bytes=1000000-"
+    assert (tmp_path / "weights/w.bin").read_bytes() == CONTENT
+
+
+def test_a_file_that_changed_meanwhile_is_not_joined(home: Home, tmp_path: Path) -> None:
+    home.breaks = [1_000_000, 0, 0]
+    with pytest.raises(UserError):
+        fetch(config(tmp_path, tries=2), entries(home))
+    home.tag, home.files["/w.bin"] = '"two"', CONTENT[::-1]
+    fetch(config(tmp_path), entries(home, sha256=None))
+    assert (tmp_path / "weights/w.bin").read_bytes() == CONTENT[::-1]
+
+
+def test_a_server_without_ranges_starts_anew(home: Home, tmp_path: Path) -> None:
+    home.breaks, home.ranges = [1_000_000], False
+    fetch(config(tmp_path), entries(home))
+    assert (tmp_path / "weights/w.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"size": 5}])
+def test_another_file_than_the_published_one_is_thrown_away(
+    home: Home, tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    with pytest.raises(UserError, match=r"sha256 is|are published"):
+        fetch(config(tmp_path), entries(home, **wrong))
+    assert not list((tmp_path / "weights").iterdir())
+
+
+def test_an_unknown_digest_is_recorded_and_held(home: Home, tmp_path: Path) -> None:
+    unknown = entries(home, size=None, sha256=None)
+    fetch(config(tmp_path), unknown)
+    assert json.loads((tmp_path / RECORD).read_text())["weights/w.bin"]["sha256"] == SHA256
+    (tmp_path / "weights/w.bin").write_bytes(b"x" * len(CONTENT))
+    with pytest.raises(UserError, match="is another file"):
+        fetch(config(tmp_path, verify=True), unknown)
+    (tmp_path / "weights/w.bin").unlink()
+    home.files["/w.bin"] = CONTENT[::-1]
+    with pytest.raises(UserError, match="sha256 is"):
+        fetch(config(tmp_path), unknown)
+
+
+def test_a_file_put_there_by_hand_counts(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/w.bin").write_bytes(CONTENT)
+    assert fetch(config(tmp_path), entries(home)).skipped
+    assert home.asked == []
+
+
+def test_a_folder_stands_in_for_the_network(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "mirror/weights").mkdir(parents=True)
+    (tmp_path / "mirror/weights/w.bin").write_bytes(CONTENT)
+    fetch(config(tmp_path / "out", mirror=str(tmp_path / "mirror"), offline=True), entries(home))
+    assert (tmp_path / "out/weights/w.bin").read_bytes() == CONTENT
+    assert home.asked == []
+    with pytest.raises(UserError, match="does not exist"):
+        fetch(config(tmp_path / "two", mirror=str(tmp_path), offline=True), entries(home))
+
+
+def test_a_web_mirror_is_asked_first_and_the_public_home_next(home: Home, tmp_path: Path) -> None:
+    with serve(Home({"/m/weights/w.bin": CONTENT})) as mirror:
+        fetch(config(tmp_path / "a", mirror=f"{mirror.address}/m"), entries(home))
+        assert home.asked == []
+        fetch(config(tmp_path / "b", mirror=f"{mirror.address}/wrong"), entries(home))
+    assert (tmp_path / "b/weights/w.bin").read_bytes() == CONTENT
+    assert len(home.asked) == 1
+
+
+def test_a_file_that_is_nowhere_stops_no_other(home: Home, tmp_path: Path) -> None:
+    both = entries(home)
+    both = {"lost": dataclasses.replace(both["w"], name="lost", path="l.bin", urls=(f"{home.address}/no",))} | both
+    with pytest.raises(UserError, match=r"1 of 2 files are not to be had(.|\n)*answers 404"):
+        fetch(config(tmp_path), both)
+    assert (tmp_path / "weights/w.bin").exists()
+
+
+def test_a_disk_that_is_too_small_is_said_first(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="GB are to come"):
+        fetch(config(tmp_path), entries(home, size=10**18))
+    assert home.asked == []
+
+
+def _zip(names: list[str]) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+    return sink.getvalue()
+
+
+def _tar(names: list[str]) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w:gz") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("pack", [_zip, _tar])
+def test_archives_are_unpacked_whole_and_inside(home: Home, tmp_path: Path, pack: object) -> None:
+    home.files["/w.bin"] = pack(["a/b.json"])  # type: ignore[operator]
+    packed = entries(home, size=None, sha256=None, unpack="w")
+    fetch(config(tmp_path / "good"), packed)
+    assert (tmp_path / "good/w/a/b.json").exists()
+    assert fetch(config(tmp_path / "good"), packed).skipped
+    home.files["/w.bin"] = pack(["fine.json", "../../evil.json"])  # type: ignore[operator]
+    with pytest.raises(UserError, match=r"evil|unpacked"):
+        fetch(config(tmp_path / "bad"), packed)
+    assert not (tmp_path / "bad/w").exists()
+    assert not list(tmp_path.rglob("evil.json"))
+
+
+def test_an_archive_of_one_folder_becomes_that_folder(home: Home, tmp_path: Path) -> None:
+    home.files["/w.bin"] = _zip(["refcoco/instances.json", "__MACOSX/refcoco/._instances.json"])
+    fetch(config(tmp_path), entries(home, size=None, sha256=None, unpack="refer/refcoco"))
+    assert [path.name for path in (tmp_path / "refer").iterdir()] == ["refcoco"]
+    assert [path.name for path in (tmp_path / "refer/refcoco").iterdir()] == ["instances.json"]
+
+
+def test_the_list_says_what_is_there(home: Home, tmp_path: Path) -> None:
+    listed = fetch(FetchConfig(list=True, out=str(tmp_path)), entries(home)).lines
+    assert listed[0].startswith("name\tsize")
+    assert listed[1].split("\t")[:4] == ["w", str(len(CONTENT)), SHA256, "MIT"]
+    assert "no" in listed[1].split("\t")
+    assert home.asked == []
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [({"names": []}, "Say what to fetch"), ({"out": "s3://b/x"}, "local or mounted"), ({"tries": 0}, "at least 1")],
+)
+def test_mistakes_are_said(home: Home, tmp_path: Path, change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        fetch(dataclasses.replace(config(tmp_path), **change), entries(home))  # type: ignore[arg-type]
