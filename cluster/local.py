@@ -30,7 +30,7 @@ _SAVE = 900  # seconds that a stopped job has to save before it is killed; Ray's
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Starts both, prints where they are, and waits for Ctrl-C, SIGTERM, or the end of one of them."""
+    """Start both, prints where they are, and waits for Ctrl-C, SIGTERM, or the end of one of them."""
     options = _parser().parse_args(argv)
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def _mlflow(options: argparse.Namespace, folder: Path) -> list[str]:
 
 @contextmanager
 def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a server out of the terminal's reach and ends it with all its processes, each by its id."""
+    """Run a server out of the terminal's reach and end it with all its processes, each by its id."""
     with log.open("ab") as sink:
         server = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, start_new_session=True)
     try:
@@ -146,7 +146,7 @@ def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) 
 def _up(
     stack: ExitStack, command: Sequence[str], environment: Mapping[str, str], log: Path, ready: Callable[[], bool]
 ) -> subprocess.Popen[bytes]:
-    """Starts a server, once more where it gives up: Ray's head has half a minute to come up, whatever the machine does.
+    """Start a server, once more where it gives up: Ray's head has half a minute to come up, whatever the machine does.
 
     Raises:
         TimeoutError: it does not become ready.

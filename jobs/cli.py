@@ -58,7 +58,7 @@ class _Parser(ArgumentParser):
 
 
 def make_parser(verb: str, config_type: type[Config]) -> "_Parser":
-    """The parser of a verb: every field of its configuration, explained by the field's docstring."""
+    """Return the parser of a verb: every field of its configuration, explained by the field's docstring."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True, parse_optionals_as_positionals=False)
     parser = _Parser(prog=f"python -m jobs.{verb}", description=inspect.getdoc(config_type))
     parser.verb = verb
@@ -71,7 +71,7 @@ def make_parser(verb: str, config_type: type[Config]) -> "_Parser":
 
 
 def parse(verb: str, config_type: type[Config], argv: Sequence[str] | None = None, *, absolute: bool = True) -> Config:
-    """The configuration of a verb from its command line.
+    """Return the configuration of a verb from its command line.
 
     Relative paths are made absolute, since what runs in other processes has other working directories; with `absolute`
     False they stay as they are written.
@@ -84,14 +84,14 @@ def parse(verb: str, config_type: type[Config], argv: Sequence[str] | None = Non
 
 
 def with_default(argv: Sequence[str], default_file: Path | None) -> list[str]:
-    """The command line, with the file in it that stands in for a `--config` that is not given."""
+    """Return the command line, with the file in it that stands in for a `--config` that is not given."""
     if default_file is None or any(word == "--config" or word.startswith("--config=") for word in argv):
         return list(argv)
     return ["--config", str(default_file), *argv]
 
 
 def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any], *, absolute: bool = True) -> Config:
-    """The configuration of a verb from plain values, as in its YAML; relative paths as in `parse`.
+    """Return the configuration of a verb from plain values, as in its YAML; relative paths as in `parse`.
 
     Raises:
         UserError: a key is unknown or a value has the wrong type.
@@ -115,7 +115,7 @@ def _build(parser: "_Parser", config_type: type[Config], namespace: Any, absolut
 def main(
     verb: str, config_type: type[Config], run: Callable[[Config], StepResult], default_file: Path | None = None
 ) -> None:
-    """Parses, runs, prints the JSON line and ends the process with the right exit code.
+    """Parse, runs, prints the JSON line and end the process with the right exit code.
 
     `default_file` stands in for a `--config` that is not given.
     """
@@ -144,7 +144,7 @@ def _run(verb: str, run: Callable[[Any], StepResult], config: Any, stdout: Any) 
 
 
 def _keep_stdout_for_the_result() -> Any:
-    """Sends everything that libraries print to stderr and returns the real stdout for the one line that is ours."""
+    """Send everything that libraries print to stderr and return the real stdout for the one line that is ours."""
     sys.stdout.flush()
     kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -12,7 +12,7 @@ from pipelines.core.steps import StepResult
 
 
 def run(config: CompareConfig) -> StepResult:
-    """Runs the comparison, or finds it done, and shows its numbers."""
+    """Run the comparison, or finds it done, and shows its numbers."""
     from pipelines.comparison.run import NUMBERS, compare
 
     result = compare(config, prepare)

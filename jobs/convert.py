@@ -6,7 +6,7 @@ from pipelines.operations.conversion import ConvertConfig, convert
 
 
 def run(config: ConvertConfig) -> StepResult:
-    """Converts unless the result is there."""
+    """Convert unless the result is there."""
     return convert(config)
 
 

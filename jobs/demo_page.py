@@ -6,7 +6,7 @@ from pipelines.inference.page import DemoPageConfig, demo_page
 
 
 def run(config: DemoPageConfig) -> StepResult:
-    """Serves the page until it is ended."""
+    """Serve the page until it is ended."""
     return demo_page(config)
 
 

@@ -11,7 +11,7 @@ _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[re
 
 
 def run(config: DoctorConfig) -> StepResult:
-    """Looks at everything and shows it as a table."""
+    """Look at everything and shows it as a table."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -7,20 +7,20 @@ from typing import Any
 from jobs.cli import main
 from pipelines.core import storage
 from pipelines.core.steps import StepResult
-from pipelines.evaluation.estimates import percent
 from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
 from pipelines.inference.decoding import in_words
+from pipelines.scoring.estimates import percent
 
 
 def run(config: EvaluateConfig) -> StepResult:
-    """Evaluates, or finds it done, and shows the metrics."""
+    """Evaluate, or finds it done, and shows the metrics."""
     result = evaluate(config)
     show(storage.read_json(storage.join(result.path, METRICS)))
     return result
 
 
 def show(document: Mapping[str, Any]) -> None:
-    """The metrics as a table on stderr, in percent as papers print them, beside the published numbers."""
+    """Return the metrics as a table on stderr, in percent as papers print them, beside the published numbers."""
     from rich.console import Console
     from rich.table import Table
 

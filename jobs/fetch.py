@@ -6,7 +6,7 @@ from pipelines.sources.fetching.step import FetchConfig, fetch
 
 
 def run(config: FetchConfig) -> StepResult:
-    """Brings what is not there yet, or lists."""
+    """Bring what is not there yet, or lists."""
     return fetch(config)
 
 

@@ -6,7 +6,7 @@ from pipelines.instructions import InstructionsConfig, instructions
 
 
 def run(config: InstructionsConfig) -> StepResult:
-    """Builds the sets that are missing, or nothing where all is there."""
+    """Build the sets that are missing, or nothing where all is there."""
     return instructions(config)
 
 

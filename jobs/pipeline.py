@@ -15,7 +15,8 @@ from jobs.cli import from_values, main
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepResult
 from pipelines.core.storage import read_json
-from pipelines.operations.pipeline import PipelineConfig, Runner, result_of, run_pipeline
+from pipelines.core.workflow import Runner
+from pipelines.operations.pipeline import PipelineConfig, result_of, run_pipeline
 
 DEMO = Path(__file__).with_name("pipeline.yaml")
 
@@ -38,14 +39,14 @@ def prepare(verb: str, values: Mapping[str, Any], *, absolute: bool = True) -> t
 
 
 def run(config: PipelineConfig) -> StepResult:
-    """Runs the pipeline and shows its result table."""
+    """Run the pipeline and shows its result table."""
     result = run_pipeline(config, prepare)
     show(read_json(f"{result.path}/report.json")["steps"], str(result.summary["report"]))
     return result
 
 
 def show(outcomes: list[dict[str, Any]], report: str) -> None:
-    """The result table and where it lies, for the person at the terminal."""
+    """Return the result table and where it lies, for the person at the terminal."""
     table = Table("step", "seconds", "result", title="What was run and what came of it")
     for outcome in outcomes:
         result = "  ".join(result_of(outcome))

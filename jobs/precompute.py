@@ -6,7 +6,7 @@ from pipelines.precompute import PrecomputeConfig, precompute
 
 
 def run(config: PrecomputeConfig) -> StepResult:
-    """Computes what is missing, or nothing where all is there."""
+    """Compute what is missing, or nothing where all is there."""
     return precompute(config)
 
 

@@ -6,7 +6,7 @@ from pipelines.inference.run import PredictConfig, predict
 
 
 def run(config: PredictConfig) -> StepResult:
-    """Asks the model in this process, without Ray."""
+    """Ask the model in this process, without Ray."""
     return predict(config)
 
 

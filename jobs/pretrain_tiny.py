@@ -7,7 +7,7 @@ from pipelines.sample_world.backbones.step import pretrain_tiny
 
 
 def run(config: PretrainTinyConfig) -> StepResult:
-    """Trains the backbones unless they are there."""
+    """Train the backbones unless they are there."""
     return pretrain_tiny(config)
 
 

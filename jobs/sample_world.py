@@ -6,7 +6,7 @@ from pipelines.sample_world.writing import SampleWorldConfig, sample_world
 
 
 def run(config: SampleWorldConfig) -> StepResult:
-    """Draws the world unless it is there."""
+    """Draw the world unless it is there."""
     return sample_world(config)
 
 

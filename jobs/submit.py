@@ -19,7 +19,7 @@ from pipelines.operations.submission.job import Job
 
 
 def make_job(command: Sequence[str]) -> Job:
-    """The job that a command line is, after its configuration was read as the job itself will read it.
+    """Return the job that a command line is, after its configuration was read as the job itself will read it.
 
     Raises:
         UserError: there is no such verb.
@@ -37,20 +37,20 @@ def make_job(command: Sequence[str]) -> Job:
 
 
 def _steps(config: PipelineConfig) -> dict[str, Any]:
-    """The configurations of a pipeline's steps, by their dotted place."""
+    """Return the configurations of a pipeline's steps, by their dotted place."""
     steps = with_changes(config).steps.items()
     return {f"steps.{name}.config": prepare(spec.verb, spec.config, absolute=False)[0] for name, spec in steps}
 
 
 def run(config: SubmitConfig) -> StepResult:
-    """Submits, follows or stops the job."""
+    """Submit, follows or stops the job."""
     from pipelines.operations.submission.run import submit
 
     return submit(config, make_job(config.command))
 
 
 def split(argv: Sequence[str]) -> list[str]:
-    """A command line in which everything behind `--` has become the value of `--command`."""
+    """Return a command line in which everything behind `--` has become the value of `--command`."""
     if "--" not in argv:
         return list(argv)
     at = list(argv).index("--")

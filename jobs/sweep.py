@@ -10,7 +10,7 @@ from pipelines.sweeps.config import SweepConfig
 
 
 def run(config: SweepConfig) -> StepResult:
-    """Runs the sweep, or finds it done, and shows its ranks."""
+    """Run the sweep, or finds it done, and shows its ranks."""
     from pipelines.sweeps.run import RANKING, sweep
 
     result = sweep(config, prepare)

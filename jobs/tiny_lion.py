@@ -6,7 +6,7 @@ from pipelines.sample_world.backbones.compose import TinyLionConfig
 
 
 def run(config: TinyLionConfig) -> StepResult:
-    """Runs the step."""
+    """Run the step."""
     from pipelines.sample_world.backbones.compose import tiny_lion
 
     return tiny_lion(config)

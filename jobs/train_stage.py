@@ -6,7 +6,7 @@ from pipelines.training.config import TrainStageConfig
 
 
 def run(config: TrainStageConfig) -> StepResult:
-    """Runs the step."""
+    """Run the step."""
     from pipelines.training.runs import train_stage
 
     return train_stage(config)

@@ -6,7 +6,7 @@ from pipelines.training.config import TrainTagEncoderConfig
 
 
 def run(config: TrainTagEncoderConfig) -> StepResult:
-    """Runs the step."""
+    """Run the step."""
     from pipelines.training.runs import train_tag_encoder
 
     return train_tag_encoder(config)

@@ -50,7 +50,7 @@ class Case:
 
 
 def picture(size: tuple[int, int] = SIZE) -> Image.Image:
-    """Colour ramps with a red half."""
+    """Color ramps with a red half."""
     x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     return Image.fromarray(np.stack([255 - x, y, x], axis=-1).astype(np.uint8))
 
@@ -95,8 +95,8 @@ IMAGES = (
     Case("plain.jpg", "a good JPEG", KEPT, _JPEG),
     Case("progressive.jpg", "progressive JPEG", KEPT, encoded(picture(), progressive=True)),
     Case("cmyk.jpg", "CMYK JPEG", KEPT, encoded(picture().convert("CMYK"))),
-    Case("grey.jpg", "greyscale JPEG", KEPT, encoded(picture().convert("L"))),
-    Case("sixteen.png", "16-bit greyscale PNG", KEPT, encoded(Image.new("I;16", SIZE, 40_000), "PNG")),
+    Case("gray.jpg", "grayscale JPEG", KEPT, encoded(picture().convert("L"))),
+    Case("sixteen.png", "16-bit grayscale PNG", KEPT, encoded(Image.new("I;16", SIZE, 40_000), "PNG")),
     Case("bilevel.png", "1-bit PNG", KEPT, encoded(picture().convert("1"), "PNG")),
     Case("palette.png", "palette PNG", KEPT, encoded(picture().convert("P"), "PNG")),
     Case("alpha.png", "RGBA PNG", KEPT, encoded(picture().convert("RGBA"), "PNG")),
@@ -124,7 +124,7 @@ IMAGES = (
     Case("scratched.png", "a flipped byte in a PNG", "image: damaged", scratched_png()),
     Case("no_width.png", "a PNG of width 0", "image: damaged", png_of_size(0, 60)),
     Case("bomb.png", "a decompression bomb of 14400 megapixels", "image: too_large", png_of_size(120_000, 120_000)),
-    Case("big.png", "121 megapixels of one colour", "image: too_large",
+    Case("big.png", "121 megapixels of one color", "image: too_large",
          encoded(Image.new("1", (11_000, 11_000)), "PNG")),
     Case("missing.jpg", "no file", "image: missing", None),
     Case("folder.jpg", "a folder in the file's place", "image: not_a_file", None),

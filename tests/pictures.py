@@ -17,9 +17,10 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.core import storage
-from pipelines.evaluation.predictions import load_instructions, read_parquet
+from pipelines.core.parquet import read_parquet
 from pipelines.inference.drawing import draw_boxes
 from pipelines.instructions.templates import instruction
+from pipelines.scoring.predictions import load_instructions
 from pipelines.sources.boxes import iou, parse_box
 from pipelines.sources.grounding import Span
 from pipelines.sources.images import load_image
@@ -91,12 +92,12 @@ def _card(picture: Image.Image, rows: Mapping[str, Any], told: Mapping[str, Any]
         (f"the red box; IoU {overlap:.2f} with the blue, true one" if found else "no box",
          _RIGHT if overlap >= 0.5 else _WRONG),
     ]  # fmt: skip
-    wrapped = [(line, colour) for text, colour in lines for line in (wrap(text, 38) or [""])]
+    wrapped = [(line, color) for text, color in lines for line in (wrap(text, 38) or [""])]
     card = Image.new("RGB", (_SIDE, _SIDE + 14 + _LINE * len(wrapped)), "white")
     card.paste(drawn, (0, (_SIDE - drawn.height) // 2))
     pen, font = ImageDraw.Draw(card), ImageFont.load_default(16)
-    for number, (line, colour) in enumerate(wrapped):
-        pen.text((0, _SIDE + 14 + number * _LINE), line, fill=colour, font=font)
+    for number, (line, color) in enumerate(wrapped):
+        pen.text((0, _SIDE + 14 + number * _LINE), line, fill=color, font=font)
     return card
 
 
@@ -107,7 +108,7 @@ def _asked(row: Mapping[str, Any]) -> str:
 
 
 def compressed(picture: Image.Image) -> bytes:
-    """As PNG of at most 256 colours."""
+    """As PNG of at most 256 colors."""
     sink = io.BytesIO()
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(sink, "PNG", optimize=True)
     return sink.getvalue()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.evaluation import ScoringConfig, score
-from pipelines.evaluation.estimates import Scores
+from pipelines.scoring.estimates import Scores
 from tests.scores.answers import questions
 from tests.scores.cases import CASES, Case
 from tests.scores.peers import VERSIONS, Peers, cider
@@ -28,7 +28,7 @@ _DECIMALS = 4
 
 def here(case: Case) -> Scores:
     """Return this project's scores of a case, by the default rules and by all others."""
-    config = ScoringConfig(tokeniser="ptb-python", compare=True)
+    config = ScoringConfig(tokenizer="ptb-python", compare=True)
     return score(case.benchmark, case.predictions, case.references, config)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipelines.core.parquet import write_file
 from pipelines.core.tables import INSTRUCTIONS, PREDICTIONS, TAGGED, to_table
-from pipelines.evaluation.predictions import write_file
 from pipelines.instructions.templates import instruction
 from tests.pictures import answers, compressed
 
@@ -49,6 +49,6 @@ def test_a_card_for_each_image_with_the_champions_box(tmp_path: Path) -> None:
     folders(tmp_path)
     made = answers(str(tmp_path))
     assert made.width == 2 * 320 + 20
-    # The colour of a predicted box, a little blurred: the champion's answers have one, the other model's have none.
+    # The color of a predicted box, a little blurred: the champion's answers have one, the other model's have none.
     assert (np.abs(np.asarray(made, np.int16) - [229, 72, 77]).max(axis=2) < 20).any()
     assert Image.open(io.BytesIO(compressed(made))).size == made.size

@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from pipelines.evaluation.metrics.answer_rules import VqaRule
-from pipelines.evaluation.metrics.vqa import soft_accuracy
+from pipelines.scoring.metrics.answer_rules import VqaRule
+from pipelines.scoring.metrics.vqa import soft_accuracy
 from tests.scores.cases import CASES, Case
 from tests.scores_table import ANSWERS, COLUMNS, DOCUMENT, here, recorded, table, there
 

@@ -23,7 +23,7 @@ class VisionAggregator(nn.Module):
         self.blocks = nn.ModuleList(layers)
 
     def output_denses(self) -> list[nn.Linear]:
-        """The dense layers before each residual sum, which start at zero."""
+        """Return the dense layers before each residual sum, which start at zero."""
         return [
             part.get_submodule("output.dense")  # type: ignore[misc]
             for block in self.blocks
@@ -55,7 +55,7 @@ class AggregatorProjection(nn.Sequential):
 def intermediate_features(
     vision_model: InstructBlipVisionModel, pixel_values: Tensor, levels: list[int]
 ) -> dict[int, Tensor]:
-    """Un-normalised outputs of the ViT blocks in ``levels``, each (B, 1 + patches, width).
+    """Un-normalized outputs of the ViT blocks in ``levels``, each (B, 1 + patches, width).
 
     Only blocks up to the deepest one asked for run, and no other state is kept.
     """

@@ -85,7 +85,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def folder_tensors(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a Hugging Face folder, one shard in memory at a time.
+    """Name and tensors of a Hugging Face folder, one shard in memory at a time.
 
     Raises:
         ValueError: If the folder has no weights.

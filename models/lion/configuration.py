@@ -202,7 +202,7 @@ class LionConfig(_PreTrainedConfig):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> "LionConfig":
-        """The configuration called ``name``: tiny, small, base, xl or xxl.
+        """Return the configuration called ``name``: tiny, small, base, xl or xxl.
 
         Small to xxl are Flan-T5's sizes with LION's own vision (EVA-ViT-g/14, BERT-base Q-Former); tiny has about
         3 million parameters, reads 48 × 48 pixels and fits the vocabularies of `models.lion.vocabulary`.

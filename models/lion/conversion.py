@@ -127,7 +127,7 @@ def export_lion(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
 
 
 def _folder_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The settings of decoding of a folder; LION's published ones where it states none."""
+    """Return the settings of decoding of a folder; LION's published ones where it states none."""
     file = Path(folder) / GENERATION_CONFIG_NAME
     return decoding_settings(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else PUBLISHED)
 
@@ -176,7 +176,7 @@ def place(
 
 
 def expected_shapes(config: LionConfig) -> dict[str, tuple[int, ...]]:
-    """Every parameter of a LION with its shape, T5's tied embeddings once."""
+    """Return every parameter of a LION with its shape, T5's tied embeddings once."""
     with torch.device("meta"):
         model = LionForConditionalGeneration(config)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -188,7 +188,7 @@ def released_config(
     overrides: Mapping[str, Any] | None = None,
     whole_vit: bool = False,
 ) -> LionConfig:
-    """The configuration of released weights, from their names and shapes.
+    """Return the configuration of released weights, from their names and shapes.
 
     Args:
         shapes: Shape by released name, of the LION file and the ViT (under ``visual_encoder.``).

@@ -51,7 +51,7 @@ class BeamCache(EncoderDecoderCache):
     """
 
     def reorder_cache(self, beam_idx: LongTensor) -> None:
-        """Moves the decoder's own keys and values to where their beams went.
+        """Move the decoder's own keys and values to where their beams went.
 
         Args:
             beam_idx: (B · beams,); a beam only ever continues one of its own sample.

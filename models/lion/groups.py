@@ -28,7 +28,7 @@ TRAINABLE: tuple[str, ...] = tuple(group for group in GROUPS if group not in FOU
 
 
 def parameter_group(name: str) -> str:
-    """The group of `GROUPS` that the parameter ``name`` of a LION belongs to.
+    """Return the group of `GROUPS` that the parameter ``name`` of a LION belongs to.
 
     Names come as `named_parameters` gives them; a ``module.`` that an engine put before them is ignored.
 
@@ -78,7 +78,7 @@ def set_trainable(model: nn.Module, groups: Iterable[str], allow_foundations: bo
 
 
 def grouped_parameters(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Trainable parameters with their names, by group: what an optimiser's parameter groups are made of."""
+    """Trainable parameters with their names, by group: what an optimizer's parameter groups are made of."""
     found: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

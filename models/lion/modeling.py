@@ -72,7 +72,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         super().__init__(config)
         vision, text, prompt = config.vision_config, config.text_config, config.prompt
         self.vision_model = InstructBlipVisionModel(vision)
-        # LION normalises the Q-Former's view only, and trains that norm: `ln_vision` stands for the ViT's own.
+        # LION normalizes the Q-Former's view only, and trains that norm: `ln_vision` stands for the ViT's own.
         self.vision_model.post_layernorm = nn.Identity()  # type: ignore[assignment]
         self.language_model = AdaptedT5(text, config.adapters, config.adapter_bottleneck)
         if config.uses_qformer:

@@ -97,7 +97,7 @@ def _adapter_to_ours(name: str, adapters: Sequence[str]) -> str | None:
 
 
 def to_released(name: str, adapters: Sequence[str]) -> str:
-    """The released key of our ``name`` (any but ``qkv.bias``, which the released ViT keeps as q and v).
+    """Return the released key of our ``name`` (any but ``qkv.bias``, which the released ViT keeps as q and v).
 
     Raises:
         ValueError: If the released LION has no such part.

@@ -129,7 +129,7 @@ class LionProcessor(ProcessorMixin):
         tag_tokenizer: PreTrainedTokenizerBase | None = None,
         **knobs: Any,
     ) -> "LionProcessor":
-        """The processor of a model with ``config``; ``knobs`` are the other arguments of the class.
+        """Return the processor of a model with ``config``; ``knobs`` are the other arguments of the class.
 
         A tag encoder never reads more tokens than its BERT has positions.
 
@@ -289,7 +289,7 @@ class LionProcessor(ProcessorMixin):
         return fits
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings of ``processor_config.json``: all but the thresholds, which are files of their own."""
+        """Return the settings of ``processor_config.json``: all but the thresholds, which are files of their own."""
         return {name: value for name, value in super().to_dict().items() if name not in THRESHOLD_FILES}
 
     def save_pretrained(
@@ -307,7 +307,7 @@ class LionProcessor(ProcessorMixin):
     def get_processor_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The settings with the thresholds; see `from_pretrained`."""
+        """Return the settings with the thresholds; see `from_pretrained`."""
         settings, kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         read = {field: load_thresholds(pretrained_model_name_or_path, name) for field, name in THRESHOLD_FILES.items()}
         return settings | {field: value for field, value in read.items() if value is not None}, kwargs
@@ -320,7 +320,7 @@ class LionProcessor(ProcessorMixin):
 
 
 def _values_of(processor: CLIPImageProcessorPil) -> np.ndarray:
-    """What each byte becomes in each channel, (3, 256): as the processor rescales and normalises them itself.
+    """What each byte becomes in each channel, (3, 256): as the processor rescales and normalizes them itself.
 
     Looking bytes up gives the processor's own numbers in every digit, in a third of the time after resizing.
     """

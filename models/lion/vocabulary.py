@@ -12,7 +12,7 @@ _PRINTABLE = [chr(code) for code in range(33, 127)]
 
 
 def t5_vocabulary(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
-    """A tokenizer with T5's special tokens, for prompts, questions and answers like ``texts``.
+    """Return a tokenizer with T5's special tokens, for prompts, questions and answers like ``texts``.
 
     Digits stand alone, so that a coordinate costs as many tokens as digits, and all of printable ASCII is known.
     """
@@ -39,7 +39,7 @@ def t5_vocabulary(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTok
 
 
 def bert_vocabulary(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
-    """An uncased tokenizer with BERT's special tokens, for the Q-Former and the tag encoder of a small LION."""
+    """Return an uncased tokenizer with BERT's special tokens, for the Q-Former and the tag encoder of a small LION."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

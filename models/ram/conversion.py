@@ -96,7 +96,7 @@ def to_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def infer_config(
     state: dict[str, Tensor], image_size: int | None = None, num_attention_heads: int = 4, **kwargs: Any
 ) -> RamConfig:
-    """The configuration that a released state dict was made for, read off its shapes.
+    """Return the configuration that a released state dict was made for, read off its shapes.
 
     Args:
         state: Released names.
@@ -144,7 +144,7 @@ def infer_config(
 
 
 def check_placed(state: dict[str, Tensor], config: RamConfig) -> None:
-    """Raises ValueError, naming the keys, unless ``state`` (our names) is exactly what a RAM of ``config`` holds."""
+    """Raise ValueError, naming the keys, unless ``state`` (our names) is exactly what a RAM of ``config`` holds."""
     with torch.device("meta"):
         expected = RamForImageTagging(config).state_dict()
     problems = [f"missing {key}" for key in expected if key not in state]
@@ -167,7 +167,7 @@ def convert_ram(
     image_size: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    """Writes a folder that `RamForImageTagging.from_pretrained` and `RamProcessor.from_pretrained` read.
+    """Write a folder that `RamForImageTagging.from_pretrained` and `RamProcessor.from_pretrained` read.
 
     Args:
         checkpoint: ``ram_swin_large_14m.pth``, or the same keys in a safetensors file.
@@ -208,7 +208,7 @@ def convert_ram(
 
 
 def export_ram(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> dict[str, Any]:
-    """Writes ``{"model": state dict}`` in the released naming, and both lists beside it.
+    """Write ``{"model": state dict}`` in the released naming, and both lists beside it.
 
     The text towers were left behind by `convert_ram` and are absent; the released loader (``strict=False``) then
     leaves them as built, and tagging does not read them.

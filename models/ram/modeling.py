@@ -66,7 +66,7 @@ class RamTaggingHead(PreTrainedModel):
         self.post_init()
 
     def forward(self, queries: Tensor, image_embeds: Tensor) -> Tensor:
-        """States (B, tags, hidden) of the queries (tags, hidden) for each image (B, tokens, projection_dim)."""
+        """State (B, tags, hidden) of the queries (tags, hidden) for each image (B, tokens, projection_dim)."""
         states = queries.unsqueeze(0).expand(image_embeds.shape[0], -1, -1)
         for layer in self.layers:
             states = layer(states, image_embeds)
@@ -113,7 +113,7 @@ class RamForImageTagging(PreTrainedModel):
         return super().train(mode)
 
     def set_label_embeddings(self, embeddings: Tensor) -> None:
-        """Replaces the tag list's embeddings (n_tags, projection_dim); ``config.n_tags`` follows.
+        """Replace the tag list's embeddings (n_tags, projection_dim); ``config.n_tags`` follows.
 
         Raises:
             ValueError: If there is no tag or the width is not ``projection_dim``.
@@ -127,7 +127,7 @@ class RamForImageTagging(PreTrainedModel):
         self.config.n_tags = embeddings.shape[0]
 
     def select_tags(self, indices: Sequence[int]) -> None:
-        """Keeps the tags at ``indices`` of the present list, in that order. The head's cost falls with their number.
+        """Keep the tags at ``indices`` of the present list, in that order. The head's cost falls with their number.
 
         `RamProcessor.select_tags` gives the indices of tags by name.
         """
@@ -165,7 +165,7 @@ class RamForImageTagging(PreTrainedModel):
         """Logits of every tag.
 
         Args:
-            pixel_values: (B, 3, image_size, image_size), normalised as `RamProcessor` does.
+            pixel_values: (B, 3, image_size, image_size), normalized as `RamProcessor` does.
             labels: Multi-hot (B, n_tags); gives the asymmetric loss.
             tag_chunk: How many tags go through the head at a time; all when absent. Tags do not see each other, so it
                 changes memory and not the result.

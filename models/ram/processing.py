@@ -30,7 +30,7 @@ def read_tag_list(path: str | os.PathLike[str]) -> list[str]:
 
 
 def read_thresholds(path: str | os.PathLike[str], n_tags: int) -> list[float]:
-    """The thresholds of a text file, one a line, in the order of the ``n_tags`` tags."""
+    """Return the thresholds of a text file, one a line, in the order of the ``n_tags`` tags."""
     lines = Path(path).read_text(encoding="utf-8").split()
     try:
         values = [float(line) for line in lines]
@@ -62,9 +62,9 @@ def _checked_thresholds(thresholds: Sequence[float], n_tags: int, where: str) ->
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An RGB image of any PIL mode.
+    """Return an RGB image of any PIL mode.
 
-    Transparency is laid over white; 16-bit grey keeps its upper 8 bits (PIL would clip it to white); palettes, grey,
+    Transparency is laid over white; 16-bit gray keeps its upper 8 bits (PIL would clip it to white); palettes, gray,
     CMYK, LAB and the like convert as PIL does. An EXIF orientation is not applied here: boxes and captions refer to
     whatever the reader of the file decided.
 
@@ -83,7 +83,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
             )
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        straight = image.convert("LA") if image.mode == "La" else image  # PIL converts premultiplied grey to LA alone
+        straight = image.convert("LA") if image.mode == "La" else image  # PIL converts premultiplied gray to LA alone
         rgba = straight.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
     return image.convert("RGB")
@@ -145,7 +145,7 @@ class RamProcessor(ImageProcessingMixin):
         exclude: Sequence[str] = (),
         order: TagOrder = "confidence",
     ) -> list[list[tuple[str, float]]]:
-        """Tags with their confidences, read and ordered as by `models.tags.TagRule`.
+        """Tag with their confidences, read and ordered as by `models.tags.TagRule`.
 
         Args:
             confidences: (B, n_tags), as `RamForImageTagging.confidences` gives them.
@@ -195,28 +195,28 @@ class RamProcessor(ImageProcessingMixin):
         return [position[tag] for tag in tags]
 
     def select_tags(self, tags: Sequence[str]) -> list[int]:
-        """Keeps ``tags`` only, in that order, and gives their former indices for `RamForImageTagging.select_tags`."""
+        """Keep ``tags`` only, in that order, and gives their former indices for `RamForImageTagging.select_tags`."""
         indices = self._indices(_checked_tags(tags, "The selection"))
         self.tag_list = [self.tag_list[i] for i in indices]
         self.thresholds = [self.thresholds[i] for i in indices]
         return indices
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings of ``preprocessor_config.json``: all but the two lists, which are files of their own."""
+        """Return the settings of ``preprocessor_config.json``: all but the two lists, which are files of their own."""
         settings = super().to_dict()
         return {name: value for name, value in settings.items() if name not in ("tag_list", "thresholds")}
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
     ) -> list[str]:
-        """Writes ``preprocessor_config.json``, ``ram_tag_list.txt`` and ``ram_tag_list_threshold.txt``."""
+        """Write ``preprocessor_config.json``, ``ram_tag_list.txt`` and ``ram_tag_list_threshold.txt``."""
         if push_to_hub:
             raise ValueError("Pushing would leave the tag list behind: save to a folder and upload the folder.")
         files = super().save_pretrained(save_directory, **kwargs)
         return [*files, *self.write_lists(save_directory)]
 
     def write_lists(self, folder: str | os.PathLike[str]) -> list[str]:
-        """Writes the two lists alone; gives the files' paths."""
+        """Write the two lists alone; gives the files' paths."""
         tags, thresholds = Path(folder) / TAG_LIST_NAME, Path(folder) / THRESHOLDS_NAME
         tags.write_text("".join(f"{tag}\n" for tag in self.tag_list), encoding="utf-8")
         thresholds.write_text("".join(f"{value}\n" for value in self.thresholds), encoding="utf-8")
@@ -226,7 +226,7 @@ class RamProcessor(ImageProcessingMixin):
     def get_image_processor_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The settings and both lists; see `from_pretrained`."""
+        """Return the settings and both lists; see `from_pretrained`."""
         settings, kwargs = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
         tags_file = cached_file(pretrained_model_name_or_path, TAG_LIST_NAME)
         thresholds_file = cached_file(pretrained_model_name_or_path, THRESHOLDS_NAME)

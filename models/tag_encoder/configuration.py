@@ -25,7 +25,7 @@ class TagEncoderConfig(PreTrainedConfig):
         normalize: Scale each vector to Euclidean length 1. It decides what a margin means: unit vectors lie at most 2
             apart under p = 2, so margins sit in (0, 2); raw vectors lie as far apart as their norms allow, so that the
             published margin of 1 is small (all-MiniLM-L6-v2's ``[CLS]`` of COCO captions is 7.8 long and two of them
-            lie 7.5 apart on average). The published encoder does not normalise.
+            lie 7.5 apart on average). The published encoder does not normalize.
     """
 
     model_type = "lion_tag_encoder"

@@ -60,7 +60,7 @@ class TagEncoder(PreTrainedModel):
 
     @classmethod
     def from_bert(cls, path: str | os.PathLike[str], **kwargs: Any) -> "TagEncoder":
-        """A tag encoder that starts from a plain BERT folder, in float32 and eval mode.
+        """Return a tag encoder that starts from a plain BERT folder, in float32 and eval mode.
 
         Args:
             path: A folder (or hub name) that `BertModel.from_pretrained` reads. Its tokenizer is loaded by

@@ -55,7 +55,7 @@ class TagTokens:
     token_weights: Tensor
 
     def as_dict(self) -> dict[str, Tensor]:
-        """The three tensors by name."""
+        """Return the three tensors by name."""
         return {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
@@ -63,7 +63,7 @@ class TagTokens:
         }
 
     def to(self, device: str | torch.device) -> "TagTokens":
-        """The same tokens on ``device``."""
+        """Return the same tokens on ``device``."""
         return TagTokens(**{name: tensor.to(device) for name, tensor in self.as_dict().items()})
 
 
@@ -71,7 +71,7 @@ class TagEncoderProcessor(ProcessorMixin):
     """Tags or captions into `TagTokens`. Loads from a tag encoder's folder and from any plain BERT folder.
 
     Args:
-        tokenizer: A BERT tokenizer. Words and punctuation are split apart, so that tags tokenise one by one.
+        tokenizer: A BERT tokenizer. Words and punctuation are split apart, so that tags tokenize one by one.
         top_k, threshold, tag_order, thresholds: Which tags are read and in which order, as in `models.tags.TagRule`.
             A saved folder has the thresholds in ``tag_thresholds.json``.
         max_length: Longest text in tokens, ``[CLS]`` and ``[SEP]`` included.
@@ -134,7 +134,7 @@ class TagEncoderProcessor(ProcessorMixin):
         return [self.tokenizer.cls_token_id, *ids, self.tokenizer.sep_token_id], [1.0, *weights, 1.0]
 
     def _fitting(self, tags: Sequence[ScoredTag], room: int) -> list[ScoredTag]:
-        """The most tags, the most confident ones, whose text takes no more than ``room`` tokens."""
+        """Return the most tags, the most confident ones, whose text takes no more than ``room`` tokens."""
         low, high = 0, len(tags) - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -149,7 +149,7 @@ class TagEncoderProcessor(ProcessorMixin):
 
     def _pad(self, rows: list[tuple[list[int], list[float]]]) -> TagTokens:
         if not rows:
-            raise ValueError("There is no text to tokenise: the batch is empty.")
+            raise ValueError("There is no text to tokenize: the batch is empty.")
         padded: BatchEncoding = self.tokenizer.pad({"input_ids": [ids for ids, _ in rows]}, return_tensors="pt")
         mask = padded["attention_mask"]
         token_weights = torch.zeros(mask.shape, dtype=torch.float32)
@@ -158,7 +158,7 @@ class TagEncoderProcessor(ProcessorMixin):
         return TagTokens(padded["input_ids"], mask, token_weights)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings of ``processor_config.json``: all but the thresholds, which are a file of their own."""
+        """Return the settings of ``processor_config.json``: all but the thresholds, which are a file of their own."""
         return {name: value for name, value in super().to_dict().items() if name != "thresholds"}
 
     def save_pretrained(
@@ -174,7 +174,7 @@ class TagEncoderProcessor(ProcessorMixin):
     def get_processor_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The settings with the thresholds; see `from_pretrained`."""
+        """Return the settings with the thresholds; see `from_pretrained`."""
         settings, kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         thresholds = load_thresholds(pretrained_model_name_or_path)
         return settings | ({} if thresholds is None else {"thresholds": thresholds}), kwargs

@@ -55,7 +55,7 @@ class Decision:
 
 
 def group_of(rule: ChampionRule, primaries: Mapping[str, str]) -> str:
-    """The group whose number decides.
+    """Return the group whose number decides.
 
     Args:
         rule: with a metric.
@@ -96,7 +96,7 @@ def decide(
     Args:
         rule: with a metric.
         results: all evaluations.
-        document: as `results.analyse` made it.
+        document: as `results.analyze` made it.
         models: models:/NAME/VERSION of every run, all of one name.
         registry: where the champion is.
         ask: evaluates a model on the comparison's questions, without noise.
@@ -140,7 +140,7 @@ def decide(
 
 
 def _reason(basis: str, seeds: int, moved: bool, reason: str) -> str:
-    """The reason, behind what it rests on where that is a hint."""
+    """Return the reason, behind what it rests on where that is a hint."""
     if seeds >= FEWEST_SEEDS:
         return reason
     return f"{basis}, alias set because allow_one_seed: {reason}" if moved else f"{basis}: {reason}"
@@ -158,7 +158,7 @@ def judge(rule: ChampionRule, difference: Interval) -> tuple[bool, str]:
     )
 
 
-def crown(decision: Decision, registry: Registry) -> None:
+def apply_decision(decision: Decision, registry: Registry) -> None:
     """Carry a decision out, and note on the version what its alias rests on; doing so again changes nothing."""
     log.info("@%s: %s %s: %s", decision.alias, decision.candidate, "gets it" if decision.moved else "does not get it",
              decision.reason)  # fmt: skip

@@ -8,11 +8,11 @@ from pipelines.core.errors import UserError
 from pipelines.core.paths import names_field, path_field, settings_field
 from pipelines.core.runtime import RayConfig
 from pipelines.core.steps import runtime_field, runtime_group
-from pipelines.evaluation.benchmarks import MIXED, registry
 from pipelines.evaluation.distributed import InferenceConfig
-from pipelines.evaluation.scoring import ScoringConfig
 from pipelines.evaluation.tag_noise import TagErrors
 from pipelines.registry.registry import RegistryConfig
+from pipelines.scoring.benchmarks import MIXED, registry
+from pipelines.scoring.score import ScoringConfig
 from pipelines.training.config import TrainStageConfig
 
 OncePer = Literal["run", "seed", "comparison"]
@@ -136,7 +136,7 @@ class CompareConfig:
 
 
 def check(config: CompareConfig) -> None:
-    """Refuses what no comparison can work with, before anything is read.
+    """Refuse what no comparison can work with, before anything is read.
 
     Raises:
         UserError: says what to change.

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from models.tags import TagRule
 from pipelines.comparison.results import Document, Results
-from pipelines.evaluation.estimates import Array
-from pipelines.evaluation.predictions import load_instructions, read_parquet
+from pipelines.core.parquet import read_parquet
+from pipelines.scoring.estimates import Array
+from pipelines.scoring.predictions import load_instructions
 from pipelines.sources.boxes import Box, parse_box
 from pipelines.sources.embedded import find_embedded
 from pipelines.sources.images import BadImage, load_image
@@ -89,7 +90,7 @@ def gallery(
 
 
 def _rows(table: pa.Table, key: str, wanted: set[str], task: str | None = None) -> dict[str, dict[str, Any]]:
-    """The wanted rows by their key; ids of samples are unique within a task only."""
+    """Return the wanted rows by their key; ids of samples are unique within a task only."""
     kept = pc.is_in(table[key], value_set=pa.array(sorted(wanted), pa.string()))
     if task is not None:
         kept = pc.and_(kept, pc.equal(table["task"], task))
@@ -129,20 +130,20 @@ def _example(
 
 
 def _tags(image: Mapping[str, Any], rules: Sequence[TagRule]) -> list[tuple[str, float, bool]]:
-    """The surest tags of an image with their confidences, and whether they are read."""
+    """Return the surest tags of an image with their confidences, and whether they are read."""
     pairs = [(tag["tag"], tag["score"]) for tag in (image["tags"] or ())[:_TAGS]]
     read = [any(of_tag) for of_tag in zip(*(rule.reads(pairs) for rule in rules), strict=True)]
     return [(tag, score, is_read) for (tag, score), is_read in zip(pairs, read, strict=True)]
 
 
 def _corners(box: Sequence[float] | Box) -> dict[str, float]:
-    """A box as an SVG rectangle on a canvas of 100 x 100."""
+    """Return a box as an SVG rectangle on a canvas of 100 x 100."""
     x1, y1, x2, y2 = (100 * value for value in box)
     return {"x": round(x1, 2), "y": round(y1, 2), "width": round(x2 - x1, 2), "height": round(y2 - y1, 2)}
 
 
 def _picture(uri: str, content: bytes | None) -> str:
-    """The image as a data URI, from its bytes where the table embeds them."""
+    """Return the image as a data URI, from its bytes where the table embeds them."""
     picture = load_image(uri, content, draft=2 * _SIDE)
     picture.thumbnail((_SIDE, _SIDE))
     sink = io.BytesIO()

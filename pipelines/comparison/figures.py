@@ -1,15 +1,15 @@
-"""Figures of the report as SVG that takes the page's own text colour, so that it reads on light and dark alike."""
+"""Figures of the report as SVG that takes the page's own text color, so that it reads on light and dark alike."""
 
 import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-# Readable on white and on near-black, and told apart by marker and dash where there is no colour.
-COLOURS = ("#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#b08900", "#0c8599")
+# Readable on white and on near-black, and told apart by marker and dash where there is no color.
+COLORS = ("#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#b08900", "#0c8599")
 _MARKERS = "osD^vP"
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
-_INK = "#123456"  # stands for the page's text colour until the picture is written
+_INK = "#123456"  # stands for the page's text color until the picture is written
 
 
 def noise_curves(groups: Mapping[str, Any], arms: Sequence[str], heading: str = "") -> str:
@@ -40,7 +40,7 @@ def noise_curves(groups: Mapping[str, Any], arms: Sequence[str], heading: str = 
 
 
 def effects(groups: Mapping[str, Any], arms: Sequence[str], baseline: str, heading: str = "") -> str:
-    """Each other arm's difference from the baseline in each group, with its 95 % interval. The heading as in
+    """Return each other arm's difference from the baseline in each group, with its 95 % interval. The heading as in
     `noise_curves`."""
     from matplotlib.figure import Figure
 
@@ -123,7 +123,7 @@ def _head(figure: Any, heading: str) -> None:
 
 
 def _inked(axes: Any) -> None:
-    """Everything but the data in the page's text colour, on no ground."""
+    """Everything but the data in the page's text color, on no ground."""
     axes.set_facecolor("none")
     axes.grid(color=_INK, alpha=0.18, linewidth=0.7)
     axes.tick_params(colors=_INK)
@@ -135,8 +135,8 @@ def _inked(axes: Any) -> None:
 
 
 def _look(place: int) -> dict[str, Any]:
-    turn = place % len(COLOURS)
-    return {"color": COLOURS[turn], "marker": _MARKERS[turn], "linestyle": _DASHES[turn]}
+    turn = place % len(COLORS)
+    return {"color": COLORS[turn], "marker": _MARKERS[turn], "linestyle": _DASHES[turn]}
 
 
 def _line(
@@ -155,7 +155,7 @@ def _legend(figure: Any, axes: Any) -> None:
 
 
 def _svg(figure: Any, name: str) -> str:
-    """The figure as an `<svg>` to stand in a page. Ids bear the name: several figures share one page."""
+    """Return the figure as an `<svg>` to stand in a page. Ids bear the name: several figures share one page."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 

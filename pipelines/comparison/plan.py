@@ -8,8 +8,8 @@ from typing import Any
 from pipelines.comparison.config import CompareConfig, OncePer, StageSpec, check
 from pipelines.core.errors import UserError
 from pipelines.core.steps import canonical
+from pipelines.core.workflow import Prepare, StepSpec, merged
 from pipelines.evaluation.tag_noise import TagNoise
-from pipelines.operations.pipeline import Prepare, StepSpec, merged
 from pipelines.training.config import LaunchConfig, TrainStageConfig
 from pipelines.training.launch import share_of_cores
 
@@ -43,7 +43,7 @@ class Plan:
 
 
 def make_plan(config: CompareConfig, prepare: Prepare) -> Plan:
-    """All trainings, each checked before the first begins.
+    """Return all trainings, each checked before the first begins.
 
     Raises:
         UserError: a stage or an arm has a wrong field, or the arms do not get equal amounts of training.
@@ -73,7 +73,7 @@ def make_plan(config: CompareConfig, prepare: Prepare) -> Plan:
 
 
 def instances(config: CompareConfig, stage: str) -> dict[Run, str]:
-    """The runs for which a stage is trained, and their steps' names; an empty arm stands for all of them."""
+    """Return the runs for which a stage is trained, and their steps' names; an empty arm stands for all of them."""
     once_per = config.stages[stage].once_per
     if once_per == "comparison":
         return {Run("", config.seeds[0]): stage}
@@ -83,7 +83,7 @@ def instances(config: CompareConfig, stage: str) -> dict[Run, str]:
 
 
 def evaluation(config: CompareConfig, model: str, strength: float) -> StepSpec:
-    """The evaluation of a model at a strength of tag noise."""
+    """Return the evaluation of a model at a strength of tag noise."""
     errors = {name: value for name, value in dataclasses.asdict(config.noise).items() if name != "levels"}
     inference = dataclasses.asdict(config.inference)
     if config.at_once > 1 and config.inference.launcher == "local" and config.inference.cpus is None:
@@ -103,7 +103,7 @@ def evaluation(config: CompareConfig, model: str, strength: float) -> StepSpec:
 
 
 def _stage_values(config: CompareConfig, stage: str, run: Run) -> dict[str, Any]:
-    """The configuration of one training, as plain values."""
+    """Return the configuration of one training, as plain values."""
     spec = config.stages[stage]
     values = merged(
         {
@@ -135,7 +135,7 @@ def _stage_values(config: CompareConfig, stage: str, run: Run) -> dict[str, Any]
 
 
 def _parent(config: CompareConfig, stage: str, spec: StageSpec, run: Run, parent: str) -> str:
-    """The step of this run that a parent's name means; a path or a registered model stays."""
+    """Return the step of this run that a parent's name means; a path or a registered model stays."""
     if parent not in config.stages:
         return parent
     if list(config.stages).index(parent) >= list(config.stages).index(stage):

@@ -17,7 +17,7 @@ from pipelines.training.config import TrainStageConfig
 
 
 def hardware() -> dict[str, str]:
-    """The machine that this process runs on, as far as it says what it is."""
+    """Return the machine that this process runs on, as far as it says what it is."""
     found = {"machine": platform.platform(), "cores": str(os.cpu_count())}
     for line in _lines("/proc/cpuinfo"):
         if line.startswith("model name"):
@@ -38,7 +38,7 @@ def hardware() -> dict[str, str]:
 
 
 def code() -> dict[str, str]:
-    """The commit and the versions of what the numbers depend on."""
+    """Return the commit and the versions of what the numbers depend on."""
     return {"commit": git_commit() or "unknown", **versions()}
 
 
@@ -65,12 +65,12 @@ def training(folder: str, settings: TrainStageConfig, outcome: Mapping[str, Any]
 
 
 def trainings(plan: Plan, outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Document]:
-    """Every training by its step's name."""
+    """Return every training by its step's name."""
     return {name: training(str(found["path"]), plan.settings[name], found) for name, found in outcomes.items()}
 
 
 def histories(runs: Mapping[Run, str], arms: Sequence[str], seeds: Sequence[int]) -> dict[str, list[list[Document]]]:
-    """The records of each run's training, by arm and seed.
+    """Return the records of each run's training, by arm and seed.
 
     Args:
         runs: the folder of each run's last training.
@@ -81,7 +81,7 @@ def histories(runs: Mapping[Run, str], arms: Sequence[str], seeds: Sequence[int]
 
 
 def tag_encoders(references: Sequence[str], registry: Registry) -> dict[str, list[Document]]:
-    """The records of the trainings of tag encoders, by reference; without those whose training left none.
+    """Return the records of the trainings of tag encoders, by reference; without those whose training left none.
 
     Args:
         references: folders, or models:/NAME@ALIAS; a registered version names its step's folder.
@@ -100,14 +100,14 @@ def tag_encoders(references: Sequence[str], registry: Registry) -> dict[str, lis
 
 
 def as_yaml(config: CompareConfig) -> str:
-    """The configuration as a file of `jobs.compare`, places included, without the settings of how it was run."""
+    """Return the configuration as a file of `jobs.compare`, places included, without the settings of how it was run."""
     import yaml
 
     return yaml.safe_dump(canonical(config), sort_keys=False, allow_unicode=True, width=110)
 
 
 def read_history(folder: str) -> list[Document]:
-    """A training's records, as `metrics.jsonl` of its folder has them."""
+    """Return a training's records, as `metrics.jsonl` of its folder has them."""
     text = storage.read_bytes(storage.join(folder, "metrics.jsonl")).decode()
     return [json.loads(line) for line in text.splitlines()]
 
@@ -133,7 +133,7 @@ def count_trained(model: str, groups: Sequence[str]) -> int | None:
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a file of the system; none where there is no such file."""
+    """Return the lines of a file of the system; none where there is no such file."""
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
             return stream.read().splitlines()

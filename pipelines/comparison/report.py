@@ -7,9 +7,9 @@ from pipelines.comparison import figures
 from pipelines.comparison.config import FEWEST_SEEDS
 from pipelines.comparison.results import ALPHA, Document, decodings_differ
 from pipelines.comparison.statistics import CONFIDENCE, FEWEST_IMAGES, POWER
-from pipelines.evaluation.benchmarks import registry
-from pipelines.evaluation.scoring import set_of
 from pipelines.inference.decoding import in_words
+from pipelines.scoring.benchmarks import registry
+from pipelines.scoring.score import set_of
 
 _TEMPLATE = "report.html.j2"
 # Beside numbers of data that nobody published anything on: the published benchmark of the same task, for orientation.
@@ -30,10 +30,10 @@ def render(
     tag_encoders: Mapping[str, Sequence[Document]],
     made: Mapping[str, Any],
 ) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        document: the comparison's numbers, as `results.analyse` made them.
+        document: the comparison's numbers, as `results.analyze` made them.
         gallery: as `examples.gallery` made it.
         histories: records of the last stage's trainings, by arm and seed.
         tag_encoders: records of the trainings of the tag encoders that the arms read, by what they are called.
@@ -61,7 +61,7 @@ def render(
         arms=arms,
         baseline=document["baseline"],
         challengers=[arm for arm in arms if arm != document["baseline"]],
-        colours=dict(zip(arms, figures.COLOURS * len(arms), strict=False)),
+        colors=dict(zip(arms, figures.COLORS * len(arms), strict=False)),
         groups=groups,
         findings=findings(document),
         words=WORDS,
@@ -122,19 +122,19 @@ def published(document: Document) -> list[Document]:
 
 
 def title(why: str, baseline: str) -> str:
-    """The heading of a part of the gallery."""
+    """Return the heading of a part of the gallery."""
     kind, _, arm = why.partition(" ")
     return TITLES[kind].format(arm=arm, baseline=baseline)
 
 
 def points(value: float, signed: bool = False) -> str:
-    """A fraction in percent as papers print it."""
+    """Return a fraction in percent as papers print it."""
     text = f"{100 * value:{'+' if signed else ''}.2f}"
     return text.replace("-", "−")
 
 
 def p_value(value: float) -> str:
-    """A p-value to three digits."""
+    """Return a p-value to three digits."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -20,10 +20,10 @@ from pipelines.comparison.statistics import (
     smallest_seen,
 )
 from pipelines.core import storage
-from pipelines.evaluation.estimates import Array
-from pipelines.evaluation.metrics.pope import f1
-from pipelines.evaluation.predictions import read_file
+from pipelines.core.parquet import read_file
 from pipelines.evaluation.run import METRICS, SAMPLE_SCORES
+from pipelines.scoring.estimates import Array
+from pipelines.scoring.metrics.pope import f1
 
 # What a primary number is computed from sums by, where it is not the mean of the samples' scores.
 _FORMULAS: Mapping[str, Callable[[Array], Array]] = {"pope": f1}
@@ -87,7 +87,7 @@ class Results:
             raise ValueError(f"No evaluation of {'; '.join(missing)}: every arm needs every seed to be compared.")
 
     def of(self, arm: str, strength: float = 0.0) -> list[Evaluation]:
-        """An arm's evaluations by seed."""
+        """Return an arm's evaluations by seed."""
         return [self.evaluations[Run(arm, seed), strength] for seed in self.seeds]
 
     def scores(self, arm: str, group: str) -> Array:
@@ -101,7 +101,7 @@ class Results:
 
 
 def read_evaluation(folder: str) -> Evaluation:
-    """The scores of a finished evaluation."""
+    """Return the scores of a finished evaluation."""
     metrics = storage.read_json(storage.join(folder, METRICS))
     table = read_file(storage.join(folder, SAMPLE_SCORES))
     groups = {}
@@ -121,7 +121,7 @@ def read_evaluation(folder: str) -> Evaluation:
 
 
 def measure_group(evaluations: Mapping[str, Sequence[Evaluation]], group: str, resamples: int) -> dict[str, Measured]:
-    """The primary number of a group for every arm, on the same draws of images.
+    """Return the primary number of a group for every arm, on the same draws of images.
 
     Args:
         evaluations: by arm, one for each seed.
@@ -139,7 +139,7 @@ def measure_group(evaluations: Mapping[str, Sequence[Evaluation]], group: str, r
     return measure(sums, _FORMULAS.get(metric, ratio_of_sums), resamples)
 
 
-def analyse(config: CompareConfig, results: Results) -> Document:
+def analyze(config: CompareConfig, results: Results) -> Document:
     """The comparison's numbers: each arm's with its interval, each difference from the baseline with its test, and both
     at every strength of tag noise. The tests without noise are adjusted together; those with noise are for looking.
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.tags import threshold_in_words
-from pipelines.comparison.champion import Decision, crown, decide, group_of
+from pipelines.comparison.champion import Decision, apply_decision, decide, group_of
 from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, evidence
 from pipelines.comparison.plan import Plan, Run, evaluation, make_plan
 from pipelines.comparison.results import (
     Document,
     Evaluation,
     Results,
-    analyse,
+    analyze,
     decodings_differ,
     read_evaluation,
 )
@@ -25,12 +25,12 @@ from pipelines.core.errors import UserError
 from pipelines.core.runtime import keep_ray, living_nodes, ray_session
 from pipelines.core.steps import StepFolder, StepResult, canonical, run_step
 from pipelines.core.tag_rules import model_rules
-from pipelines.evaluation.predictions import load_instructions
+from pipelines.core.workflow import Prepare, StepSpec, run_steps
 from pipelines.evaluation.run import require_scorable
-from pipelines.evaluation.scoring import select_rows
 from pipelines.inference.decoding import in_words
-from pipelines.operations.pipeline import Prepare, StepSpec, run_steps
 from pipelines.registry.registry import Registry
+from pipelines.scoring.predictions import load_instructions
+from pipelines.scoring.score import select_rows
 from pipelines.training.launch import resolved, room_for_workers
 
 log = logging.getLogger("lion.compare")
@@ -41,7 +41,7 @@ Outcomes = Mapping[str, Mapping[str, Any]]
 
 
 def compare(config: CompareConfig, prepare: Prepare) -> StepResult:
-    """Runs the comparison, or continues it, or finds it done. Leaves `report.html` and `comparison.json`.
+    """Run the comparison, or continues it, or finds it done. Leaves `report.html` and `comparison.json`.
 
     Args:
         config: what is compared.
@@ -88,7 +88,7 @@ def _run(config: CompareConfig, steps: Mapping[str, StepSpec], prepare: Prepare)
 
 
 def _require_room(config: CompareConfig, plan: Plan) -> None:
-    """Refuses more trainings at once than the cluster holds: some would wait for workers until Ray gives up on them."""
+    """Refuse more trainings at once than the cluster holds: some would wait for workers until Ray gives up on them."""
     launches = {settings.launch for settings in plan.settings.values() if settings.launch.launcher == "ray"}
     if config.at_once == 1 or not launches:
         return
@@ -121,7 +121,7 @@ def _by_name(outcomes: list[dict[str, Any]]) -> Outcomes:
 
 
 def _check_questions(config: CompareConfig, plan: Plan) -> None:
-    """Refuses, before anything is trained, questions that cannot be scored and a rule about what is not measured."""
+    """Refuse, before anything is trained, questions that cannot be scored and a rule about what is not measured."""
     scores = require_scorable(select_rows(load_instructions(config.test_data), config.benchmark), config.benchmark)
     if config.champion.metric is None:
         return
@@ -143,16 +143,16 @@ class Comparison:
     registry: Registry
 
     def work(self, folder: StepFolder, folders: Mapping[tuple[Run, float], str]) -> Document:
-        """Tests, champion, report and MLflow; returns the manifest's entries."""
+        """Test, champion, report and MLflow; returns the manifest's entries."""
         config = self.config
         evaluations = {key: read_evaluation(path) for key, path in folders.items()}
         results = Results(evaluations, list(config.arms), config.seeds)
-        document = analyse(config, results)
+        document = analyze(config, results)
         if decodings_differ(document):
             log.warning("The models were decoded with different settings; the report lists them.")
         decision = self._decision(folder, results, document)
         if decision is not None:
-            crown(decision, self.registry)
+            apply_decision(decision, self.registry)
         self._name_after_arms()
         storage.write_json(folder.child(NUMBERS), document | {"champion": decision and decision.as_dict()})
         storage.write_atomic(folder.child(REPORT), self._page(results, document, decision).encode())
@@ -184,7 +184,7 @@ class Comparison:
         }
 
     def _name_after_arms(self) -> None:
-        """Gives the first seed's model of every arm the arm's name as its alias."""
+        """Give the first seed's model of every arm the arm's name as its alias."""
         for arm in self.config.arms:
             name, version = self.models[Run(arm, self.config.seeds[0])].removeprefix("models:/").split("/")
             self.registry.set_alias(name, arm, int(version))
@@ -203,7 +203,7 @@ class Comparison:
         return made
 
     def _ask(self, model: str, results: Results) -> Evaluation:
-        """The answers of another model to the comparison's questions."""
+        """Return the answers of another model to the comparison's questions."""
         steps: dict[str, StepSpec] = {"champion": evaluation(self.config, model, 0.0)}
         (outcome,) = run_steps(steps, self.prepare, storage.absolute(self.config.out))
         answered = read_evaluation(str(outcome["path"]))

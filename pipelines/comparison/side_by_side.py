@@ -19,8 +19,8 @@ import yaml
 
 from pipelines.core.errors import DataRefused, Stopped, UserError
 from pipelines.core.runtime import python_path
-from pipelines.operations.pipeline import StepSpec, ending, references, substitute
-from pipelines.training.interrupts import on_sigterm
+from pipelines.core.signals import on_sigterm
+from pipelines.core.workflow import StepSpec, ending, references, substitute
 
 log = logging.getLogger("lion.pipeline")
 _SET_PARENT_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
@@ -115,7 +115,7 @@ class _Child:
             sys.stderr.write(f"{self.name} | {line}")
 
     def ask_to_stop(self, times: int) -> None:
-        """Passes on as many SIGTERMs as were heard until now; a second one tells a training not to save."""
+        """Pass on as many SIGTERMs as were heard until now; a second one tells a training not to save."""
         while self._asked < times:
             self.process.terminate()
             self._asked += 1

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.evaluation.estimates import Array
+from pipelines.scoring.estimates import Array
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -53,11 +53,11 @@ class Measured:
     images: int
 
     def __sub__(self, other: "Measured") -> "Measured":
-        """The paired difference: both must come from one call of `measure`."""
+        """Return the paired difference: both must come from one call of `measure`."""
         return Measured(self.seeds - other.seeds, self.drawn - other.drawn, self.images)
 
     def seed(self, place: int) -> "Measured":
-        """The number of one of the trainings alone."""
+        """Return the number of one of the trainings alone."""
         return Measured(self.seeds[place : place + 1], self.drawn[:, place : place + 1], self.images)
 
 
@@ -77,7 +77,7 @@ class Interval:
     p: float
 
     def within(self, low: float, high: float) -> "Interval":
-        """The same with ends that the metric can take."""
+        """Return the same with ends that the metric can take."""
         return Interval(self.value, max(self.low, low), min(self.high, high), self.p)
 
 

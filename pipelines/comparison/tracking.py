@@ -16,7 +16,7 @@ def log_comparison(
     registry: Registry, folder: StepFolder, config: CompareConfig, document: Document, models: Mapping[Run, str],
     artifacts: Sequence[str],
 ) -> str:  # fmt: skip
-    """Logs everything and returns the run's id; doing so again after a crash changes nothing.
+    """Log everything and return the run's id; doing so again after a crash changes nothing.
 
     Args:
         registry: which MLflow.

@@ -21,15 +21,15 @@ _DONE = ".complete.json"
 
 
 def cache_folder(*parts: str) -> str:
-    """A folder of this user's own that outlives the process, made where it is missing."""
+    """Return a folder of this user's own that outlives the process, made where it is missing."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     path = os.path.join(home, "dynamic-lion", *parts)
     os.makedirs(path, exist_ok=True)
     return path
 
 
-def on_this_machine(uri: str) -> str:
-    """The local path of a file or folder: its own, or that of a copy.
+def local_copy(uri: str) -> str:
+    """Return the local path of a file or folder: its own, or that of a copy.
 
     Raises:
         UserError: nothing lies there.
@@ -75,7 +75,7 @@ def for_workers(model: str, folder: StepFolder, name: str) -> str:
         name: of the copy.
 
     Returns:
-        What `on_this_machine` opens on every machine.
+        What `local_copy` opens on every machine.
     """
     if not storage.is_remote(folder.path):
         return model

@@ -53,7 +53,7 @@ def path_field(
     sent: bool = False,
     runtime: bool = False,
 ) -> Any:
-    """A configuration field that is a path, a list of paths, or a mapping of names to paths.
+    """Return a configuration field that is a path, a list of paths, or a mapping of names to paths.
 
     Args:
         role: see `Role`.
@@ -68,7 +68,7 @@ def path_field(
 
 
 def settings_field(settings_of: Callable[[Any], type | None], *, each: bool = False, dotted: bool = False) -> Any:
-    """A free mapping whose keys are fields of another configuration.
+    """Return a free mapping whose keys are fields of another configuration.
 
     Args:
         settings_of: the configuration that has the mapping → the type whose fields are meant; None: not known.
@@ -85,7 +85,7 @@ def names_field() -> Any:
 
 
 def path_places(config: Any, prefix: str = "") -> Iterator[PathPlace]:
-    """Every path in a configuration that is not empty and is no preset's name."""
+    """Return every path in a configuration that is not empty and is no preset's name."""
     places: list[PathPlace] = []
 
     def note(place: PathPlace) -> str:
@@ -97,7 +97,7 @@ def path_places(config: Any, prefix: str = "") -> Iterator[PathPlace]:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """The configuration with relative paths made absolute by the working directory.
+    """Return the configuration with relative paths made absolute by the working directory.
 
     Absolute paths, URIs, references of a pipeline, and names of models that are no path here stay, letter by letter.
     """
@@ -106,7 +106,7 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def sent_options(config_type: type) -> list[str]:
-    """The options of a verb that name a configuration file to be sent with a job."""
+    """Return the options of a verb that name a configuration file to be sent with a job."""
     return [f"--{name}" for name in _sent_fields(config_type, "")]
 
 
@@ -139,7 +139,7 @@ class _Walk:
         self._visit = visit
 
     def settings(self, value: Any, kind: type, prefix: str, names: frozenset[str]) -> Any:
-        """A configuration, or a mapping with some of its fields; the same object where nothing changes."""
+        """Return a configuration, or a mapping with some of its fields; the same object where nothing changes."""
         if not isinstance(value, Mapping) and not isinstance(value, kind):
             return value
         fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -176,7 +176,7 @@ class _Walk:
         return content
 
     def _path(self, field: "dataclasses.Field[Any]", content: Any, place: str, names: frozenset[str]) -> Any:
-        """A path, a list or a mapping of paths."""
+        """Return a path, a list or a mapping of paths."""
         if isinstance(content, str):
             if not content or content in names or content in field.metadata["names"]:
                 return content
@@ -212,7 +212,7 @@ class _Walk:
         return content if _same(changed.values(), content.values()) else changed
 
     def _nested(self, content: Any, kind: type, place: str, names: frozenset[str]) -> Any:
-        """A configuration inside another, or a list or mapping of such."""
+        """Return a configuration inside another, or a list or mapping of such."""
         if isinstance(content, kind):
             return self.settings(content, kind, f"{place}.", names)
         if isinstance(content, list | tuple):
@@ -234,7 +234,7 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _field_at(kind: type, dotted: str) -> "dataclasses.Field[Any] | None":
-    """The field of a dotted name, None where there is none."""
+    """Return the field of a dotted name, None where there is none."""
     head, _, rest = dotted.partition(".")
     field = next((field for field in dataclasses.fields(kind) if field.name == head), None)
     if field is None or not rest:
@@ -244,7 +244,7 @@ def _field_at(kind: type, dotted: str) -> "dataclasses.Field[Any] | None":
 
 
 def _configurations(hint: Any) -> list[type]:
-    """The configurations in a type: of X, X | None, list[X] and dict[str, X] each X."""
+    """Return the configurations in a type: of X, X | None, list[X] and dict[str, X] each X."""
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return [hint]
     return [kind for part in typing.get_args(hint) for kind in _configurations(part)]

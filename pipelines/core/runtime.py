@@ -29,7 +29,7 @@ class RayConfig:
 
 @contextlib.contextmanager
 def ray_session(config: RayConfig) -> Iterator[None]:
-    """Connects to Ray and, where this call started it, ends it again. Inside a session it is a no-op.
+    """Connect to Ray and, where this call started it, ends it again. Inside a session it is a no-op.
 
     Raises:
         UserError: the named cluster does not answer.
@@ -51,7 +51,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def keep_ray(config: RayConfig) -> Iterator[None]:
-    """Lets the sessions inside share one Ray, started by the first that needs it, with this configuration.
+    """Let the sessions inside share one Ray, started by the first that needs it, with this configuration.
 
     Inside another such block, the outer one's Ray is shared and outlives this one.
     """
@@ -126,7 +126,7 @@ def _no_cluster(address: str | None, error: Exception) -> UserError:
 
 
 def _require_listening(address: str) -> None:
-    """Refuses a HOST:PORT where nothing listens at once; Ray itself would go on asking for minutes."""
+    """Refuse a HOST:PORT where nothing listens at once; Ray itself would go on asking for minutes."""
     host, found, port = address.rpartition(":")
     if not found or "/" in host or not port.isdigit():
         return
@@ -137,7 +137,7 @@ def _require_listening(address: str) -> None:
 
 
 def quiet_driver() -> None:
-    """Ends what Ray tells a driver beside the steps' own lines: that there is a token, that Data draws no bars, and
+    """End what Ray tells a driver beside the steps' own lines: that there is a token, that Data draws no bars, and
     that each of its runs has ended."""
     for name, level in (
         ("ray._private.authentication.authentication_token_setup", logging.ERROR),
@@ -148,7 +148,7 @@ def quiet_driver() -> None:
 
 
 def quiet_worker() -> None:
-    """Runs in each worker of a local Ray: without a dashboard, Train's cleaner would complain every second; and each
+    """Run in each worker of a local Ray: without a dashboard, Train's cleaner would complain every second; and each
     report would be printed whole, beside the line that the training prints itself."""
     for name in ("controller.placement_group_cleaner", "controller.controller"):
         logging.getLogger(f"ray.train.v2._internal.execution.{name}").setLevel(logging.ERROR)
@@ -177,7 +177,7 @@ def threads_here(cpus: int) -> int:
 
 
 def require_resources(plan: Mapping[str, float], purpose: str) -> None:
-    """Refuses a plan that the connected Ray can never schedule, instead of waiting for ever (P11).
+    """Refuse a plan that the connected Ray can never schedule, instead of waiting for ever (P11).
 
     Args:
         plan: what must be free at once, by Ray's resource names, e.g. `{"CPU": 6, "GPU": 1}`.

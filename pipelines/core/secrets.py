@@ -22,7 +22,7 @@ def holds_credentials(uri: str) -> bool:
 
 
 def require_none(config: Any) -> None:
-    """Refuses a configuration that holds credentials.
+    """Refuse a configuration that holds credentials.
 
     Raises:
         UserError: names the field, and not its value.

@@ -64,7 +64,7 @@ class ShardIndex:
         return -(-self.rows // self.shard_rows)
 
     def rows_of(self, shard: int) -> int:
-        """Records of one shard."""
+        """Record of one shard."""
         return min(self.shard_rows, self.rows - shard * self.shard_rows)
 
 
@@ -83,27 +83,27 @@ class ShardSet:
     name: str = "part"
 
     def source_file(self, shard: int) -> str:
-        """A shard's records."""
+        """Return a shard's records."""
         return storage.join(self.folder, f"source/{self.name}-{shard:08d}.parquet")
 
     def result_name(self, shard: int) -> str:
-        """A shard's result, relative to the folder."""
+        """Return a shard's result, relative to the folder."""
         return f"{self.result}/{self.name}-{shard:08d}.parquet"
 
     def quarantine_name(self, shard: int) -> str:
-        """A shard's rows that could not be used, relative to the folder."""
+        """Return a shard's rows that could not be used, relative to the folder."""
         return f"quarantine/{self.name}-{shard:08d}.parquet"
 
     def result_file(self, shard: int) -> str:
-        """A shard's result."""
+        """Return a shard's result."""
         return storage.join(self.folder, self.result_name(shard))
 
     def quarantine_file(self, shard: int) -> str:
-        """A shard's rows that could not be used."""
+        """Return a shard's rows that could not be used."""
         return storage.join(self.folder, self.quarantine_name(shard))
 
     def done_file(self, shard: int) -> str:
-        """The proof that a shard is done."""
+        """Return the proof that a shard is done."""
         return storage.join(self.folder, f"done/{self.name}-{shard:08d}.json")
 
     @property
@@ -112,11 +112,11 @@ class ShardSet:
         return storage.join(self.folder, f"source/{self.name}.json")
 
     def done(self) -> set[int]:
-        """The shards whose proof and result are both there."""
+        """Return the shards whose proof and result are both there."""
         return self._numbers("done", ".json") & self._numbers(self.result, ".parquet")
 
     def quarantined(self) -> set[int]:
-        """The shards with rows that could not be used."""
+        """Return the shards with rows that could not be used."""
         return self._numbers("quarantine", ".parquet")
 
     def _numbers(self, folder: str, ending: str) -> set[int]:
@@ -129,7 +129,7 @@ class ShardSet:
         }
 
     def index(self) -> ShardIndex | None:
-        """The index, or None where the source has not been cut to the end."""
+        """Return the index, or None where the source has not been cut to the end."""
         return ShardIndex(**storage.read_json(self.index_file)) if storage.exists(self.index_file) else None
 
     def write_quarantine(self, shard: int, bad: pa.Table) -> list[dict[str, Any]]:
@@ -152,12 +152,12 @@ class ShardSet:
         return [write_parquet(self.folder, self.quarantine_name(shard), bad)]
 
     def proofs(self, done: Iterable[int]) -> list[Proof]:
-        """The proofs of shards, in the order given."""
+        """Return the proofs of shards, in the order given."""
         with ThreadPoolExecutor(16) as pool:
             return list(pool.map(lambda shard: storage.read_json(self.done_file(shard)), done))
 
     def read(self, shard: int, schema: pa.Schema) -> pa.Table:
-        """A shard's records."""
+        """Return a shard's records."""
         return pq.read_table(pa.BufferReader(storage.read_bytes(self.source_file(shard))), schema=schema)
 
     def cut(
@@ -167,7 +167,7 @@ class ShardSet:
         shard_rows: int,
         counts: Mapping[str, int] | None = None,
     ) -> ShardIndex:
-        """Writes records as shards and bad records as quarantine, in one pass and in the memory of one shard.
+        """Write records as shards and bad records as quarantine, in one pass and in the memory of one shard.
 
         Args:
             records: rows of `schema` and of `tables.QUARANTINE` (which have a `reason`), in source order.
@@ -210,7 +210,7 @@ class _BadRecords:
         self.files: list[dict[str, Any]] = []
 
     def apart(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-        """The good ones."""
+        """Return the good ones."""
         for record in records:
             if "reason" not in record:
                 yield record
@@ -221,7 +221,7 @@ class _BadRecords:
                 self.write()
 
     def write(self) -> None:
-        """Writes those that wait."""
+        """Write those that wait."""
         if self._rows:
             name = f"quarantine/annotations@{self._shards.name}-{len(self.files):08d}.parquet"
             self.files.append(write_parquet(self._shards.folder, name, tables.to_table(self._rows, tables.QUARANTINE)))
@@ -229,7 +229,7 @@ class _BadRecords:
 
 
 def write_parquet(folder: str, name: str, table: pa.Table) -> dict[str, Any]:
-    """Writes a table atomically; the same table gives the same bytes.
+    """Write a table atomically; the same table gives the same bytes.
 
     Returns:
         `path` (relative), `rows` and `sha256`, as manifests list files.
@@ -242,14 +242,14 @@ def write_parquet(folder: str, name: str, table: pa.Table) -> dict[str, Any]:
 
 
 def from_items(items: Sequence[Mapping[str, Any]]) -> "Dataset":
-    """A dataset with a block for each item."""
+    """Return a dataset with a block for each item."""
     import ray
 
     return ray.data.from_items([dict(item) for item in items], override_num_blocks=len(items))
 
 
 def run(make_dataset: Callable[[], "Dataset"]) -> Generator[Proof, None, None]:
-    """Runs a dataset whose last stage gives a column `proof` (JSON), and yields the proofs as they come, in any order.
+    """Run a dataset whose last stage gives a column `proof` (JSON), and yields the proofs as they come, in any order.
 
     Closing the iterator ends the pipeline; what was committed stays. The caller's own Ray Data is not changed.
     """
@@ -261,7 +261,7 @@ def run(make_dataset: Callable[[], "Dataset"]) -> Generator[Proof, None, None]:
 
 
 def blocks(dataset: "Dataset") -> Generator[pa.Table, None, None]:
-    """Executes a dataset of Arrow blocks and yields each block with rows as it comes, in any order.
+    """Execute a dataset of Arrow blocks and yields each block with rows as it comes, in any order.
 
     `Dataset.iter_batches` fetches in a thread that outlives the iterator: where a run is refused, and Ray ends right
     after, it calls the Ray that is gone, and that ends the process. Here nothing but the caller fetches.
@@ -296,7 +296,7 @@ def _context(current: "DataContext") -> "DataContext":
 
 
 def in_tasks(function: Callable[..., T], calls: Sequence[Sequence[Any]]) -> list[T]:
-    """The results of a function from Ray tasks of one CPU each; the user's mistakes come back as themselves."""
+    """Return the results of a function from Ray tasks of one CPU each; the user's mistakes come back as themselves."""
     import ray
     from ray.exceptions import RayTaskError
 

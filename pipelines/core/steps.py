@@ -27,7 +27,7 @@ _VERSIONED = ("ray", "torch", "transformers", "deepspeed", "sentence-transformer
 
 
 def runtime_field(default: Any = dataclasses.MISSING, **kwargs: Any) -> Any:
-    """A configuration field that says how a step runs, not what it results in; it takes no part in the hash.
+    """Return a configuration field that says how a step runs, not what it results in; it takes no part in the hash.
 
     Batch sizes of inference, numbers of actors and limits are such fields: a step refused or killed is continued with
     other values of them.
@@ -36,7 +36,7 @@ def runtime_field(default: Any = dataclasses.MISSING, **kwargs: Any) -> Any:
 
 
 def later_field(default: Any, **kwargs: Any) -> Any:
-    """A configuration field that steps had no need of before: at its default it takes no part in the hash.
+    """Return a configuration field that steps had no need of before: at its default it takes no part in the hash.
 
     So results from before the field existed are found again.
     """
@@ -78,7 +78,7 @@ class StepFolder:
     hash: str
 
     def child(self, *parts: str) -> str:
-        """The URI of something inside the folder."""
+        """Return the URI of something inside the folder."""
         return storage.join(self.path, *parts)
 
 
@@ -107,7 +107,7 @@ def _is_hashed(field: "dataclasses.Field[Any]", value: Any) -> bool:
 
 
 def digest_of(value: Any) -> str:
-    """The SHA-256 of a JSON-like value, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON-like value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -132,7 +132,7 @@ def fingerprint(uri: str) -> str:
 
 
 def read_manifest(folder: str) -> dict[str, Any]:
-    """The manifest of a finished step.
+    """Return the manifest of a finished step.
 
     Raises:
         UserError: the folder is not a finished step's.
@@ -158,7 +158,7 @@ def git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
+    """Return the versions that a result depends on."""
     found = {"python": platform.python_version()}
     for name in _VERSIONED:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -167,8 +167,8 @@ def versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def only_one(folder: StepFolder) -> Iterator[None]:
-    """Keeps a second process of this machine out of the folder; the lock dies with its owner, however that ends."""
+def step_lock(folder: StepFolder) -> Iterator[None]:
+    """Keep a second process of this machine out of the folder; the lock dies with its owner, however that ends."""
     if storage.is_remote(folder.path):
         yield
         return
@@ -194,7 +194,7 @@ def run_step(
     inputs: Mapping[str, str] | None = None,
     version: int = 1,
 ) -> StepResult:
-    """Runs `work` unless its result is there already, then publishes the manifest.
+    """Run `work` unless its result is there already, then publishes the manifest.
 
     Args:
         step: the step's name, which becomes the folder's.
@@ -218,7 +218,7 @@ def run_step(
     manifest_path = folder.child(MANIFEST)
     if storage.exists(manifest_path):
         return _result(step, folder, storage.read_json(manifest_path), skipped=True)
-    with only_one(folder):
+    with step_lock(folder):
         if storage.exists(manifest_path):  # finished by another process while this one waited at the door
             return _result(step, folder, storage.read_json(manifest_path), skipped=True)
         found = dict(work(folder))
@@ -235,7 +235,7 @@ def _manifest(
     digests: Mapping[str, str],
     found: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest; its digest covers what the step is and what it left, not when, where or by which commit."""
+    """Return the manifest; its digest covers what the step is and what it left, not when, where or by which commit."""
     digest = digest_of({"hash": folder.hash, "rows": found.get("rows"), "files": found.get("files")})
     return {
         "step": folder.step,

@@ -42,7 +42,7 @@ class Unavailable(OSError):
 
 @contextlib.contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """Waits for an object store only so long, in this thread."""
+    """Wait for an object store only so long, in this thread."""
     token = _patience.set(seconds)
     try:
         yield
@@ -50,8 +50,8 @@ def patience(seconds: float) -> Iterator[None]:
         _patience.reset(token)
 
 
-def asked_again(function: Callable[..., T]) -> Callable[..., T]:
-    """The function of one or more URIs, which is called again while an object store answers errors that pass.
+def retry_transient(function: Callable[..., T]) -> Callable[..., T]:
+    """Return the function of one or more URIs, which is called again while an object store answers errors that pass.
 
     Raises:
         Unavailable: they did not pass.
@@ -98,7 +98,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of `uri` and the path inside it.
+    """Return the file system of `uri` and the path inside it.
 
     Raises:
         UserError: the scheme is not one that pyarrow opens.
@@ -126,23 +126,23 @@ def _open_bucket(root: str, *settings: str | None) -> pafs.FileSystem:
     return pafs.FileSystem.from_uri(root)[0]
 
 
-@asked_again
+@retry_transient
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     filesystem, path = resolve(uri)
     return filesystem.get_file_info(path).type != pafs.FileType.NotFound
 
 
-@asked_again
+@retry_transient
 def is_folder(uri: str) -> bool:
     """Whether `uri` is a folder (on an object store: a prefix with something under it)."""
     filesystem, path = resolve(uri)
     return filesystem.get_file_info(path).type == pafs.FileType.Directory
 
 
-@asked_again
+@retry_transient
 def read_bytes(uri: str) -> bytes:
-    """The whole content of a file.
+    """Return the whole content of a file.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -153,19 +153,19 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_json(uri: str) -> Any:
-    """The JSON document of a file."""
+    """Return the JSON document of a file."""
     return json.loads(read_bytes(uri))
 
 
 def make_folder(uri: str) -> None:
-    """Creates the folder and its parents; on object stores folders need no creation."""
+    """Create the folder and its parents; on object stores folders need no creation."""
     if not is_remote(uri):
         os.makedirs(absolute(uri), exist_ok=True)
 
 
-@asked_again
+@retry_transient
 def write_atomic(uri: str, content: bytes) -> None:
-    """Writes a file that readers see whole or not at all: a rename locally, a single PUT on object stores."""
+    """Write a file that readers see whole or not at all: a rename locally, a single PUT on object stores."""
     if is_remote(uri):
         filesystem, path = resolve(uri)
         with filesystem.open_output_stream(path) as stream:
@@ -191,7 +191,7 @@ def write_json(uri: str, document: Any) -> None:
     write_atomic(uri, (json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode())
 
 
-@asked_again
+@retry_transient
 def list_files(uri: str, suffix: str = "", recursive: bool = True) -> list[str]:
     """Files under a folder whose name ends with `suffix`, sorted, as URIs; none where the folder is missing."""
     filesystem, root = resolve(uri)
@@ -204,23 +204,23 @@ def list_files(uri: str, suffix: str = "", recursive: bool = True) -> list[str]:
     )
 
 
-@asked_again
+@retry_transient
 def delete_file(uri: str) -> None:
-    """Deletes a file that may be gone already."""
+    """Delete a file that may be gone already."""
     filesystem, path = resolve(uri)
     with contextlib.suppress(FileNotFoundError):
         filesystem.delete_file(path)
 
 
-@asked_again
+@retry_transient
 def delete_folder(uri: str) -> None:
-    """Deletes a folder with everything in it; it may be gone already."""
+    """Delete a folder with everything in it; it may be gone already."""
     filesystem, path = resolve(uri)
     with contextlib.suppress(FileNotFoundError):
         filesystem.delete_dir(path)
 
 
-@asked_again
+@retry_transient
 def state_of(uri: str) -> list[tuple[str, int, int]]:
     """Name, size and time of change of a file, or of each file under a folder: what tells two states of it apart."""
     filesystem, root = resolve(uri)
@@ -229,9 +229,9 @@ def state_of(uri: str) -> list[tuple[str, int, int]]:
     return sorted((one.path.removeprefix(root), one.size, one.mtime_ns or 0) for one in found if one.is_file)
 
 
-@asked_again
+@retry_transient
 def copy_file(source: str, target: str) -> None:
-    """Copies a file as a stream; an object is there when all of it is, a local file from the start."""
+    """Copy a file as a stream; an object is there when all of it is, a local file from the start."""
     (come_from, path), (go_to, other) = resolve(source), resolve(target)
     if not is_remote(target):
         os.makedirs(os.path.dirname(absolute(target)), exist_ok=True)
@@ -241,20 +241,20 @@ def copy_file(source: str, target: str) -> None:
 
 
 def upload_folder(local: str, uri: str) -> None:
-    """Copies the files of a local folder to a folder or prefix."""
+    """Copy the files of a local folder to a folder or prefix."""
     for name in list_files(local):
         copy_file(name, join(uri, name.removeprefix(absolute(local))))
 
 
 def download_folder(uri: str, local: str) -> None:
-    """Copies the files under a folder or prefix to a local folder."""
+    """Copy the files under a folder or prefix to a local folder."""
     for name in list_files(uri):
         copy_file(name, join(local, name.removeprefix(absolute(uri))))
 
 
-@asked_again
+@retry_transient
 def sha256(uri: str) -> str:
-    """The content digest of a file, read as a stream.
+    """Return the content digest of a file, read as a stream.
 
     Raises:
         FileNotFoundError: nothing is there.

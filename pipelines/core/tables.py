@@ -1,6 +1,6 @@
 """The tables that pass between steps, one `pyarrow` schema each. Every boundary casts to its schema.
 
-Conventions: ids are strings; `box` is `x1, y1, x2, y2` normalised to [0, 1] by the un-padded image's width and height;
+Conventions: ids are strings; `box` is `x1, y1, x2, y2` normalized to [0, 1] by the un-padded image's width and height;
 `uri` is what `pyarrow.fs` opens (a local path, `s3://…`, `gs://…`); scores are the tagger's probabilities, above a
 floor. Thresholds apply when tags are read; the tagger's own lie beside the table (`pipelines.core.tag_rules`).
 """

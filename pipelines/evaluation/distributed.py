@@ -70,7 +70,7 @@ class Pool:
 
 
 def plan_pool(config: InferenceConfig) -> Pool:
-    """Fills in what the user left open, by the connected Ray.
+    """Fill in what the user left open, by the connected Ray.
 
     Raises:
         UserError: the cluster can never hold the pool and the one CPU that hands out the shards (P11).
@@ -108,7 +108,7 @@ def answer_here(folder: str, missing: Sequence[int], asking: Asking) -> Iterator
 
 
 def answer_shards(folder: str, missing: Sequence[int], asking: Asking, pool: Pool) -> Iterator[int]:
-    """Answers the missing shards and yields the rows of each as it is written, in any order.
+    """Answer the missing shards and yields the rows of each as it is written, in any order.
 
     A shard whose actor dies is done again by another and written over, with the same content.
     """
@@ -134,7 +134,7 @@ def answer_shards(folder: str, missing: Sequence[int], asking: Asking, pool: Poo
 
 
 def report_progress(answered: Iterator[int], expected_rows: float) -> None:
-    """Runs through `answered`, with a line on stderr every few seconds and at the end."""
+    """Run through `answered`, with a line on stderr every few seconds and at the end."""
     started = shown = time.monotonic()
     shards = rows = 0
     for count in answered:

@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from pipelines.core import steps, storage
 from pipelines.core.copies import for_workers
 from pipelines.core.errors import UserError
+from pipelines.core.parquet import read_file, read_parquet, write_file
 from pipelines.core.paths import path_field
 from pipelines.core.runtime import RayConfig, ray_session
 from pipelines.core.steps import StepFolder, StepResult, runtime_group
 from pipelines.core.tables import IMAGE_BYTES, INSTRUCTIONS, PREDICTIONS, SCORES, TAG, to_table
 from pipelines.core.tag_rules import ModelRules, model_rules, thresholds_of
-from pipelines.evaluation.benchmarks import MIXED, registry
 from pipelines.evaluation.distributed import (
     InferenceConfig,
     answer_here,
@@ -28,18 +28,6 @@ from pipelines.evaluation.distributed import (
     plan_pool,
     report_progress,
 )
-from pipelines.evaluation.estimates import Scores
-from pipelines.evaluation.predictions import (
-    join_references,
-    load_instructions,
-    load_predictions,
-    prediction_row,
-    read_decoding,
-    read_file,
-    read_parquet,
-    write_file,
-)
-from pipelines.evaluation.scoring import Group, ScoringConfig, grouped, needs_sizes, score_table, select_rows
 from pipelines.evaluation.tag_noise import TagNoise, noisy_column
 from pipelines.evaluation.tracking import log_decoding, log_numbers
 from pipelines.inference.answerer import (
@@ -54,6 +42,11 @@ from pipelines.inference.answerer import (
 )
 from pipelines.inference.decoding import Decoding, box_warning, in_words, resolve_decoding
 from pipelines.registry.registry import RegistryConfig
+from pipelines.scoring.benchmarks import MIXED, registry
+from pipelines.scoring.estimates import Scores
+from pipelines.scoring.prediction_files import prediction_row, read_decoding
+from pipelines.scoring.predictions import join_references, load_instructions, load_predictions
+from pipelines.scoring.score import Group, ScoringConfig, grouped, needs_sizes, score_table, select_rows
 from pipelines.sources.embedded import EmbeddedImages, open_embedded
 
 log = logging.getLogger("lion.evaluate")
@@ -71,7 +64,7 @@ class EvaluateConfig:
     """A model on a benchmark, or the metrics of predictions that are there already."""
 
     benchmark: str = MIXED
-    """A benchmark's or a task's name (`pipelines/evaluation/benchmarks.yaml`); `mixed`: each task by its own metric."""
+    """A benchmark's or a task's name (`pipelines/scoring/benchmarks.yaml`); `mixed`: each task by its own metric."""
     predictions: str | None = path_field("input", None)
     """Predictions (a Parquet file or a folder) to score without any model. Only the column `prediction` must be there;
     true answers are in `references` (REC: `box`), or come from `data` by sample_id."""
@@ -97,7 +90,7 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> StepResult:
-    """Runs the step, or continues it, or finds it done.
+    """Run the step, or continues it, or finds it done.
 
     Leaves `metrics.json`, `scores.parquet` (each sample's share, of `tables.SCORES`) and, with a model, `predictions/`.
 
@@ -156,7 +149,7 @@ def _definition(name: str) -> dict[str, Any]:
 
 
 def _check(config: EvaluateConfig) -> tuple[str, str, str]:
-    """The paths of model, data and tagged, empty where they are not needed.
+    """Return the paths of model, data and tagged, empty where they are not needed.
 
     Raises:
         UserError: a value that no run can work with, and what to give instead.
@@ -259,7 +252,7 @@ def _rules(config: EvaluateConfig, model: str) -> ModelRules:
 
 
 def _precision(config: InferenceConfig, folder: str, on_gpu: bool) -> Precision:
-    """The precision of the run's first start: a continued run never mixes two."""
+    """Return the precision of the run's first start: a continued run never mixes two."""
     path = storage.join(folder, _RUN)
     if not storage.exists(path):
         automatic = "bf16" if on_gpu else "fp32"
@@ -268,7 +261,7 @@ def _precision(config: InferenceConfig, folder: str, on_gpu: bool) -> Precision:
 
 
 def require_scorable(instructions: pa.Table, name: str) -> dict[str, Scores]:
-    """Scores silence, so that answers that cannot be scored are refused before a model is asked for hours.
+    """Score silence, so that answers that cannot be scored are refused before a model is asked for hours.
 
     Returns:
         The scores of silence by group: which groups there are, and which numbers.
@@ -304,7 +297,7 @@ def _prompts(name: str, instructions: pa.Table) -> dict[str, int]:
 
 
 def _cut(instructions: pa.Table, config: EvaluateConfig, folder: str, missing: Sequence[int]) -> None:
-    """Writes the missing shards' input: instructions with where their image lies and what its tags are."""
+    """Write the missing shards' input: instructions with where their image lies and what its tags are."""
     tagged, rows = config.tagged or "", config.inference.shard_rows
     images = read_parquet(tagged, "tagged", ["image_id", "uri", "tags"])
     if absent := {"image_id", "uri"} - set(images.column_names):
@@ -330,7 +323,7 @@ def _cut(instructions: pa.Table, config: EvaluateConfig, folder: str, missing: S
 
 
 def _embedded_images(embedded: EmbeddedImages, image_ids: pa.ChunkedArray) -> pa.Table:
-    """The encoded bytes of a shard's images, each image once."""
+    """Return the encoded bytes of a shard's images, each image once."""
     ids = pa.chunked_array([image_ids.unique()])
     contents = [embedded.content(int(row)) for row in embedded.rows(ids)]
     return pa.table({"image_id": ids, IMAGE_BYTES.name: pa.array(contents, pa.large_binary())})
@@ -356,7 +349,7 @@ def _publish(
     files: list[dict[str, Any]],
     tags_read: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Scores the table, writes `scores.parquet` and `metrics.json`, and returns the manifest's entries."""
+    """Score the table, writes `scores.parquet` and `metrics.json`, and return the manifest's entries."""
     groups = grouped(table, config.benchmark, _sizes(config))
     scores = {key: group.score(config.scoring) for key, group in groups.items()}
     write_file(folder.child(SAMPLE_SCORES), to_table(_sample_scores(groups, scores), SCORES))
@@ -409,7 +402,7 @@ def _sample_scores(groups: Mapping[str, Group], scores: Mapping[str, Scores]) ->
 
 
 def _numbers(config: EvaluateConfig, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """All numbers by the names that the model's version has them under: `evaluate.BENCHMARK.TASK.METRIC`."""
+    """Return all numbers by the names that the model's version has them under: `evaluate.BENCHMARK.TASK.METRIC`."""
     return {
         f"{_measured_as(config)}.{task}.{metric}": value
         for task, numbers in metrics.items()

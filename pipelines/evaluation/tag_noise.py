@@ -57,7 +57,7 @@ class TagNoise(TagErrors):
 
 
 def add_noise(tags: Sequence[ScoredTag], image_id: str, vocabulary: Sequence[str], noise: TagNoise) -> list[ScoredTag]:
-    """An image's tags with errors, by falling confidence; at strength 0 the tags themselves.
+    """Return an image's tags with errors, by falling confidence; at strength 0 the tags themselves.
 
     Args:
         tags: (tag, confidence in [0, 1]), by falling confidence.
@@ -88,7 +88,7 @@ def add_noise(tags: Sequence[ScoredTag], image_id: str, vocabulary: Sequence[str
 
 
 def noisy_column(image_ids: pa.ChunkedArray, tags: pa.ChunkedArray, noise: TagNoise) -> pa.ChunkedArray:
-    """The `tags` of many images with errors; at strength 0 the very column that was given.
+    """Return the `tags` of many images with errors; at strength 0 the very column that was given.
 
     Args:
         image_ids: (n) strings.
@@ -113,7 +113,7 @@ def _number(image_id: str) -> int:
 
 
 def _shifted(score: float, shift: float) -> float:
-    """A confidence whose logit is moved; not touched where it is not moved."""
+    """Return a confidence whose logit is moved; not touched where it is not moved."""
     if shift == 0:
         return score
     inside = min(max(score, _CERTAIN), 1 - _CERTAIN)

@@ -14,7 +14,7 @@ _NOT_IN_NAMES = re.compile(r"[^\w.\- /]")
 
 
 def log_numbers(registry: "Registry", reference: "ModelReference", numbers: Mapping[str, float]) -> None:
-    """Numbers about a version: as metrics of its model, and as its tags, which searches can filter by.
+    """Number about a version: as metrics of its model, and as its tags, which searches can filter by.
 
     Args:
         registry: where the version is.
@@ -48,7 +48,7 @@ def log_decoding(
 
 
 def logged_model(registry: "Registry", reference: "ModelReference") -> str | None:
-    """The id of the model that a version was made of; None where its run logged none.
+    """Return the id of the model that a version was made of; None where its run logged none.
 
     MLflow's SQL store does not keep it with the version, but the version's source is where the model lies.
     """
@@ -60,7 +60,7 @@ def logged_model(registry: "Registry", reference: "ModelReference") -> str | Non
 
 
 def mlflow_name(name: str) -> str:
-    """A name of a metric or a tag in the letters that MLflow takes: `acc@0.5` becomes `acc_at_0.5`."""
+    """Return a name of a metric or a tag in the letters that MLflow takes: `acc@0.5` becomes `acc_at_0.5`."""
     for sign, spelled in _SPELLED.items():
         name = name.replace(sign, spelled)
     return _NOT_IN_NAMES.sub("_", name)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from pipelines.core import storage
-from pipelines.core.copies import on_this_machine
+from pipelines.core.copies import local_copy
+from pipelines.core.parquet import read_file, write_file
 from pipelines.core.runtime import threads_here
 from pipelines.core.tables import IMAGE_BYTES, PREDICTIONS, QUARANTINE, to_table
-from pipelines.evaluation.predictions import decoding_metadata, prediction_row, read_file, write_file
 from pipelines.inference.decoding import Decoding
+from pipelines.scoring.prediction_files import decoding_metadata, prediction_row
 from pipelines.sources.images import BadImage, load_image
 
 if TYPE_CHECKING:
@@ -63,29 +64,29 @@ class Asking:
 
 @dataclasses.dataclass(frozen=True)
 class Unanswered:
-    """Why a row has no answer: the reason of its image (`pipelines.sources.images`) or `unanswerable`, and the detail."""
+    """The reason why a row has no answer (that of its image, or `unanswerable`), and the detail."""
 
     reason: str
     detail: str
 
 
 def shard_file(folder: str, shard: int) -> str:
-    """A shard's rows: instructions with their images' `uri` and `tags`."""
+    """Return a shard's rows: instructions with their images' `uri` and `tags`."""
     return storage.join(folder, f"input/shard-{shard:08d}.parquet")
 
 
 def images_file(folder: str, shard: int) -> str:
-    """A shard's images (`image_id`, `image_bytes`), where the tagged table embeds them."""
+    """Return a shard's images (`image_id`, `image_bytes`), where the tagged table embeds them."""
     return storage.join(folder, f"{IMAGES}/shard-{shard:08d}.parquet")
 
 
 def predictions_file(folder: str, shard: int) -> str:
-    """A shard's predictions; written last, so that it proves that the shard is done."""
+    """Return a shard's predictions; written last, so that it proves that the shard is done."""
     return storage.join(folder, f"predictions/part-{shard:08d}.parquet")
 
 
 def quarantine_file(folder: str, shard: int) -> str:
-    """A shard's rows that the model was not asked; no file where there are none."""
+    """Return a shard's rows that the model was not asked; no file where there are none."""
     return storage.join(folder, f"quarantine/part-{shard:08d}.parquet")
 
 
@@ -111,7 +112,7 @@ class Predict:
         return pa.table({"shard": batch["shard"], "rows": pa.array(rows, pa.int64())})
 
     def _read(self, shard: int) -> list[dict[str, Any]]:
-        """A shard's rows, with the encoded bytes of those images that the tagged table embeds."""
+        """Return a shard's rows, with the encoded bytes of those images that the tagged table embeds."""
         rows, path = read_file(shard_file(self.folder, shard)).to_pylist(), images_file(self.folder, shard)
         if storage.exists(path):
             contents = {row["image_id"]: row[IMAGE_BYTES.name] for row in read_file(path).to_pylist()}
@@ -151,7 +152,7 @@ class Answerer:
         if not asking.on_gpu:
             torch.set_num_threads(threads_here(asking.threads))
         self.device = torch.device("cuda" if asking.on_gpu else "cpu")
-        folder = on_this_machine(asking.model)
+        folder = local_copy(asking.model)
         self.processor = LionProcessor.from_pretrained(folder)
         if asking.rules is not None:
             self.processor.set_rules(asking.rules.text, asking.rules.vector)
@@ -181,7 +182,7 @@ class Answerer:
     def replies(
         self, rows: Sequence[Mapping[str, Any]], limits: Mapping[str, int] | None = None
     ) -> list[str | Unanswered]:
-        """The answer of every row in order, or why there is none.
+        """Return the answer of every row in order, or why there is none.
 
         Args:
             rows: each with `task`, `level`, `instruction`, `tags` (a list of `{"tag", "score"}`, or None), and either
@@ -201,7 +202,7 @@ class Answerer:
         return [replies[place] for place in range(len(rows))]
 
     def _batch(self, rows: Sequence[Mapping[str, Any]], bounds: Mapping[str, int]) -> list[str | Unanswered]:
-        """The replies of one forward pass."""
+        """Return the replies of one forward pass."""
         images = list(self.readers.map(_open, rows))
         found = [Unanswered(one.reason, one.detail) if isinstance(one, BadImage) else None for one in images]
         if self._refusal([row for row, problem in zip(rows, found, strict=True) if problem is None]):
@@ -243,7 +244,7 @@ class Answerer:
             ids = self.model.generate(
                 **inputs,
                 **self.asking.decoding.settings,
-                # The run's largest limit, not the batch's: what a row is answered must not depend on its neighbours.
+                # The run's largest limit, not the batch's: what a row is answered must not depend on its neighbors.
                 max_new_tokens=max(bounds.values()),
             ).cpu()
             start = 1  # the decoder's first token is its start token, no part of the answer
@@ -269,7 +270,7 @@ def _tags(rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, float]]]:
 
 
 def _open(row: Mapping[str, Any]) -> "Image | BadImage":
-    """The row's picture, or why there is none: as a value, so that one file stops nothing."""
+    """Return the row's picture, or why there is none: as a value, so that one file stops nothing."""
     if "image" in row:
         return row["image"]
     try:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipelines.sources.boxes import find_boxes
 from pipelines.sources.grounding import Span, grounded_spans
 
-_COLOURS = ("#e5484d", "#3b82f6", "#2f9e44", "#f08c00", "#9c36b5")
+_COLORS = ("#e5484d", "#3b82f6", "#2f9e44", "#f08c00", "#9c36b5")
 _LABEL = 40  # characters of a phrase
 
 
@@ -25,7 +25,7 @@ def boxes_of(answer: str, phrase: str | None) -> list[Span]:
 
 
 def draw_boxes(picture: Image.Image, spans: Sequence[Span], least: int = 320) -> Image.Image:
-    """A copy of the picture with a box around each phrase.
+    """Return a copy of the picture with a box around each phrase.
 
     Args:
         picture: of any size.
@@ -42,23 +42,23 @@ def draw_boxes(picture: Image.Image, spans: Sequence[Span], least: int = 320) ->
     font = ImageFont.load_default(max(11, round(min(width, height) / 28)))
     boxes = [(span.text, box) for span in spans for box in span.boxes]
     for place, (text, (x1, y1, x2, y2)) in enumerate(boxes):
-        colour = _COLOURS[place % len(_COLOURS)]
+        color = _COLORS[place % len(_COLORS)]
         corners = (x1 * (width - 1), y1 * (height - 1), x2 * (width - 1), y2 * (height - 1))
         pen.rectangle(corners, outline="white", width=line + 2)  # seen on any ground
-        pen.rectangle(corners, outline=colour, width=line)
+        pen.rectangle(corners, outline=color, width=line)
         if text:
-            _label(pen, text[:_LABEL], corners, colour, font, drawn.size)
+            _label(pen, text[:_LABEL], corners, color, font, drawn.size)
     return drawn
 
 
 def _label(
-    pen: ImageDraw.ImageDraw, text: str, corners: Sequence[float], colour: str, font: ImageFont.ImageFont |
+    pen: ImageDraw.ImageDraw, text: str, corners: Sequence[float], color: str, font: ImageFont.ImageFont |
     ImageFont.FreeTypeFont, size: tuple[int, int],
 ) -> None:  # fmt: skip
-    """The phrase on a patch of the box's colour: above the box, or inside it where there is no room above."""
+    """Return the phrase on a patch of the box's color: above the box, or inside it where there is no room above."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     wide, high = right - left + 6, bottom - top + 4
     x = max(0.0, min(corners[0], size[0] - wide))
     y = corners[1] - high if corners[1] >= high else min(corners[1], size[1] - high)
-    pen.rectangle((x, y, x + wide, y + high), fill=colour)
+    pen.rectangle((x, y, x + wide, y + high), fill=color)
     pen.text((x + 3 - left, y + 2 - top), text, fill="white", font=font)

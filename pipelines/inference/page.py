@@ -32,7 +32,7 @@ from pipelines.inference.predictor import (
     tagger_thresholds,
     tags_of,
 )
-from pipelines.inference.questions import put
+from pipelines.inference.questions import build_question
 from pipelines.precompute.taggers import RamTagger, Tags
 from pipelines.registry.registry import RegistryConfig
 from pipelines.sources.images import BadImage, decode_image
@@ -132,7 +132,7 @@ class Oracle:
         return " or ".join(dict.fromkeys(f"above {threshold_in_words(rule)}" for rule in rules))
 
     def tags(self, file: str | None) -> Tags:
-        """The image's tags by falling confidence; none without an image or a tagger.
+        """Return the image's tags by falling confidence; none without an image or a tagger.
 
         Raises:
             UserError: the file is no picture.
@@ -152,7 +152,7 @@ class Oracle:
         return [tag for tag, reads in zip(tags, zip(*every, strict=True), strict=True) if any(reads)]
 
     def ask(self, file: str | None, what: str, text: str, tags: str) -> "list[tuple[str, Image]]":
-        """Each model's answer, and the picture with the answer's boxes drawn.
+        """Return each model's answer, and the picture with the answer's boxes drawn.
 
         Args:
             file: the image.
@@ -170,7 +170,7 @@ class Oracle:
         task = ASKED[what]
         if task != "caption" and not text.strip():
             raise UserError(f"Write {_HINTS[what]}.")
-        question = put(task, "" if task == "caption" else text)
+        question = build_question(task, "" if task == "caption" else text)
         tagged = self.tags(file)
         listed = exact_tags(tags, tagged, self.read_tags(tagged))
         found = []
@@ -190,7 +190,7 @@ def _open(file: str) -> "Image":
 
 
 def build_page(oracle: Oracle, examples: Sequence[str]) -> Any:
-    """The page as `gradio.Blocks`.
+    """Return the page as `gradio.Blocks`.
 
     Args:
         oracle: what answers.
@@ -259,7 +259,7 @@ def _said(gr: Any, work: Any) -> Any:
 
 
 def start_page(config: DemoPageConfig) -> tuple[Any, str]:
-    """Loads the models and opens the page.
+    """Load the models and opens the page.
 
     Returns:
         The running page (`close()` ends it), and its address.
@@ -299,7 +299,7 @@ def start_page(config: DemoPageConfig) -> tuple[Any, str]:
 
 
 def demo_page(config: DemoPageConfig) -> StepResult:
-    """Serves until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM.
 
     Raises:
         UserError: see `start_page`.

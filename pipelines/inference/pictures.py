@@ -25,7 +25,7 @@ def is_web(uri: str) -> bool:
 
 
 def find_pictures(named: Sequence[str]) -> list[str]:
-    """Every picture that is named, a folder standing for all image files under it, by name.
+    """Return every picture that is named, a folder standing for all image files under it, by name.
 
     Raises:
         UserError: a folder holds no image file, or nothing is named.
@@ -81,7 +81,7 @@ def _image_files(folder: str) -> list[str]:
 
 
 def open_picture(uri: str, content: bytes | None = None) -> "Image.Image | BadImage":
-    """The picture, upright and RGB, or why there is none, as a value.
+    """Return the picture, upright and RGB, or why there is none, as a value.
 
     Args:
         uri: where it is.

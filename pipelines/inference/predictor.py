@@ -44,7 +44,7 @@ class LocalInference:
     """Where they run: `auto` is the GPU where there is one."""
 
     def check(self) -> None:
-        """Refuses what no run can work with.
+        """Refuse what no run can work with.
 
         Raises:
             UserError: batch_size is below 1, or a setting of decoding is wrong.
@@ -63,7 +63,7 @@ class TagReading:
 
 
 def find_model(reference: str, registry: RegistryConfig, out: str) -> ModelReference:
-    """The LION behind `models:/NAME@ALIAS`, a `from_pretrained` folder or a training's result folder.
+    """Return the LION behind `models:/NAME@ALIAS`, a `from_pretrained` folder or a training's result folder.
 
     Raises:
         UserError: nothing is there, or it is no LION.
@@ -170,10 +170,10 @@ class Predictor:
     def replies(
         self, images: "Sequence[Image | BadImage]", questions: Sequence[Question], tags: Sequence[Tags]
     ) -> list[str | Unanswered]:
-        """The answer to each question about the image in its place, or why there is none.
+        """Return the answer to each question about the image in its place, or why there is none.
 
         Each task is asked by itself, within its own longest answer, so that an answer does not depend on its
-        neighbours and is the one that an evaluation of the task gives.
+        neighbors and is the one that an evaluation of the task gives.
         """
         rows = [
             {
@@ -206,7 +206,7 @@ def tagger_thresholds(folder: str) -> dict[str, float]:
 
 
 def load_tagger(folder: str, on_gpu: bool, precision: Literal["fp32", "bf16"], batch_size: int) -> RamTagger:
-    """The precompute's own tagger, ready in this process.
+    """Return the precompute's own tagger, ready in this process.
 
     Raises:
         UserError: the folder is not a whole RAM.
@@ -220,7 +220,7 @@ def load_tagger(folder: str, on_gpu: bool, precision: Literal["fp32", "bf16"], b
 
 
 def tags_of(tagger: RamTagger, images: "Sequence[Image | BadImage]") -> list[Tags]:
-    """Each picture's tags by falling confidence; none for one that could not be read."""
+    """Return each picture's tags by falling confidence; none for one that could not be read."""
     from PIL import Image
 
     side = tagger.image_size or 0

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.core.errors import UserError
-from pipelines.evaluation.benchmarks import registry
 from pipelines.instructions.templates import TASKS, instruction
+from pipelines.scoring.benchmarks import registry
 from pipelines.sources.boxes import format_box, parse_box
 
 Task = Literal["caption", "vqa", "vqa_choice", "rec", "reg", "grounded_caption", "statement", "pope"]
@@ -35,8 +35,8 @@ class Question:
     level: str
 
 
-def put(task: str, text: str = "", choices: Sequence[str] = (), prompt: str | None = None) -> Question:
-    """A question in words.
+def build_question(task: str, text: str = "", choices: Sequence[str] = (), prompt: str | None = None) -> Question:
+    """Return a question in words.
 
     Args:
         task: what kind of question.

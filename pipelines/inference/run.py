@@ -26,7 +26,7 @@ from pipelines.inference.predictor import (
     prompt_reads_tags,
     tags_of,
 )
-from pipelines.inference.questions import Question, Task, put
+from pipelines.inference.questions import Question, Task, build_question
 from pipelines.registry.registry import RegistryConfig
 from pipelines.sources.images import BadImage
 
@@ -82,13 +82,13 @@ class PredictConfig:
 
 
 def predict(config: PredictConfig) -> StepResult:
-    """Asks, writes `answers.jsonl` and the drawn pictures, and gives the lines to print.
+    """Ask, writes `answers.jsonl` and the drawn pictures, and gives the lines to print.
 
     Raises:
         UserError: the question, the model, its tags or the place of the images is wrong, or no image could be asked of.
     """
     config.inference.check()
-    question = put(config.task, config.text, config.choices, config.prompt)
+    question = build_question(config.task, config.text, config.choices, config.prompt)
     pictures, contents = _pictures([config.image] if isinstance(config.image, str) else config.image)
     model = find_model(config.model, config.registry, config.out)
     fixed = _fixed_tags(config, prompt_reads_tags(model.folder))
@@ -125,7 +125,7 @@ def predict(config: PredictConfig) -> StepResult:
 
 
 def _pictures(named: Sequence[str]) -> tuple[list[str], Contents]:
-    """Every picture that is named, in order, and what reads the bytes of those that a tagged table embeds."""
+    """Return every picture that is named, in order, and what reads the bytes of those that a tagged table embeds."""
     tables = {name: find_table(name) for name in named}
     contents = {uri: read for table in tables.values() if table is not None for uri, read in table.items()}
     if not any(table is not None for table in tables.values()):
@@ -135,7 +135,7 @@ def _pictures(named: Sequence[str]) -> tuple[list[str], Contents]:
 
 
 def _fixed_tags(config: PredictConfig, reads_tags: bool) -> "Tags | None":
-    """The tags of the command line; None where a tagger says them, empty where none are read.
+    """Return the tags of the command line; None where a tagger says them, empty where none are read.
 
     Raises:
         UserError: tags are needed and none are to be had, or they come from both.
@@ -155,7 +155,7 @@ def _fixed_tags(config: PredictConfig, reads_tags: bool) -> "Tags | None":
 
 
 def _say_unread(predictor: Predictor, tags: "Tags") -> None:
-    """Warns of tags of the command line that are not above their threshold."""
+    """Warn of tags of the command line that are not above their threshold."""
     unread = [tag for (tag, _), is_read in zip(tags, predictor.reads(tags), strict=True) if not is_read]
     if unread:
         log.warning("Not above their threshold, so that the model does not read them: %s", ", ".join(unread))
@@ -170,7 +170,7 @@ def _answers(
     fixed: "Tags | None",
     folder: str,
 ) -> Iterator[dict[str, Any]]:
-    """A row per picture, a batch of them in memory at a time."""
+    """Return a row per picture, a batch of them in memory at a time."""
     size = config.inference.batch_size
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(pictures), size):
@@ -208,7 +208,7 @@ def _row(uri: str, question: Question, tags: "Tags", reply: str | Unanswered, ve
 
 
 def _draw(image: Any, row: Mapping[str, Any], uri: str) -> str | None:
-    """Writes the picture with its boxes; nothing where the answer has none."""
+    """Write the picture with its boxes; nothing where the answer has none."""
     from pipelines.sources.grounding import Span
 
     spans = [Span(found["phrase"], tuple(found["box"])) for found in row["boxes"]]
@@ -223,7 +223,7 @@ def _draw(image: Any, row: Mapping[str, Any], uri: str) -> str | None:
 
 
 def _name(place: int, uri: str) -> str:
-    """A drawn picture's name: numbered, since two folders may have files of the same name."""
+    """Return a drawn picture's name: numbered, since two folders may have files of the same name."""
     stem = os.path.splitext(os.path.basename(uri.split("?")[0]))[0] or "image"
     return f"pictures/{place:05d}-{stem}.png"
 

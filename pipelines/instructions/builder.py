@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.instructions.config import InstructionSet
 from pipelines.instructions.images import Picture
 from pipelines.instructions.templates import REC_ANSWER, TASKS, Mode, instruction
-from pipelines.sources.boxes import Box, Notation, format_box, normalise_xywh
+from pipelines.sources.boxes import Box, Notation, format_box, normalize_xywh
 from pipelines.sources.grounding import Span, write
 from pipelines.sources.records import NO_ANSWER, BadAnnotation, BadRecord, QuestionRecord, Xywh, fit_box
 
@@ -45,7 +45,7 @@ def build_rows(
     left_out: Counter[str],
     expressions: tuple[str, ...] | None = None,
 ) -> Iterator[Row | BadRecord]:
-    """The rows of one record, and what of it could not be used.
+    """Return the rows of one record, and what of it could not be used.
 
     Args:
         entry: its set.
@@ -77,7 +77,7 @@ def _rows(
     wording: Wording,
     expressions: tuple[str, ...],
 ) -> Iterator[Row]:
-    """The rows of one record for one task; captions give one a caption in training.
+    """Return the rows of one record for one task; captions give one a caption in training.
 
     Raises:
         BadAnnotation: no answer to train on or to score against, or a box that does not fit its image.
@@ -134,11 +134,11 @@ def _answers(
 
 
 def _box(box: Xywh, picture: Picture) -> Box:
-    """A box in pixels, normalised by its image's size.
+    """Return a box in pixels, normalized by its image's size.
 
     Raises:
         BadAnnotation: the size is unknown, or the box lies outside the image.
     """
     if picture.width is None or picture.height is None:
         raise BadAnnotation(UNKNOWN_SIZE, "the tagged table does not say how large the image is")
-    return normalise_xywh(fit_box(box, picture.width, picture.height), picture.width, picture.height)
+    return normalize_xywh(fit_box(box, picture.width, picture.height), picture.width, picture.height)

@@ -23,7 +23,7 @@ from pipelines.sources.images import BadImage, load_image
 
 EXAMPLES = 20
 _SIDE = 300  # pixels of an example's longer side
-_COLOURS = ("#e5484d", "#3b82f6", "#2f9e44", "#f08c00", "#9c36b5")
+_COLORS = ("#e5484d", "#3b82f6", "#2f9e44", "#f08c00", "#9c36b5")
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bar: #4c78c9; --dim: #777; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
@@ -43,7 +43,7 @@ svg text { font: 11px system-ui, sans-serif; fill: currentColor; } svg rect.bar 
 def write_card(
     folder: str, config: InstructionsConfig, summaries: Sequence[Mapping[str, Any]], image_counts: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Writes `card.html` and returns what of it belongs in the manifest: leaked images, and lengths by task.
+    """Write `card.html` and return what of it belongs in the manifest: leaked images, and lengths by task.
 
     Args:
         folder: the step's folder, every shard of it done.
@@ -176,7 +176,7 @@ def _boxes(boxes: Mapping[str, Any]) -> str:
         for name in ("area", "width", "height")
     ]
     total = sum(boxes["area"].values())
-    return f"<h2>Boxes: {total:,}</h2><div class=row>{''.join(charts)}{heat(boxes['centre'])}</div>"
+    return f"<h2>Boxes: {total:,}</h2><div class=row>{''.join(charts)}{heat(boxes['center'])}</div>"
 
 
 def _tags(tags: Mapping[str, Any], rule: TagRule) -> str:
@@ -231,14 +231,14 @@ def _example(row: Mapping[str, Any], content: bytes | None) -> str:
 
 
 def _thumbnail(row: Mapping[str, Any], content: bytes | None) -> str:
-    """The picture with its boxes as a data URI, from its bytes where the tagged table embeds them."""
+    """Return the picture with its boxes as a data URI, from its bytes where the tagged table embeds them."""
     picture = load_image(row["uri"], content, draft=2 * _SIDE)
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     found = [box.box for text in (row["instruction"], *row["answers"][:1]) for box in find_boxes(text)]
     for place, (x1, y1, x2, y2) in enumerate([row["box"]] if row["box"] else found):
         corners = (x1 * picture.width, y1 * picture.height, x2 * picture.width - 1, y2 * picture.height - 1)
-        draw.rectangle(corners, outline=_COLOURS[place % len(_COLOURS)], width=3)
+        draw.rectangle(corners, outline=_COLORS[place % len(_COLORS)], width=3)
     sink = io.BytesIO()
     picture.save(sink, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()

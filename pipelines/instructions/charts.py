@@ -23,7 +23,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def bars(title: str, counts: Sequence[int], ends: tuple[str, str]) -> str:
-    """A histogram; the tallest bar says how many it is, every bar when pointed at."""
+    """Return a histogram; the tallest bar says how many it is, every bar when pointed at."""
     width, height, top = 300, 110, 16
     most = max([*counts, 1])
     step = width / len(counts)
@@ -41,18 +41,18 @@ def bars(title: str, counts: Sequence[int], ends: tuple[str, str]) -> str:
     return f"<figure><svg {box}>{drawn}{label}{axis}</svg><figcaption>{html.escape(title)}</figcaption></figure>"
 
 
-def heat(centres: Mapping[str, int]) -> str:
-    """Where centres lie: a grid over the image, darker is more."""
+def heat(centers: Mapping[str, int]) -> str:
+    """Where centers lie: a grid over the image, darker is more."""
     side = 13
-    most = max([*centres.values(), 1])
+    most = max([*centers.values(), 1])
     cells = "".join(
         f'<rect class=bar x="{column * side}" y="{line * side}" width="{side}" height="{side}" '
         f'opacity="{count / most:.2f}"><title>{count:,}</title></rect>'
         for line in range(GRID)
         for column in range(GRID)
-        if (count := centres.get(f"{line},{column}", 0))
+        if (count := centers.get(f"{line},{column}", 0))
     )
     size = GRID * side
     frame = f'<rect width="{size}" height="{size}" fill="none" stroke="currentColor" opacity=".4"/>'
     figure = f'<svg viewBox="-1 -1 {size + 2} {size + 2}" width="{size + 2}" height="{size + 2}">{cells}{frame}</svg>'
-    return f"<figure>{figure}<figcaption>centres in the image</figcaption></figure>"
+    return f"<figure>{figure}<figcaption>centers in the image</figcaption></figure>"

@@ -58,7 +58,7 @@ class InstructionSet:
         return question_source(self.kind).complete(QuestionFiles(**given, split=self.split, collection=self.collection))
 
     def paths(self) -> dict[str, str]:
-        """Every file that it reads, by the name of its field."""
+        """Return every file that it reads, by the name of its field."""
         return self.files().paths()
 
     def without_places(self) -> "InstructionSet":
@@ -66,7 +66,7 @@ class InstructionSet:
         return self._at(dict.fromkeys(_FILES), self.images and ",".join(_listing(self.images)))
 
     def absolute(self) -> "InstructionSet":
-        """The same with places that mean the same in every worker, those of second files filled in."""
+        """Return the same with places that mean the same in every worker, those of second files filled in."""
         paths = {name: storage.absolute(path) for name, path in self.paths().items()}
         return self._at(paths, self.images and storage.absolute(self.images))
 
@@ -117,7 +117,7 @@ class InstructionsConfig:
 
 
 def check(config: InstructionsConfig) -> None:
-    """Refuses what cannot work before anything is read.
+    """Refuse what cannot work before anything is read.
 
     Raises:
         UserError: says what to change.

@@ -65,12 +65,12 @@ def is_another(picture: Picture, file_name: str | None) -> bool:
 
 
 def shard_set(folder: str) -> ShardSet:
-    """The pieces of the index in an instructions step's folder, one for each file of the tagged table."""
+    """Return the pieces of the index in an instructions step's folder, one for each file of the tagged table."""
     return ShardSet(folder, "source/images", "images@")
 
 
 def tagged_files(tagged: str) -> list[str]:
-    """The Parquet files of a tagged table: of a file, of one precompute step, or of a folder with several.
+    """Return the Parquet files of a tagged table: of a file, of one precompute step, or of a folder with several.
 
     Raises:
         UserError: nothing is there, or a file lacks a column.
@@ -89,7 +89,7 @@ def tagged_files(tagged: str) -> list[str]:
 
 
 def _lacking(file: str) -> list[str]:
-    """The columns that a Parquet file should have and has not."""
+    """Return the columns that a Parquet file should have and has not."""
     filesystem, path = storage.resolve(file)
     return sorted(set(_COLUMNS) - set(pq.read_schema(path, filesystem=filesystem).names))
 
@@ -152,7 +152,7 @@ def _digest(uri: str) -> bytes | None:
 
 
 def join_index(folder: str, count: int) -> int:
-    """Sorts the pieces into one Arrow file and returns how many images it has.
+    """Sort the pieces into one Arrow file and return how many images it has.
 
     Raises:
         UserError: two different images have one id.
@@ -173,7 +173,7 @@ def join_index(folder: str, count: int) -> int:
 
 
 def _without_doubles(table: pa.Table, hashes: np.ndarray) -> np.ndarray:
-    """The rows to keep: of an image that several precompute steps hold, the first."""
+    """Return the rows to keep: of an image that several precompute steps hold, the first."""
     kept = np.ones(len(hashes), dtype=bool)
     for row in np.flatnonzero(hashes[1:] == hashes[:-1]) + 1:
         first, second = table.slice(row - 1, 1).to_pylist()[0], table.slice(row, 1).to_pylist()[0]
@@ -215,7 +215,7 @@ class ImageIndex:
         return [None if row is None else Picture(**values) for row, values in zip(at, found, strict=True)]
 
     def digests(self, ids: Sequence[str]) -> set[bytes]:
-        """The known digests of images."""
+        """Return the known digests of images."""
         return {picture.digest for picture in self.find(ids) if picture is not None and picture.digest is not None}
 
     def _row(self, row: int, key: int, image_id: str) -> int | None:
@@ -228,7 +228,7 @@ class ImageIndex:
 
 @functools.lru_cache(maxsize=1)
 def open_index(folder: str) -> ImageIndex:
-    """The index of a step's folder, opened once a process."""
+    """Return the index of a step's folder, opened once a process."""
     return ImageIndex(folder)
 
 

@@ -36,7 +36,7 @@ def count_evaluation_images(folder: str, sets: Sequence[InstructionSet]) -> int:
 
 
 def join_evaluation(folder: str, sets: Sequence[InstructionSet]) -> int:
-    """Writes all sets' evaluation images with their digests as one table; returns how many digests there are."""
+    """Write all sets' evaluation images with their digests as one table; returns how many digests there are."""
     of_image: dict[tuple[str, str | None], str] = {}
     for entry in sets:
         for row in _read(folder, evaluation_name(entry)).to_pylist():
@@ -64,7 +64,7 @@ def _digest_of(picture: Picture | None, file_name: str | None) -> bytes | None:
 
 
 def _digests_in(entry: InstructionSet, wanted: set[str]) -> dict[str, bytes]:
-    """The digests of the wanted images that lie in a set's own folder."""
+    """Return the digests of the wanted images that lie in a set's own folder."""
     found: dict[str, bytes] = {}
     kind = question_source(entry.kind).folder
     collection = entry.collection if kind == "folder" else None
@@ -109,5 +109,5 @@ class EvaluationImages:
 
 @functools.lru_cache(maxsize=1)
 def open_evaluation(folder: str) -> EvaluationImages:
-    """The evaluation images of a step's folder, read once a process."""
+    """Return the evaluation images of a step's folder, read once a process."""
     return EvaluationImages(folder)

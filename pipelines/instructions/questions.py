@@ -45,17 +45,17 @@ EVALUATION = pa.schema(
 
 
 def shard_set(folder: str, entry: InstructionSet) -> ShardSet:
-    """The shards of a set in an instructions step's folder."""
+    """Return the shards of a set in an instructions step's folder."""
     return ShardSet(folder, "instructions", entry.name)
 
 
 def evaluation_name(entry: InstructionSet) -> str:
-    """The list of a set's evaluation images, relative to the step's folder."""
+    """Return the list of a set's evaluation images, relative to the step's folder."""
     return f"source/evaluation@{entry.name}.parquet"
 
 
 def cut_set(entry: InstructionSet, folder: str, shard_rows: int) -> ShardIndex:
-    """Reads a set's files once (with another split's images: twice) and writes its shards and evaluation images.
+    """Read a set's files once (with another split's images: twice) and write its shards and evaluation images.
 
     Raises:
         UserError: a file is missing or of another format.
@@ -85,7 +85,7 @@ def cut_set(entry: InstructionSet, folder: str, shard_rows: int) -> ShardIndex:
 
 
 def read_records(table: pa.Table) -> Iterator[tuple[QuestionRecord, tuple[str, ...] | None]]:
-    """The records of a shard, each with the expressions of its region where they are to be its references."""
+    """Return the records of a shard, each with the expressions of its region where they are to be its references."""
     for row in table.to_pylist():
         expressions = row.pop("expressions")
         row["phrases"] = tuple((piece["text"], _corners(piece["box"])) for piece in row["phrases"] or ())
@@ -99,7 +99,7 @@ def _corners(values: list[float] | None) -> Any:
 
 
 def _images(record: QuestionRecord) -> dict[str, str | None]:
-    """The ids of a record's picture, with its file's name where that is of the id's own collection."""
+    """Return the ids of a record's picture, with its file's name where that is of the id's own collection."""
     also: dict[str, str | None] = {} if record.same_as is None else {record.same_as: None}
     return {**also, record.image_id: record.file_name}
 
@@ -129,7 +129,7 @@ class _Expressions:
                 self._rows.add(self._region(record), record.text)
 
     def of(self, record: QuestionRecord) -> list[str]:
-        """The expressions of its region, empty but for the region's first record."""
+        """Return the expressions of its region, empty but for the region's first record."""
         region = self._region(record)
         if region in self._given:
             return []
@@ -146,6 +146,6 @@ def _expressions_by_region(entry: InstructionSet) -> _Expressions | None:
 
 
 def was_cut(entry: InstructionSet, folder: str) -> ShardIndex | None:
-    """The index of a set that was cut to its end, and whose evaluation images were listed."""
+    """Return the index of a set that was cut to its end, and whose evaluation images were listed."""
     listed = storage.exists(storage.join(folder, evaluation_name(entry)))
     return shard_set(folder, entry).index() if listed else None

@@ -23,14 +23,14 @@ PROMPT = "According to <extra_id_0>, you are allowed to use or partially use the
 
 
 def add(counts: Counts, *path: str, number: int = 1) -> None:
-    """Adds to the number under a path of keys."""
+    """Add to the number under a path of keys."""
     for key in path[:-1]:
         counts = counts.setdefault(key, {})
     counts[path[-1]] = counts.get(path[-1], 0) + number
 
 
 def merge(into: Counts, other: Mapping[str, Any]) -> Counts:
-    """Adds other counts to `into`, key by key, and returns it."""
+    """Add other counts to `into`, key by key, and return it."""
     for key, value in other.items():
         if isinstance(value, Mapping):
             merge(into.setdefault(key, {}), value)
@@ -40,7 +40,7 @@ def merge(into: Counts, other: Mapping[str, Any]) -> Counts:
 
 
 def merged(all_counts: Iterable[Mapping[str, Any]]) -> Counts:
-    """The sum of counts."""
+    """Return the sum of counts."""
     total: Counts = {}
     for counts in all_counts:
         merge(total, counts)
@@ -74,7 +74,7 @@ def _load(folder: str) -> Any:
 
 
 def usual_tags(tags: Sequence[Mapping[str, Any]] | None, rule: TagRule = USUAL) -> list[str]:
-    """The tags that a prompt lists, of a row of the tagged table."""
+    """Return the tags that a prompt lists, of a row of the tagged table."""
     return [tag for tag, _ in rule.select(_pairs(tags))]
 
 
@@ -96,13 +96,13 @@ def tag_statistics(tags: Sequence[Sequence[Mapping[str, Any]] | None], rule: Tag
 
 
 def box_statistics(boxes: Iterable[Sequence[float]]) -> Counts:
-    """Areas, widths and heights in twentieths of the image, and centres on a grid of 10 x 10."""
+    """Areas, widths and heights in twentieths of the image, and centers on a grid of 10 x 10."""
     counts: Counts = {}
     for x1, y1, x2, y2 in boxes:
         add(counts, "area", str(_bin((x2 - x1) * (y2 - y1), BINS)))
         add(counts, "width", str(_bin(x2 - x1, BINS)))
         add(counts, "height", str(_bin(y2 - y1, BINS)))
-        add(counts, "centre", f"{_bin((y1 + y2) / 2, GRID)},{_bin((x1 + x2) / 2, GRID)}")
+        add(counts, "center", f"{_bin((y1 + y2) / 2, GRID)},{_bin((x1 + x2) / 2, GRID)}")
     return counts
 
 
@@ -131,7 +131,7 @@ def row_statistics(rows: Sequence[Mapping[str, Any]], tag_tokens: Sequence[int |
 
 
 def _boxes(row: Mapping[str, Any]) -> list[Any]:
-    """The row's own box, or those that a grounded caption says."""
+    """Return the row's own box, or those that a grounded caption says."""
     if row["box"]:
         return [row["box"]]
     return (
@@ -140,7 +140,7 @@ def _boxes(row: Mapping[str, Any]) -> list[Any]:
 
 
 def examples(rows: Sequence[Mapping[str, Any]], uris: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """A few rows of each task, chosen by a hash of their ids, with where their images are."""
+    """Return a few rows of each task, chosen by a hash of their ids, with where their images are."""
     chosen: dict[str, list[tuple[bytes, int]]] = {}
     for place, row in enumerate(rows):
         key = blake2b(row["sample_id"].encode(), digest_size=8).digest()

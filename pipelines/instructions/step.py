@@ -25,7 +25,7 @@ _NOT_BAD = (IMAGE_NOT_TAGGED, EVALUATION_IMAGE)
 
 
 def instructions(config: InstructionsConfig) -> StepResult:
-    """Builds the table, or continues with the shards that are missing, or finds it done.
+    """Build the table, or continues with the shards that are missing, or finds it done.
 
     Leaves `instructions/*.parquet` (tables.INSTRUCTIONS), `quarantine/*.parquet` (tables.QUARANTINE), `card.html` and
     the manifest.
@@ -55,7 +55,7 @@ def instructions(config: InstructionsConfig) -> StepResult:
 
 
 def _absolute(config: InstructionsConfig) -> InstructionsConfig:
-    """The configuration with paths that mean the same in every worker, those of second files filled in."""
+    """Return the configuration with paths that mean the same in every worker, those of second files filled in."""
     sets = [entry.absolute() for entry in config.sets]
     tokenizer = storage.absolute(config.tokenizer) if config.tokenizer else ""
     return dataclasses.replace(config, tagged=storage.absolute(config.tagged), tokenizer=tokenizer, sets=sets)
@@ -101,11 +101,11 @@ class _Build:
         }
 
     def _built(self) -> list[InstructionSet]:
-        """The sets that give rows."""
+        """Return the sets that give rows."""
         return [entry for entry in self.config.sets if entry.mode != "keep_out"]
 
     def _cut(self) -> dict[str, ShardIndex]:
-        """Cuts every set in a Ray task, so that the driver's memory is not in it."""
+        """Cut every set in a Ray task, so that the driver's memory is not in it."""
         from pipelines.instructions.questions import cut_set, was_cut
 
         found = {entry.name: was_cut(entry, self.folder) for entry in self.config.sets}
@@ -115,7 +115,7 @@ class _Build:
         return {name: index for name, index in found.items() if index is not None}
 
     def _index(self) -> dict[str, int]:
-        """Makes the index of images and the table of evaluation images; says what there is."""
+        """Make the index of images and the table of evaluation images; says what there is."""
         from pipelines.instructions import images, leakage
 
         files = images.tagged_files(self.config.tagged)
@@ -145,7 +145,7 @@ class _Build:
         }
 
     def _rows(self, indices: Mapping[str, ShardIndex]) -> dict[str, list[Proof]]:
-        """The proofs of every set's shards in order, the missing ones computed."""
+        """Return the proofs of every set's shards in order, the missing ones computed."""
         from pipelines.instructions.questions import shard_set
         from pipelines.instructions.stages import BuildShard
 
@@ -194,7 +194,7 @@ def _without_card(proof: Proof) -> Proof:
 
 
 def _drain(missing: Sequence[Mapping[str, Any]], stage: Callable[[pa.Table], pa.Table], unit: str) -> None:
-    """Runs a stage over shards, with a line on stderr every few seconds; what it makes stays on disk."""
+    """Run a stage over shards, with a line on stderr every few seconds; what it makes stays on disk."""
     started = shown = time.monotonic()
     rows = 0
     found = shards.run(

@@ -129,7 +129,7 @@ def instruction(
     prompt: str | None = None,
     notation: Notation = "lion",
 ) -> str:
-    """A question in words.
+    """Return a question in words.
 
     Args:
         task: a key of `TASKS`.

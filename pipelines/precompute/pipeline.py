@@ -2,8 +2,8 @@
 
     shard numbers → caption actors → decode tasks → tagger actors → commit tasks → proofs
 
-What that takes at the pinned Ray beside what `pipelines.core.shards` does: remote arguments that differ between decoding and
-its neighbours (it would fuse decoding into the tagger's actors, where it runs one image after another while the model
+At the pinned Ray this needs, besides `pipelines.core.shards`, remote arguments that differ between decoding and its
+neighbors (it would fuse decoding into the tagger's actors, where it runs one image after another while the model
 waits). Tests hold all of it.
 """
 
@@ -33,7 +33,7 @@ def run_shards(
     precision: Precision,
     metadata: Mapping[str, str],
 ) -> Generator[dict[str, Any], None, None]:
-    """Computes shards and yields the proof of each as it is committed, in any order.
+    """Compute shards and yields the proof of each as it is committed, in any order.
 
     Closing the iterator ends the pipeline; committed shards stay.
     """
@@ -50,7 +50,7 @@ def make_dataset(
     precision: Precision,
     metadata: Mapping[str, str],
 ) -> "Dataset":
-    """The lazy dataset of proofs; nothing runs yet."""
+    """Return the lazy dataset of proofs; nothing runs yet."""
     whole: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     task: dict[str, Any] = {"num_cpus": 1, "memory": task_memory(config, tagger), **whole}
     numbers = shards.from_items([{"shard": shard} for shard in missing])
@@ -69,7 +69,7 @@ def make_dataset(
 
 
 def _pool(pool: Pool) -> dict[str, Any]:
-    """A fixed pool: no ramp, and nothing that could wait for CPUs which tasks hold."""
+    """Return a fixed pool: no ramp, and nothing that could wait for CPUs which tasks hold."""
     from ray.data import ActorPoolStrategy
 
     return {

@@ -63,7 +63,7 @@ class Plan:
 def make_plan(
     tagger: PoolConfig, captioner: PoolConfig | None, nodes: Sequence[Mapping[str, float]], needs_model: bool = True
 ) -> Plan:
-    """Fills in what the user left open.
+    """Fill in what the user left open.
 
     Args:
         tagger: the tagger's wishes.
@@ -111,7 +111,7 @@ def _free_cores(node: Mapping[str, float]) -> int:
 
 
 def require_place(plan: Plan, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuses a plan whose actors find no node, though the cluster as a whole might have enough (P11).
+    """Refuse a plan whose actors find no node, though the cluster as a whole might have enough (P11).
 
     Raises:
         UserError: which actor does not fit.

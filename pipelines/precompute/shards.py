@@ -12,12 +12,12 @@ from pipelines.core.shards import ShardIndex, ShardSet
 
 
 def shard_set(folder: str) -> ShardSet:
-    """The shards in a precompute step's folder."""
+    """Return the shards in a precompute step's folder."""
     return ShardSet(folder, "tagged")
 
 
 def cut_source(records: Iterable[Any], folder: str, shard_rows: int) -> ShardIndex:
-    """Writes images as shards and bad records as quarantine, in one pass and in the memory of one shard.
+    """Write images as shards and bad records as quarantine, in one pass and in the memory of one shard.
 
     Args:
         records: `ImageRecord`s and `BadRecord`s of `pipelines.sources`, in source order.

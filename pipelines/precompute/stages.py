@@ -179,7 +179,7 @@ class Commit:
         return pa.table({"proof": [json.dumps(proof)]})
 
     def _whole_shard(self, table: pa.Table) -> int:
-        """The shard's number; a block that is not exactly one shard would mean lost or doubled rows."""
+        """Return the shard's number; a block that is not exactly one shard would mean lost or doubled rows."""
         numbers = pc.unique(table["shard"]).to_pylist()
         assert len(numbers) == 1, f"a block holds the shards {numbers}"
         shard = int(numbers[0])

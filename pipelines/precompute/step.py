@@ -29,7 +29,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def precompute(config: PrecomputeConfig) -> StepResult:
-    """Runs the step, or continues it where it was stopped, or finds it done.
+    """Run the step, or continues it where it was stopped, or finds it done.
 
     Leaves `tagged/*.parquet` (tables.TAGGED) with the tagger's thresholds, where it has any, in
     `tagged/_tag_thresholds.json`, `quarantine/*.parquet` (tables.QUARANTINE) and the manifest, with
@@ -59,13 +59,13 @@ def precompute(config: PrecomputeConfig) -> StepResult:
 
 
 def _thresholds_beside(tagger: TaggerConfig) -> str | None:
-    """The thresholds beside a table that is a single file, which the file's digest does not cover."""
+    """Return the thresholds beside a table that is a single file, which the file's digest does not cover."""
     beside = storage.join(tagger.path.rpartition("/")[0], TABLE_THRESHOLDS)
     return beside if tagger.kind == "table" and not storage.is_folder(tagger.path) and storage.exists(beside) else None
 
 
 def _absolute(config: PrecomputeConfig) -> PrecomputeConfig:
-    """The configuration with paths that mean the same in every worker."""
+    """Return the configuration with paths that mean the same in every worker."""
     source = config.source
     annotations = storage.absolute(source.annotations) if source.annotations else None
     source = dataclasses.replace(source, annotations=annotations, images=storage.absolute(source.images))
@@ -111,7 +111,7 @@ class _Run:
         self.speed: dict[str, Any] | None = None
 
     def work(self) -> dict[str, Any]:
-        """Cuts the source, computes the missing shards, and returns the manifest's entries."""
+        """Cut the source, computes the missing shards, and return the manifest's entries."""
         index = self._source()
         done = self.shards.done()
         if self.config.retry_quarantined:
@@ -127,7 +127,7 @@ class _Run:
         return self._manifest(index, proofs)
 
     def _source(self) -> ShardIndex:
-        """The cut source; read by a Ray task, so that the driver's memory and the head node are not in it."""
+        """Return the cut source; read by a Ray task, so that the driver's memory and the head node are not in it."""
         index = self.shards.index()
         if index is None:
             index = in_tasks(_cut, [(self.config, self.folder)])[0]
@@ -165,7 +165,7 @@ class _Run:
         return computed
 
     def _precision(self, on_gpu: bool) -> Precision:
-        """The precision of the run's first start: a result never mixes two."""
+        """Return the precision of the run's first start: a result never mixes two."""
         path = storage.join(self.folder, _RUN)
         if storage.exists(path):
             precision: Precision = storage.read_json(path)["precision"]
@@ -204,7 +204,7 @@ class _Run:
         }
 
     def _thresholds(self) -> list[dict[str, Any]]:
-        """Writes the tagger's thresholds beside its tags; the manifest's entry, or none where it has no thresholds."""
+        """Write the tagger's thresholds beside its tags; the manifest's entry, or none where it has no thresholds."""
         if self.tagger.thresholds is None:
             log.info(
                 "The tagger has no thresholds by tag; its tags are read above one number, %g by default", THRESHOLD
@@ -255,7 +255,7 @@ class Tally:
         self.started = self.reported = time.monotonic()
 
     def add(self, proof: Mapping[str, Any]) -> None:
-        """Counts a shard."""
+        """Count a shard."""
         self.done += proof["rows"] + sum(proof["quarantined"].values())
         self.reasons.update(proof["quarantined"])
 
@@ -274,7 +274,7 @@ class Tally:
             )
 
     def report(self, now: bool = False) -> None:
-        """Logs progress, at most once in a few seconds."""
+        """Log progress, at most once in a few seconds."""
         clock = time.monotonic()
         if not now and clock - self.reported < _SECONDS_BETWEEN_LINES:
             return

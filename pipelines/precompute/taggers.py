@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.core import storage
-from pipelines.core.copies import on_this_machine
+from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
 from pipelines.core.runtime import threads_here
 from pipelines.core.tables import TAG, require_unicode
@@ -49,14 +49,14 @@ class Tagger(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Checks and reads, in the driver, what all actors share.
+        """Check and reads, in the driver, what all actors share.
 
         Raises:
             UserError: the tagger's input is not what it should be.
         """
 
     def setup(self, device: str, threads: int, precision: Precision) -> None:  # noqa: B027  # optional, not abstract
-        """Brings the model into an actor's memory.
+        """Bring the model into an actor's memory.
 
         Args:
             device: `cpu` or `cuda`.
@@ -66,7 +66,7 @@ class Tagger(ABC):
 
     @abstractmethod
     def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
-        """Tags above the floor with their confidences, by falling confidence; empty where there are none.
+        """Tag above the floor with their confidences, by falling confidence; empty where there are none.
 
         Args:
             image_ids: of B images.
@@ -80,7 +80,7 @@ class RamTagger(Tagger):
     needs_model = True
 
     def prepare(self) -> None:
-        folder = on_this_machine(self.config.path)
+        folder = local_copy(self.config.path)
         if not os.path.isfile(os.path.join(folder, "config.json")):
             raise UserError(f"{folder} has no config.json, so it is no RAM; `jobs.convert --kind ram` makes one.")
         from models.ram import RamConfig, RamProcessor
@@ -107,7 +107,7 @@ class RamTagger(Tagger):
 
         disable_progress_bar()  # an actor's bar would run through everybody's log
         torch.set_num_threads(threads_here(threads))
-        folder = on_this_machine(self.config.path)
+        folder = local_copy(self.config.path)
         self.processor = RamProcessor.from_pretrained(folder)
         self.model = RamForImageTagging.from_pretrained(folder)
         self.model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the types of torch's `to`
@@ -186,7 +186,7 @@ TAGGERS: dict[str, type[Tagger]] = {"ram": RamTagger, "table": TableTagger}
 
 
 def make_tagger(config: TaggerConfig) -> Tagger:
-    """The tagger of a configuration.
+    """Return the tagger of a configuration.
 
     Raises:
         UserError: there is none of that kind.
@@ -197,7 +197,7 @@ def make_tagger(config: TaggerConfig) -> Tagger:
 
 
 def read_tag_table(uri: str) -> pa.Table:
-    """A tag table with `image_id` (string, ascending, unique) and `tags` (list of `tables.TAG`), in one chunk.
+    """Return a tag table with `image_id` (string, ascending, unique) and `tags` (list of `tables.TAG`), in one chunk.
 
     Raises:
         UserError: it cannot be read, lacks a column, holds an id twice or bytes that are no text, or scores that are no
@@ -250,7 +250,7 @@ def _check_tag_table(table: pa.Table, uri: str) -> None:
 
 
 def find_sorted(ids: pa.ChunkedArray, image_id: str) -> int | None:
-    """The row of an id in an ascending column, in logarithmic time and without a Python copy of the column.
+    """Return the row of an id in an ascending column, in logarithmic time and without a Python copy of the column.
 
     Arrow orders strings by their UTF-8 bytes, Python by code points: the same order.
     """

@@ -1,7 +1,7 @@
 """Trainings and models in MLflow: one run per training, found again after a restart, and versions with aliases.
 
-What is registered is the `from_pretrained` folder itself, inside an MLflow model whose code is a small file of
-`pipelines.inference.serving`. `resolve` gives that folder back, so that what is evaluated is exactly what was saved (P8);
+A registered version holds the `from_pretrained` folder itself, inside an MLflow model whose code is a small file of
+`pipelines/inference/serving`. `resolve` gives that folder back: an evaluation reads exactly what was saved (P8), and
 `mlflow.pyfunc.load_model` and `mlflow models serve` work on the same version.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.core import storage
-from pipelines.core.copies import cache_folder, on_this_machine
+from pipelines.core.copies import cache_folder, local_copy
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
 from pipelines.core.secrets import holds_credentials
@@ -112,7 +112,7 @@ class Registry:
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def check(self) -> None:
-        """Asks MLflow for its experiments, once and briefly, before anything is computed.
+        """Ask MLflow for its experiments, once and briefly, before anything is computed.
 
         Raises:
             UserError: it does not answer, or its database cannot be opened.
@@ -129,7 +129,7 @@ class Registry:
             ) from error
 
     def _experiment(self) -> str:
-        """The experiment's id; it is created where it is new."""
+        """Return the experiment's id; it is created where it is new."""
         from mlflow.exceptions import MlflowException
 
         client = self.client
@@ -150,7 +150,7 @@ class Registry:
         parameters: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """The id of the run of a step: the one it began before a restart, else a new one.
+        """Return the id of the run of a step: the one it began before a restart, else a new one.
 
         Args:
             name: the run's name.
@@ -172,11 +172,11 @@ class Registry:
         return run_id
 
     def close_run(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
-        """Ends a run."""
+        """End a run."""
         self.client.set_terminated(run_id, status)
 
     def abandon_run(self, run_id: str, status: Literal["FAILED", "KILLED"]) -> None:
-        """Ends the run of a training that ended badly; an MLflow that does not answer is a warning then."""
+        """End the run of a training that ended badly; an MLflow that does not answer is a warning then."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -196,7 +196,7 @@ class Registry:
         lineage: Mapping[str, str] | None = None,
         alias: str | None = "candidate",
     ) -> int:
-        """A new version of a model; a step that registered before a crash gets the version it has.
+        """Return a new version of a model; a step that registered before a crash gets the version it has.
 
         Args:
             name: the registered model, e.g. `lion-stage1`.
@@ -219,7 +219,7 @@ class Registry:
         return version
 
     def _log_model(self, name: str, folder: str, run_id: str, kind: Kind, metrics: Mapping[str, float]) -> str:
-        """Logs the folder as a pyfunc model of its run and returns the model's URI."""
+        """Log the folder as a pyfunc model of its run and return the model's URI."""
         import mlflow
 
         signature, example = signature_and_example(kind)
@@ -254,11 +254,11 @@ class Registry:
         return int(created.version)
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
-        """Moves an alias, e.g. `champion`, to a version."""
+        """Move an alias, e.g. `champion`, to a version."""
         self.client.set_registered_model_alias(name, alias, str(version))
 
     def lookup(self, reference: str) -> ModelReference:
-        """The model behind `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a path.
+        """Return the model behind `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a path.
 
         Raises:
             UserError: the reference is malformed, or nothing is registered or lies there.
@@ -288,7 +288,7 @@ class Registry:
         return ModelReference(folder, name, int(found.version), found.run_id)
 
     def _fetch(self, name: str, version: str) -> str:
-        """The local folder of a version: MLflow's own where it is on this machine, else a copy that is kept."""
+        """Return the local folder of a version: MLflow's own where it is on this machine, else a copy that is kept."""
         import mlflow
         from mlflow.models import Model
 
@@ -327,7 +327,7 @@ class Registry:
 
 
 def resolve(reference: str, config: RegistryConfig | None = None, out: str = "runs") -> str:
-    """The local `from_pretrained` folder of `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a path.
+    """Return the local `from_pretrained` folder of `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a path.
 
     A path may also be a training step's folder; then its `model` folder is meant.
 
@@ -354,7 +354,7 @@ def _local_folder(path: str) -> str:
     folder = storage.absolute(path)
     for candidate in (folder, storage.join(folder, "model")):
         if storage.exists(storage.join(candidate, "config.json")):
-            return on_this_machine(candidate)
+            return local_copy(candidate)
     raise UserError(
         f"{path} is not a model's folder (it has no config.json); give a folder that save_pretrained wrote."
     )
@@ -378,7 +378,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _environment(**values: str | None) -> Iterator[None]:
-    """Sets variables for a moment; None leaves one as it is."""
+    """Set variables for a moment; None leaves one as it is."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update({name: value for name, value in values.items() if value is not None})
     try:

@@ -36,7 +36,7 @@ _BACKGROUNDS = {
 
 
 def draw_scene(scene: Scene, seed: str) -> Image.Image:
-    """The scene as an RGB image; `seed` varies each object's colour a little, within what its name covers."""
+    """Return the scene as an RGB image; `seed` varies each object's color a little, within what its name covers."""
     rng = random.Random(seed)
     image = Image.new("RGB", (scene.width, scene.height), _BACKGROUNDS[scene.background])
     for item in scene.objects:
@@ -94,7 +94,7 @@ def painted_area(item: SceneObject) -> int:
 
 
 def encode_image(image: Image.Image, form: ImageFormat) -> bytes:
-    """The image file's bytes; the same bytes for the same image."""
+    """Return the image file's bytes; the same bytes for the same image."""
     buffer = io.BytesIO()
     if form == "png":
         image.save(buffer, "PNG", compress_level=1)

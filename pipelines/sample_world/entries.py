@@ -27,7 +27,7 @@ class Entry:
         choice: one multiple-choice question.
         expressions: an object's number in the scene, and the expressions that mean it and nothing else.
         tags: the simulated tagger's tags and confidences, by falling confidence.
-        paint_seed: of the image's colours.
+        paint_seed: of the image's colors.
     """
 
     split: str
@@ -45,12 +45,12 @@ class Entry:
         return f"sample_{self.split}_{self.image_id:012d}.{'jpg' if form == 'jpeg' else 'png'}"
 
     def draw(self) -> Image.Image:
-        """The image, RGB."""
+        """Return the image, RGB."""
         return drawing.draw_scene(self.scene, self.paint_seed)
 
 
 def make_entry(seed: int, split: str, index: int, preset: Preset) -> Entry:
-    """The image number `index` of a split; the same for the same arguments, whatever else is made.
+    """Return the image number `index` of a split; the same for the same arguments, whatever else is made.
 
     Raises:
         ValueError: an unknown split.

@@ -37,7 +37,7 @@ class Expression:
     anchor: "Expression | None" = None
 
     def has_attributes_of(self, item: SceneObject) -> bool:
-        """Whether size, colour and shape fit; what is not said fits everything."""
+        """Whether size, color and shape fit; what is not said fits everything."""
         return (
             (self.shape is None or self.shape == item.shape)
             and (self.color is None or self.color == item.color)
@@ -45,7 +45,7 @@ class Expression:
         )
 
     def candidates(self, scene: Scene) -> list[SceneObject]:
-        """Every object that somebody might think is meant, with generous margins."""
+        """Return every object that somebody might think is meant, with generous margins."""
         found = [item for item in scene.objects if self.has_attributes_of(item)]
         if self.place is not None:
             found = _furthest(found, self.place, scene)
@@ -75,7 +75,7 @@ class Expression:
 
 
 def _furthest(items: list[SceneObject], side: Direction, scene: Scene) -> list[SceneObject]:
-    """The object furthest to a side, and those nearly as far."""
+    """Return the object furthest to a side, and those nearly as far."""
     axis, extent = (0, scene.width) if side in ("left", "right") else (1, scene.height)
     sign = -1 if side in ("left", "above") else 1
     most = max((sign * item.center[axis] for item in items), default=0.0)
@@ -83,7 +83,7 @@ def _furthest(items: list[SceneObject], side: Direction, scene: Scene) -> list[S
 
 
 def descriptions(item: SceneObject) -> list[Expression]:
-    """The ways to name an object by its attributes, shortest first."""
+    """Return the ways to name an object by its attributes, shortest first."""
     return [
         Expression(shape=item.shape),
         Expression(color=item.color, shape=item.shape),
@@ -111,7 +111,7 @@ def expressions_for(scene: Scene, target: SceneObject, rng: random.Random) -> li
 
 
 def _by_place(scene: Scene, target: SceneObject) -> list[Expression]:
-    """The target as the furthest of at least two things to some side."""
+    """Return the target as the furthest of at least two things to some side."""
     heads = (Expression(), Expression(shape=target.shape), Expression(color=target.color))
     return [
         Expression(color=head.color, shape=head.shape, place=side)
@@ -122,7 +122,7 @@ def _by_place(scene: Scene, target: SceneObject) -> list[Expression]:
 
 
 def _by_relation(scene: Scene, target: SceneObject) -> list[Expression]:
-    """The target as seen from each other object that colour and shape alone identify."""
+    """Return the target as seen from each other object that color and shape alone identify."""
     return [
         Expression(
             color=color, shape=target.shape, relation=side, anchor=Expression(color=item.color, shape=item.shape)

@@ -86,7 +86,7 @@ def aokvqa_rows(entries: Sequence[Entry], form: ImageFormat) -> list[dict[str, A
 
 
 def refcoco_refs(entries: Sequence[Entry], form: ImageFormat) -> list[dict[str, Any]]:
-    """The list inside RefCOCO's `refs(*).p`; boxes are in the instances document, by `ann_id`."""
+    """Return the list inside RefCOCO's `refs(*).p`; boxes are in the instances document, by `ann_id`."""
     refs: list[dict[str, Any]] = []
     next_sentence = 0
     for entry in entries:
@@ -112,12 +112,12 @@ def refcoco_refs(entries: Sequence[Entry], form: ImageFormat) -> list[dict[str, 
 
 
 def pickled(refs: list[dict[str, Any]]) -> bytes:
-    """A pickle, because RefCOCO's official files are; it holds lists, dicts, text and numbers only."""
+    """Return a pickle, because RefCOCO's official files are; it holds lists, dicts, text and numbers only."""
     return pickle.dumps(refs, protocol=2)
 
 
 def detected_tags(entries: Sequence[Entry]) -> bytes:
-    """The simulated tagger's tags of all images as a Parquet file."""
+    """Return the simulated tagger's tags of all images as a Parquet file."""
     columns = [
         [str(entry.image_id) for entry in entries],
         [[tag for tag, _ in entry.tags] for entry in entries],

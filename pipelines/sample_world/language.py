@@ -27,7 +27,7 @@ def plural(noun: str) -> str:
 
 
 def with_article(noun: str) -> str:
-    """The noun with "a" or "an"."""
+    """Return the noun with "a" or "an"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
@@ -48,13 +48,13 @@ def is_strictly(direction: Direction, item: SceneObject, anchor: SceneObject) ->
 
 
 def is_loosely(direction: Direction, item: SceneObject, anchor: SceneObject) -> bool:
-    """Whether someone might say so: the centre of `item` lies on that side of `anchor`'s, or level with it."""
+    """Whether someone might say so: the center of `item` lies on that side of `anchor`'s, or level with it."""
     (x, y), (ax, ay) = item.center, anchor.center
     return {"left": x <= ax, "right": x >= ax, "above": y <= ay, "below": y >= ay}[direction]
 
 
 def place_of(item: SceneObject, scene: Scene) -> str:
-    """The cell of a 3 × 3 grid that holds the centre, as in "in the top left corner" or "on the right side"."""
+    """Return the cell of a 3 × 3 grid that holds the center, as in "in the top left corner" or "on the right side"."""
     column = _COLUMNS[int(3 * item.center[0] / scene.width)]
     row = _ROWS[int(3 * item.center[1] / scene.height)]
     if row == "middle":

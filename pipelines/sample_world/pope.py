@@ -1,6 +1,6 @@
 """POPE's polling questions (Li et al., EMNLP 2023): three "yes" and three "no" for each image, of three difficulties.
 
-An object is a colour-shape pair. The absent ones are drawn at random, by how frequent they are in the split (popular),
+An object is a color-shape pair. The absent ones are drawn at random, by how frequent they are in the split (popular),
 or by how often they appear together with what the image shows (adversarial). In so small a world the raw co-occurrence
 count would repeat the popular ones, so it is taken relative to the pair's own frequency.
 """

@@ -36,9 +36,9 @@ class ChoiceQuestion:
 
 
 def vqa_questions(scene: Scene, index: int, rng: random.Random) -> list[VqaQuestion]:
-    """One question of each type the scene allows: colour or shape, how many, is there, and where.
+    """One question of each type the scene allows: color or shape, how many, is there, and where.
 
-    Answers are balanced over scenes: yes and no, left and right by turns (`index` is the scene's number), rare colours,
+    Answers are balanced over scenes: yes and no, left and right by turns (`index` is the scene's number), rare colors,
     shapes and counts by weight.
     """
     say_yes = index % 2 == 0
@@ -81,7 +81,7 @@ def name_in(scene: Scene, item: SceneObject) -> str | None:
 
 
 def _look(scene: Scene, rng: random.Random) -> VqaQuestion | None:
-    """What colour is the circle, what shape is the red object: of something that is there once."""
+    """What color is the circle, what shape is the red object: of something that is there once."""
     shapes, colors = scene.counts("shape"), scene.counts("color")
     asks_color = [(item, 1 / COLORS[item.color]) for item in scene.objects if shapes[item.shape] == 1]
     asks_shape = [(item, 1 / SHAPES[item.shape]) for item in scene.objects if colors[item.color] == 1]
@@ -146,13 +146,13 @@ def _where(scene: Scene, first_way: bool, rng: random.Random) -> VqaQuestion | N
 
 
 def absent_names(scene: Scene) -> list[str]:
-    """Every colour-shape pair that the scene does not hold, sorted."""
+    """Return every color-shape pair that the scene does not hold, sorted."""
     present = set(scene.names)
     return sorted(name for color in COLORS for shape in SHAPES if (name := f"{color} {shape}") not in present)
 
 
 def _look_alike_names(item: SceneObject) -> list[str]:
-    """What the object may be taken for: another colour or another shape."""
+    """What the object may be taken for: another color or another shape."""
     names = [f"{LOOK_ALIKES[item.color]} {item.shape}"] if item.color in LOOK_ALIKES else []
     return [*names, f"{item.color} {LOOK_ALIKES[item.shape]}"] if item.shape in LOOK_ALIKES else names
 

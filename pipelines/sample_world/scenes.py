@@ -86,7 +86,7 @@ class SceneObject:
 
     @property
     def name(self) -> str:
-        """Colour and shape, such as "red circle"."""
+        """Color and shape, such as "red circle"."""
         return f"{self.color} {self.shape}"
 
     @property
@@ -96,7 +96,7 @@ class SceneObject:
 
     @property
     def center(self) -> tuple[float, float]:
-        """Centre in pixels."""
+        """Center in pixels."""
         return self.x + self.width / 2, self.y + self.height / 2
 
 
@@ -111,7 +111,7 @@ class Scene:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The distinct colour-shape pairs in it, sorted."""
+        """The distinct color-shape pairs in it, sorted."""
         return tuple(sorted({item.name for item in self.objects}))
 
     def counts(self, attribute: Literal["shape", "color", "size"]) -> Counter[str]:
@@ -131,7 +131,7 @@ class Scene:
 
 
 def make_scene(seed: int, split: str, index: int, preset: Preset) -> Scene:
-    """The scene number `index` of a split.
+    """Return the scene number `index` of a split.
 
     Scenes of different splits differ in content for every seed and every number of scenes: a candidate whose content
     digest falls to another split is thrown away and the next one drawn.
@@ -172,7 +172,7 @@ def _candidate(rng: random.Random, preset: Preset) -> Scene | None:
 
 
 def _look(rng: random.Random, others: list[SceneObject]) -> tuple[str, str]:
-    """Shape and colour; half of the later objects share one of them with an earlier object, or look like it."""
+    """Shape and color; half of the later objects share one of them with an earlier object, or look like it."""
     shape = rng.choices(list(SHAPES), list(SHAPES.values()))[0]
     color = rng.choices(list(COLORS), list(COLORS.values()))[0]
     if others and rng.random() < 0.5:
@@ -192,7 +192,7 @@ def _look(rng: random.Random, others: list[SceneObject]) -> tuple[str, str]:
 def _place(
     rng: random.Random, preset: Preset, shape: str, color: str, width: int, height: int, others: list[SceneObject]
 ) -> SceneObject | None:
-    """The object at a free place, or None after 25 tries."""
+    """Return the object at a free place, or None after 25 tries."""
     for _ in range(25):
         size: Literal["small", "large"] = "small" if rng.random() < 0.5 else "large"
         w, h = _extent(rng, preset, shape, size, min(width, height))

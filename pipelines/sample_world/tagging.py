@@ -1,7 +1,7 @@
 """A simulated image tagger: right most of the time, and its confidence says how far to believe it.
 
-It misses small and rare things, takes look-alikes for each other, and binds a colour of one object to the shape of
-another. The vocabulary is every shape, every colour and every colour-shape pair.
+It misses small and rare things, takes look-alikes for each other, and binds a color of one object to the shape of
+another. The vocabulary is every shape, every color and every color-shape pair.
 """
 
 import math
@@ -21,7 +21,7 @@ _RARE, _RARE_PENALTY = 0.07, 0.6  # tags rarer than this were seen less in train
 
 
 def tag_scores(scene: Scene, rng: random.Random) -> list[tuple[str, float]]:
-    """Tags above the floor with their confidences in (0, 1), by falling confidence."""
+    """Tag above the floor with their confidences in (0, 1), by falling confidence."""
     evidence = _evidence(scene)
     scores = []
     for tag in VOCABULARY:
@@ -33,7 +33,7 @@ def tag_scores(scene: Scene, rng: random.Random) -> list[tuple[str, float]]:
 
 
 def _evidence(scene: Scene) -> dict[str, tuple[float, float]]:
-    """The strongest evidence there is for each tag that has any."""
+    """Return the strongest evidence there is for each tag that has any."""
     found: dict[str, tuple[float, float]] = {}
 
     def note(tag: str, logit: tuple[float, float]) -> None:

@@ -54,7 +54,7 @@ class SampleWorldConfig:
 
 
 def sample_world(config: SampleWorldConfig) -> StepResult:
-    """Writes the world unless it is there.
+    """Write the world unless it is there.
 
     Raises:
         UserError: fewer than 10 images, or images too small to draw on.
@@ -99,7 +99,7 @@ class _Files:
         self.file(name, json.dumps(document).encode(), rows)
 
     def close_images(self, count: int) -> None:
-        """Adds one entry for all images: the digest over their names and contents in order."""
+        """Add one entry for all images: the digest over their names and contents in order."""
         self.written.append({"path": "images", "rows": count, "sha256": self._images.hexdigest()})
 
 

@@ -1,4 +1,4 @@
-"""Readers of annotation files, by the name of their format. To add one: a file here, a line in a catalogue below.
+"""Readers of annotation files, by the name of their format. To add one: a file here, a line in a catalog below.
 
 An image source yields `ImageRecord`s, a question source `QuestionRecord`s, both in the file's order and as a stream;
 what cannot be used comes as a `BadRecord` in between and stops nothing.
@@ -69,7 +69,7 @@ class QuestionFiles:
         return str(path)
 
     def paths(self) -> dict[str, str]:
-        """The files that are given, by the name of their field."""
+        """Return the files that are given, by the name of their field."""
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NO_FILES}
         return {name: path for name, path in named.items() if path}
 
@@ -97,7 +97,7 @@ class QuestionSource:
     beside: tuple[str, Callable[[str], str | None]] | None = None
 
     def complete(self, files: QuestionFiles) -> QuestionFiles:
-        """The files with the place of the second one filled in."""
+        """Return the files with the place of the second one filled in."""
         if self.beside is None or files.annotations is None or getattr(files, self.beside[0]) is not None:
             return files
         return replace(files, **{self.beside[0]: self.beside[1](files.annotations)})
@@ -216,7 +216,7 @@ QUESTION_SOURCES: Mapping[str, QuestionSource] = {
 def read_images(
     kind: str, annotations: str | None, images: str, split: str | None = None, collection: str | None = None
 ) -> Iterator[ImageRecord | BadRecord]:
-    """The images of a source, as a stream.
+    """Return the images of a source, as a stream.
 
     Args:
         kind: a key of `IMAGE_SOURCES`.
@@ -244,7 +244,7 @@ def _tells_its_collection(kind: str) -> UserError:
 
 
 def question_source(kind: str) -> QuestionSource:
-    """A question source by its name.
+    """Return a question source by its name.
 
     Raises:
         UserError: an unknown kind.
@@ -255,7 +255,7 @@ def question_source(kind: str) -> QuestionSource:
 
 
 def read_questions(kind: str, files: QuestionFiles) -> Iterator[QuestionRecord | BadRecord]:
-    """The questions of a source, as a stream.
+    """Return the questions of a source, as a stream.
 
     Raises:
         UserError: an unknown kind, a collection for a kind whose ids tell it, or a file that is missing or of another

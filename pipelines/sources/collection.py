@@ -51,7 +51,7 @@ def visdial_id(name: str) -> str | None:
 
 
 def id_of_file(name: str, collection: str | None = None) -> str:
-    """The id of a picture that a file of questions knows by its name.
+    """Return the id of a picture that a file of questions knows by its name.
 
     "000000542145.jpg" → "542145", "VisualDialog_val2018_000000284024.jpg" → "visdial/284024", "2405722.jpg" →
     "vg/2405722"; another name is the id itself, as in a folder of pictures.
@@ -86,7 +86,7 @@ def named_alike(first: str, second: str) -> bool:
 
 
 def of_collection(records: Iterator[R | BadRecord], collection: str | None) -> Iterator[R | BadRecord]:
-    """The records of a reader of numbers, with ids that begin with their collection."""
+    """Return the records of a reader of numbers, with ids that begin with their collection."""
     begin = prefix(collection)
     for record in records:
         if not begin or record.image_id is None:

@@ -32,7 +32,7 @@ _LONGEST_ESCAPE = 12  # characters of a pair
 
 
 def text_chunks(stream: pa.NativeFile, size: int = _CHUNK) -> Iterator[str]:
-    """The text of a file piece by piece, as its byte order mark says, else as UTF-8.
+    """Return the text of a file piece by piece, as its byte order mark says, else as UTF-8.
 
     Raises:
         UnicodeDecodeError: UTF-16 or UTF-32 that ends amid a character.
@@ -53,7 +53,7 @@ def text_chunks(stream: pa.NativeFile, size: int = _CHUNK) -> Iterator[str]:
 
 
 def decode(content: bytes) -> str:
-    """A whole file as text; see `text_chunks`."""
+    """Return a whole file as text; see `text_chunks`."""
     return "".join(text_chunks(pa.BufferReader(content)))
 
 
@@ -66,7 +66,7 @@ class JsonBytes:
         self._any_marked = False
 
     def read(self, size: int = -1) -> bytes:
-        """The next piece, of about 64 KiB whatever `size` is; empty at the end."""
+        """Return the next piece, of about 64 KiB whatever `size` is; empty at the end."""
         if size == 0:
             return b""
         for chunk in self._chunks:
@@ -79,7 +79,7 @@ class JsonBytes:
         return self._encoded(text)
 
     def restored(self, value: Any) -> Any:
-        """A parsed value with its lone surrogates in place."""
+        """Return a parsed value with its lone surrogates in place."""
         return _restored(value) if self._any_marked else value
 
     def _encoded(self, text: str) -> bytes:

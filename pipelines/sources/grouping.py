@@ -38,7 +38,7 @@ class RowsByKey:
             self._flush()
 
     def get(self, key: str) -> list[str]:
-        """The texts of a key; none where it has no row."""
+        """Return the texts of a key; none where it has no row."""
         if self._order is None or self._sorted is None:
             self._flush()
             hashes = np.asarray(self._hashes, dtype=np.uint64)
@@ -50,7 +50,7 @@ class RowsByKey:
         return [text for found, text in rows if found == key]
 
     def items(self) -> Iterator[tuple[str, str]]:
-        """Every key and text in the order in which they came."""
+        """Return every key and text in the order in which they came."""
         for number in range(len(self)):
             yield self._row(number)
 
@@ -71,7 +71,7 @@ class RowsByKey:
 
 
 def add_captions(captions: RowsByKey, annotations: str, place: str, key: str) -> Iterator[BadRecord]:
-    """Groups the captions of a file by image; yields what cannot be read of it.
+    """Group the captions of a file by image; yields what cannot be read of it.
 
     Args:
         captions: filled by image id.

@@ -8,7 +8,7 @@ _RECENT = 65_536
 
 
 def hash64(text: str) -> int:
-    """The same 64-bit number for a text in every process, unlike Python's own."""
+    """Return the same 64-bit number for a text in every process, unlike Python's own."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
@@ -30,7 +30,7 @@ class SeenIds:
         return self._has(hash64(image_id))
 
     def add(self, image_id: str) -> bool:
-        """Takes an id in, and says whether it is new."""
+        """Take an id in, and says whether it is new."""
         hashed = hash64(image_id)
         if self._has(hashed):
             return False

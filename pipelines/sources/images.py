@@ -2,14 +2,14 @@
 
 Rules, in this order:
 
-* Read are JPEG (also progressive, MPO), PNG, GIF, WebP, BMP, TIFF, JPEG 2000, AVIF and PNM, recognised by content: the
+* Read are JPEG (also progressive, MPO), PNG, GIF, WebP, BMP, TIFF, JPEG 2000, AVIF and PNM, recognized by content: the
   name's ending does not matter. Formats that run programs or fetch files (EPS, SVG, PDF) are never opened.
 * Animated or multi-page: the first frame.
 * More than `max_pixels` pixels: refused by the header, before anything is decompressed.
 * EXIF orientation is applied: the picture stands upright. EXIF that cannot be read counts as absent.
-* Transparent (RGBA, LA, palette or key colour): composited on white.
-* Greyscale and 1-bit: the same value in the three channels; 16 bits a channel: the upper eight.
-* Palette, CMYK, YCCK, YCbCr, LAB: Pillow's plain conversion to RGB; colour profiles are not applied.
+* Transparent (RGBA, LA, palette or key color): composited on white.
+* Grayscale and 1-bit: the same value in the three channels; 16 bits a channel: the upper eight.
+* Palette, CMYK, YCCK, YCbCr, LAB: Pillow's plain conversion to RGB; color profiles are not applied.
 * 32-bit integers and floats have no agreed range: refused.
 
 A picture and its annotation agree when their sizes are equal or have the same proportions (a resized copy); the
@@ -111,7 +111,7 @@ def load_image(
 
 
 def read_image_bytes(uri: str) -> bytes:
-    """The encoded bytes at a URI.
+    """Return the encoded bytes at a URI.
 
     Raises:
         BadImage: missing, not_a_file, unreadable or empty.
@@ -161,7 +161,7 @@ def decode_with_size(
         try:
             upright = _UPRIGHT.get(_orientation(image))
             if draft is not None:
-                image.draft(None, (draft, draft))  # None keeps the file's colour space
+                image.draft(None, (draft, draft))  # None keeps the file's color space
             image.load()
             if image.format == "PNG":  # its decoder passes over wrong checksums
                 Image.open(BytesIO(content), formats=("PNG",)).verify()
@@ -180,7 +180,7 @@ def decode_with_size(
 
 
 def check_size(found: tuple[int, int], annotated: tuple[int, int]) -> None:
-    """Refuses a picture whose proportions are not its annotation's (each side may be rounded by a pixel).
+    """Refuse a picture whose proportions are not its annotation's (each side may be rounded by a pixel).
 
     Args:
         found: width and height of the upright picture.
@@ -200,7 +200,7 @@ def check_size(found: tuple[int, int], annotated: tuple[int, int]) -> None:
 
 
 def _open(content: bytes) -> Image.Image:
-    """The picture with its header read only."""
+    """Return the picture with its header read only."""
     if not content:
         raise BadImage("empty", "no bytes")
     try:
@@ -212,7 +212,7 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _without_header(content: bytes) -> BadImage:
-    """Tells the torn head of a known format from an image format that is not read and from no image at all."""
+    """Tell the torn head of a known format from an image format that is not read and from no image at all."""
     head = content[:16]
     shown = f"begins with {head!r}"
     if head.startswith(_HEADS) or (head[:4] == b"RIFF" and head[8:12] in (b"WEBP", b"")):
@@ -225,7 +225,7 @@ def _without_header(content: bytes) -> BadImage:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation (1 upright … 8), 1 where there is none that can be read."""
+    """Return the EXIF orientation (1 upright … 8), 1 where there is none that can be read."""
     with contextlib.suppress(*_DECODER_ERRORS):
         return int(image.getexif().get(_ORIENTATION, 1))
     return 1

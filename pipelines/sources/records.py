@@ -108,7 +108,7 @@ class QuestionRecord:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A row of `pipelines.core.tables.QUARANTINE`: an annotation that could not be used, why, and what exactly it was."""
+    """An annotation that could not be used, and why: a row of `pipelines.core.tables.QUARANTINE`."""
 
     image_id: str | None
     uri: str | None
@@ -131,7 +131,7 @@ class BadAnnotation(ValueError):
 
 
 def _escaped(text: str) -> str:
-    """The text with what is not Unicode written as escapes: the quarantine is a table of UTF-8."""
+    """Return the text with what is not Unicode written as escapes: the quarantine is a table of UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -175,7 +175,7 @@ def unicode_text(text: str, what: str) -> str:
 
 
 def text_field(entry: Any, key: str, where: str) -> str:
-    """A text that says something, without surrounding spaces.
+    """Return a text that says something, without surrounding spaces.
 
     Raises:
         BadAnnotation: as `field`; also where the text is empty.
@@ -187,7 +187,7 @@ def text_field(entry: Any, key: str, where: str) -> str:
 
 
 def id_field(entry: Any, key: str, where: str) -> str:
-    """An id as text: 309 → "309".
+    """Return an id as text: 309 → "309".
 
     Raises:
         BadAnnotation: as `field`; also where the id is empty.
@@ -199,7 +199,7 @@ def id_field(entry: Any, key: str, where: str) -> str:
 
 
 def size_field(entry: Any, key: str, where: str) -> int | None:
-    """A width or height in pixels; None where the file does not say.
+    """Return a width or height in pixels; None where the file does not say.
 
     Raises:
         BadAnnotation: not a positive whole number.
@@ -213,7 +213,7 @@ def size_field(entry: Any, key: str, where: str) -> int | None:
 
 
 def texts_field(entry: Any, key: str, where: str) -> tuple[str, ...]:
-    """A list of texts.
+    """Return a list of texts.
 
     Raises:
         BadAnnotation: as `field`; also where an element is not text.
@@ -225,7 +225,7 @@ def texts_field(entry: Any, key: str, where: str) -> tuple[str, ...]:
 
 
 def box_field(entry: Any, key: str, where: str) -> Xywh:
-    """A box x, y, width, height in pixels.
+    """Return a box x, y, width, height in pixels.
 
     Raises:
         BadAnnotation: not four finite numbers, or no area. Width or height are negative where corners were swapped.
@@ -259,5 +259,5 @@ def fit_box(box: Xywh, width: int, height: int) -> Xywh:
 
 
 def image_uri(images: str, file_name: str) -> str:
-    """The image's URI under its root (a path, `s3://…`, `gs://…`)."""
+    """Return the image's URI under its root (a path, `s3://…`, `gs://…`)."""
     return storage.join(storage.absolute(images), file_name)

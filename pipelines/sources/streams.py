@@ -19,7 +19,7 @@ _HOPELESS = 100  # broken lines before the first good one: then the file has ano
 
 @contextlib.contextmanager
 def open_stream(uri: str) -> Iterator[pa.NativeFile]:
-    """A file for reading.
+    """Return a file for reading.
 
     Raises:
         UserError: it is not there, or cannot be read.
@@ -61,7 +61,7 @@ def _has(uri: str, prefix: str, opening: str) -> bool:
 
 
 def object_entries(uri: str) -> Iterator[tuple[str, Any]]:
-    """The keys and values of a JSON document that is one object.
+    """Return the keys and values of a JSON document that is one object.
 
     Raises:
         UserError: the file is missing, is not JSON (with the position of the fault), or is no object.
@@ -76,7 +76,7 @@ def object_entries(uri: str) -> Iterator[tuple[str, Any]]:
 
 
 def document_value(uri: str, key: str) -> Any:
-    """The value under a (dotted) key of a JSON document, None where it is not there; stops reading behind it.
+    """Return the value under a (dotted) key of a JSON document, None where it is not there; stops reading behind it.
 
     Raises:
         UserError: the file is missing or not JSON.
@@ -86,7 +86,7 @@ def document_value(uri: str, key: str) -> Any:
 
 
 def text_lines(uri: str) -> Iterator[tuple[int, str | BadAnnotation]]:
-    """The lines of a text file that are not blank, with their numbers from 1; one that is not UTF-8 is an error.
+    """Return the lines of a text file that are not blank, with their numbers from 1; one that is not UTF-8 is an error.
 
     Raises:
         UserError: the file is missing, or ends amid a character of UTF-16.
@@ -99,7 +99,7 @@ def text_lines(uri: str) -> Iterator[tuple[int, str | BadAnnotation]]:
 
 @contextlib.contextmanager
 def _json(uri: str) -> Iterator[JsonBytes]:
-    """A JSON file for ijson.
+    """Return a JSON file for ijson.
 
     Raises:
         UserError: it is missing, or its JSON is wrong, with the position of the fault.
@@ -154,7 +154,7 @@ def objects(uri: str) -> Iterator[tuple[str, dict[str, Any] | BadAnnotation]]:
 
 
 def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any] | BadAnnotation]]:
-    """The objects of a JSON-lines file with their line numbers from 1; a broken line is an error of its own.
+    """Return the objects of a JSON-lines file with their line numbers from 1; a broken line is an error of its own.
 
     Raises:
         UserError: the file is missing, or no line of it is a JSON object.
@@ -182,7 +182,7 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any] | BadAnnotation]]
 
 
 def _lines(uri: str) -> Iterator[tuple[int, str]]:
-    """Every line without its line break, with its number from 1.
+    """Return every line without its line break, with its number from 1.
 
     Raises:
         UserError: the file is missing, or ends amid a character of UTF-16.

@@ -76,7 +76,7 @@ class SweepConfig:
 
 
 def check(config: SweepConfig) -> None:
-    """Refuses what no sweep can work with, before anything is read.
+    """Refuse what no sweep can work with, before anything is read.
 
     Raises:
         UserError: says what to change.

@@ -19,12 +19,12 @@ def draw_parallel(outcomes: Sequence[Outcome], ranges: Sequence[Range], metric: 
     places = [_places(found, shown_ones) for found in ranges]
     values = [float(one.value or 0.0) for one in shown_ones]
     heights = _scaled(values, False)
-    colour = _colours(values)
+    color = _colors(values)
     for row, one in enumerate(shown_ones):
         line = [*(place[row] for place in places), heights[row]]
         chosen = one is best
         axes.plot(
-            range(len(line)), line, color=colour(one.value), alpha=1.0 if chosen else 0.7,
+            range(len(line)), line, color=color(one.value), alpha=1.0 if chosen else 0.7,
             linewidth=3.2 if chosen else 1.3, linestyle="-" if one.state == "finished" else ":",
             marker=_MARKS[one.state], markersize=5, zorder=3 if chosen else 2,
         )  # fmt: skip
@@ -46,7 +46,7 @@ def draw_parallel(outcomes: Sequence[Outcome], ranges: Sequence[Range], metric: 
 def draw_response(
     outcomes: Sequence[Outcome], ranges: Sequence[Range], metric: str, default: Outcome, best: Outcome
 ) -> bytes:
-    """The metric over each field as a PNG, a panel each; and over two of them together, where there are two."""
+    """Return the metric over each field as a PNG, a panel each; and over two of them together, where there are two."""
     pair = len(ranges) > 1
     figure, panels = _figure(4.2 * (len(ranges) + pair), 4.0, len(ranges) + pair)
     shown_ones = _drawable(outcomes, ranges)
@@ -76,7 +76,7 @@ def draw_response(
 
 
 def draw_progress(outcomes: Sequence[Outcome], metric: str, best: Outcome) -> bytes:
-    """The metric over the part of the training that each trial has had, as a PNG: where early stopping cut."""
+    """Return the metric over the part of the training that each trial has had, as a PNG: where early stopping cut."""
     figure, axes = _figure(8.0, 4.6)
     for one in outcomes:
         if one.history:
@@ -124,7 +124,7 @@ def _plane(figure: Any, axes: Any, outcomes: Sequence[Outcome], first: Range, se
 
 
 def _axis(axes: Any, which: str, found: Range) -> None:
-    """Lays a field on the x or the y axis: choices in a row, logarithms with few numbers, which would overlap."""
+    """Lay a field on the x or the y axis: choices in a row, logarithms with few numbers, which would overlap."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if found.kind == "choice":
@@ -174,7 +174,7 @@ def _label(axes: Any, at: int, found: Range, outcomes: Sequence[Outcome]) -> Non
         )
 
 
-def _colours(values: Sequence[float]) -> Any:
+def _colors(values: Sequence[float]) -> Any:
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 

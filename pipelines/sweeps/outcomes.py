@@ -55,7 +55,7 @@ class Outcome:
 
 
 def outcome_of(number: int, result: Any, metric: str, ranges: Sequence[Range]) -> Outcome:
-    """A trial from one of Tune's results."""
+    """Return a trial from one of Tune's results."""
     reported = result.metrics or {}
     frame = result.metrics_dataframe
     history: list[tuple[float, float]] = []
@@ -81,7 +81,7 @@ def outcome_of(number: int, result: Any, metric: str, ranges: Sequence[Range]) -
 
 
 def default_outcome(folder: str, settings: Any, metric: str, ranges: Sequence[Range]) -> Outcome:
-    """The configuration as it stands, from its training's folder."""
+    """Return the configuration as it stands, from its training's folder."""
     reported = last_report(folder)
     return Outcome(
         name=DEFAULT,
@@ -105,20 +105,20 @@ def ranked(outcomes: Sequence[Outcome], mode: str) -> list[Outcome]:
 
 
 def saved_by_stopping(outcomes: Sequence[Outcome]) -> float:
-    """The part of all trials' steps that early stopping spared; failed trials count on neither side."""
+    """Return the part of all trials' steps that early stopping spared; failed trials count on neither side."""
     ran = [one for one in outcomes if one.state != "failed"]
     return 1 - sum(one.progress for one in ran) / (100 * len(ran)) if ran else 0.0
 
 
 def manifest_of(outcome: Outcome) -> Mapping[str, Any]:
-    """The manifest of a finished trial's training."""
+    """Return the manifest of a finished trial's training."""
     assert outcome.folder is not None  # a finished trial has one
     found: Mapping[str, Any] = storage.read_json(storage.join(outcome.folder, MANIFEST))
     return found
 
 
 def _numbers(reported: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a validation among what Tune keeps of a trial."""
+    """Return the metrics of a validation among what Tune keeps of a trial."""
     own = {"progress", "step", "epoch", "timestamp", "training_iteration", "time_this_iter_s", "time_total_s", "pid",
            "time_since_restore", "iterations_since_restore", "done", "finished"}  # fmt: skip
     return {

@@ -14,7 +14,7 @@ from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.runtime import keep_ray, living_nodes, ray_session
 from pipelines.core.steps import StepFolder, StepResult, canonical, git_commit, run_step
-from pipelines.operations.pipeline import Prepare
+from pipelines.core.workflow import Prepare
 from pipelines.registry.registry import PARENT_RUN, Registry
 from pipelines.registry.signature import Kind
 from pipelines.sweeps.config import SweepConfig, check
@@ -37,7 +37,7 @@ _KINDS: Mapping[str, Kind] = {"train_tag_encoder": "tag_encoder", "train_stage":
 
 
 def sweep(config: SweepConfig, prepare: Prepare) -> StepResult:
-    """Runs the sweep, or continues it, or finds it done.
+    """Run the sweep, or continues it, or finds it done.
 
     Leaves `ranking.md`, `sweep.json`, `best.yaml` (what `jobs.VERB --config` takes) and pictures, and registers the
     best trial's model.
@@ -69,7 +69,7 @@ def sweep(config: SweepConfig, prepare: Prepare) -> StepResult:
 
 
 def _typed(config: SweepConfig, base: Mapping[str, Any], ranges: Sequence[Range], prepare: Prepare) -> Any:
-    """The training's typed configuration; each end and each choice of every range is tried on it."""
+    """Return the training's typed configuration; each end and each choice of every range is tried on it."""
     settings, _ = prepare(config.verb, base)
     for found in ranges:
         if found.field.split(".")[0] in ("launch", "registry", "ray", "out", "name"):
@@ -82,14 +82,14 @@ def _typed(config: SweepConfig, base: Mapping[str, Any], ranges: Sequence[Range]
 
 
 def _train_default(config: SweepConfig, base: Mapping[str, Any], prepare: Prepare) -> StepResult:
-    """Trains the configuration as it stands: what the best is held against, and the first to find a mistake."""
+    """Train the configuration as it stands: what the best is held against, and the first to find a mistake."""
     settings, run = prepare(config.verb, _unregistered(base, config, None))
     result: StepResult = run(settings)
     return result
 
 
 def _unregistered(base: Mapping[str, Any], config: SweepConfig, parent_run: str | None) -> dict[str, Any]:
-    """The configuration of a training that registers nothing and whose run lies under the sweep's."""
+    """Return the configuration of a training that registers nothing and whose run lies under the sweep's."""
     registry: dict[str, Any] = {**dataclasses.asdict(config.registry), "register": False, "parent_run": parent_run}
     ray = dataclasses.asdict(config.ray)
     return {**base, "registry": registry, "ray": ray}
@@ -168,7 +168,7 @@ class _Sweep:
         return best
 
     def _end_stopped(self, outcomes: Sequence[Outcome], run_id: str) -> None:
-        """Ends the MLflow runs of trials that were stopped, and removes the checkpoints that nobody will go on from."""
+        """End the MLflow runs of trials that were stopped, and remove the checkpoints that nobody will go on from."""
         from mlflow.entities import RunStatus
 
         client = self.registry.client
@@ -181,7 +181,7 @@ class _Sweep:
                 storage.delete_folder(storage.join(one.folder, "checkpoints"))
 
     def _register(self, best: Outcome, run_id: str) -> int:
-        """The best one's model as a new version with the alias `candidate`, registered under its own run."""
+        """Return the best one's model as a new version with the alias `candidate`, registered under its own run."""
         manifest = manifest_of(best)
         assert best.folder is not None
         lineage = {**manifest["lineage"], "step": best.folder, "sweep": self.folder.path, "sweep.run": run_id}
@@ -229,7 +229,7 @@ class _Sweep:
             storage.write_atomic(folder.child(name), picture)
 
     def _log(self, run_id: str, best: Outcome, default: Outcome) -> None:
-        """The sweep's own run in MLflow: its numbers, its files."""
+        """Return the sweep's own run in MLflow: its numbers, its files."""
         client = self.registry.client
         for name, value in (("best", best.value), ("default", default.value)):
             if value is not None:
@@ -244,7 +244,7 @@ class _Sweep:
 
 
 def ranking_text(document: Mapping[str, Any], order: Sequence[Outcome], ranges: Sequence[Range]) -> str:
-    """The ranked table as Markdown; `default` in it is the configuration as it stands."""
+    """Return the ranked table as Markdown; `default` in it is the configuration as it stands."""
     from pipelines.sweeps.tuning import shown
 
     metric, wanted = document["metric"], "highest" if document["mode"] == "max" else "lowest"
@@ -271,7 +271,7 @@ def ranking_text(document: Mapping[str, Any], order: Sequence[Outcome], ranges: 
 
 
 def best_yaml(config: SweepConfig, base: Mapping[str, Any], best: Outcome, default: Outcome) -> str:
-    """The best trial's configuration, as `jobs.VERB --config` takes it; in the same `out` it is found done."""
+    """Return the best trial's configuration, as `jobs.VERB --config` takes it; in the same `out` it is found done."""
     said = "" if default.value is None else f"; as configured {default.value:.4f}"
     head = (
         f"# Best of a sweep over {', '.join(config.space)}: {config.metric} {best.value:.4f}{said}.\n"
@@ -281,7 +281,7 @@ def best_yaml(config: SweepConfig, base: Mapping[str, Any], best: Outcome, defau
 
 
 def _plain(value: Any) -> Any:
-    """The same with None for numbers that JSON cannot write."""
+    """Return the same with None for numbers that JSON cannot write."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

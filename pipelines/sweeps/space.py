@@ -43,7 +43,7 @@ class Range:
 
 
 def read_space(space: Mapping[str, Mapping[str, Any]], grid: bool) -> list[Range]:
-    """The ranges of a configuration's `space`.
+    """Return the ranges of a configuration's `space`.
 
     Raises:
         UserError: a range is malformed, or cannot be laid in a grid.
@@ -76,7 +76,7 @@ def _read(field: str, found: Mapping[str, Any], grid: bool) -> Range:
 
 
 def _number(value: Any) -> float | None:
-    """A number, also as YAML 1.1 leaves 1e-4: a text."""
+    """Return a number, also as YAML 1.1 leaves 1e-4: a text."""
     if isinstance(value, bool):
         return None
     try:
@@ -91,13 +91,13 @@ def combinations(ranges: list[Range]) -> int:
 
 
 def corners(ranges: list[Range]) -> Iterator[dict[str, Any]]:
-    """Sets of values in which each end and each choice occurs at least once."""
+    """Set of values in which each end and each choice occurs at least once."""
     for place in range(max(len(found.values) for found in ranges)):
         yield {found.field: found.values[place % len(found.values)] for found in ranges}
 
 
 def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A training's configuration with values by dotted field; the given one stays as it is."""
+    """Return a training's configuration with values by dotted field; the given one stays as it is."""
     changed = copy.deepcopy(dict(config))
     for field, value in values.items():
         *groups, name = field.split(".")

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.core import storage
 from pipelines.core.errors import Stopped
 from pipelines.core.steps import MANIFEST
-from pipelines.operations.pipeline import Prepare
+from pipelines.core.workflow import Prepare
 from pipelines.sweeps.space import with_values
 
 
@@ -27,7 +27,7 @@ class Trial:
     prepare: Prepare
 
     def run(self, sampled: Mapping[str, Any]) -> None:
-        """Trains, or goes on with a training that was stopped, or finds it done; reports to Tune."""
+        """Train, or goes on with a training that was stopped, or finds it done; reports to Tune."""
         from ray import tune
         from ray.tune.integration.ray_train import TuneReportCallback
 

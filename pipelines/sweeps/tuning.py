@@ -25,7 +25,7 @@ _EXPERIMENT = "tune"
 def run_trials(
     config: SweepConfig, ranges: Sequence[Range], trial: Trial, folder: StepFolder, at_once: int
 ) -> list[tuple[int, Any]]:
-    """Runs the trials that are missing and returns all of Tune's results with their numbers, from 1.
+    """Run the trials that are missing and return all of Tune's results with their numbers, from 1.
 
     Finished trials are not run again, and what was running when the sweep was killed goes on from its checkpoint.
     """
@@ -166,7 +166,7 @@ def _progress_lines(config: SweepConfig) -> Any:
 
 
 def trial_number(name: str) -> int:
-    """A trial's number, from 1, by its folder's name; a sweep that goes on keeps it.
+    """Return a trial's number, from 1, by its folder's name; a sweep that goes on keeps it.
 
     A grid numbers its trials in their ids, from 0; a search gives them ids by chance and numbers them, from 1, in what
     follows.
@@ -185,7 +185,7 @@ def _said(values: Mapping[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as people read it."""
+    """Return a value as people read it."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -69,7 +69,7 @@ def augment(
     flip: float = 0.5,
     crop: float = 0.5,
 ) -> tuple[Image.Image, str, str]:
-    """The sample flipped, cropped, both or as it is.
+    """Return the sample flipped, cropped, both or as it is.
 
     Args:
         image: the picture.
@@ -113,7 +113,7 @@ def can_crop(*texts: str) -> bool:
 
 
 def _words(text: str) -> str:
-    """The text without its boxes and without what names their form."""
+    """Return the text without its boxes and without what names their form."""
     for parsed in reversed(list(find_boxes(text))):
         text = text[: parsed.span[0]] + text[parsed.span[1] :]
     return _FORMS.sub("", text)
@@ -130,7 +130,7 @@ def _swapped(text: str) -> str:
 
 
 def _moved(text: str, move: _Move) -> str:
-    """The text with every box moved, in the notation that it is in."""
+    """Return the text with every box moved, in the notation that it is in."""
     for parsed in reversed(list(find_boxes(text))):
         text = text[: parsed.span[0]] + _like(parsed, move(parsed.box)) + text[parsed.span[1] :]
     return text
@@ -148,7 +148,7 @@ def _mirrored(box: Box) -> Box:
 
 
 def _window(size: tuple[int, int], boxes: list[Box], chance: np.ndarray) -> tuple[int, int, int, int]:
-    """A part of the picture in whole pixels that holds all boxes: left, top, right, bottom."""
+    """Return a part of the picture in whole pixels that holds all boxes: left, top, right, bottom."""
     spans = []
     for axis, pixels in enumerate(size):
         low = int(min(box[axis] for box in boxes) * pixels)

@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step.
+    """One optimizer step.
 
     Attributes:
         step: its number; 0 is the first.
@@ -52,16 +52,16 @@ class Callback:
     """Does nothing; what wants to be told overrides what it needs. Every worker has its own."""
 
     def start(self, step: int, steps: int, context: Context) -> None:
-        """The loop is about to begin at `step` of `steps`."""
+        """Return the loop is about to begin at `step` of `steps`."""
 
     def step(self, step: Step) -> None:
-        """A step is over."""
+        """Return a step is over."""
 
     def record(self, record: Record) -> None:
         """Metrics are there: `kind` is train or validation, `step` counts the steps done."""
 
     def close(self) -> None:
-        """The loop is over, however it ended."""
+        """Return the loop is over, however it ended."""
 
 
 class Progress(Callback):
@@ -80,7 +80,7 @@ class Progress(Callback):
         log.info("%s: %s, %s", self._name, f"resumed at step {step} of {steps}" if step else f"{steps} steps", where)
 
     def step(self, step: Step) -> None:
-        """Prints a line where it is time."""
+        """Print a line where it is time."""
         now = time.monotonic()
         if now - self._last < self._every:
             return
@@ -95,7 +95,7 @@ class Progress(Callback):
         )  # fmt: skip
 
     def record(self, record: Record) -> None:
-        """Prints validations."""
+        """Print validations."""
         if record["kind"] == "validation":
             rest = {name: value for name, value in record.items() if name not in ("kind", "step", "epoch")}
             shown = ", ".join(f"{name} {value:.4f}" for name, value in rest.items())
@@ -111,7 +111,7 @@ class Trace(Callback):
         self._world = 1
 
     def start(self, step: int, steps: int, context: Context) -> None:
-        """Opens the file; a resumed training appends, behind what a killed worker or a full disk left of a line."""
+        """Open the file; a resumed training appends, behind what a killed worker or a full disk left of a line."""
         self._world = context.world
         os.makedirs(self._folder, exist_ok=True)
         path = Path(self._folder, f"rank-{context.rank}.jsonl")
@@ -121,12 +121,12 @@ class Trace(Callback):
             self._file.write("\n")
 
     def step(self, step: Step) -> None:
-        """Writes the line."""
+        """Write the line."""
         line = {"step": step.step, "loss": step.loss, "ids": step.ids, "world": self._world, "pid": os.getpid()}
         self._file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
@@ -158,16 +158,16 @@ class LogToMlflow(Callback):
         self._unsent = 0
 
     def start(self, step: int, steps: int, context: Context) -> None:
-        """Starts the thread."""
+        """Start the thread."""
         self._thread.start()
 
     def record(self, record: Record) -> None:
-        """Puts the record in the queue."""
+        """Put the record in the queue."""
         self._unsent += 1
         self._records.put(record)
 
     def close(self) -> None:
-        """Sends what is left, for as long as patience lasts, and says where there is some left then."""
+        """Send what is left, for as long as patience lasts, and says where there is some left then."""
         if not self._thread.is_alive():
             return
         self._records.put(None)
@@ -200,7 +200,7 @@ class LogToMlflow(Callback):
 
 
 def catch_up(client: Any, run_id: str, history: Sequence[Mapping[str, Any]]) -> int:
-    """Sends an MLflow run the records that it lacks, each once, and returns how many they were.
+    """Send an MLflow run the records that it lacks, each once, and return how many they were.
 
     Args:
         client: an `mlflow.MlflowClient`.
@@ -216,7 +216,7 @@ def catch_up(client: Any, run_id: str, history: Sequence[Mapping[str, Any]]) -> 
 
 
 def mlflow_metrics(record: Mapping[str, Any]) -> list[Any]:
-    """A record as MLflow's metrics, named `train/loss`, `validation/loss` and so on."""
+    """Return a record as MLflow's metrics, named `train/loss`, `validation/loss` and so on."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -236,11 +236,11 @@ class ReportToRay(Callback):
         self._own, self._steps = {"folder": folder, "stop_mark": stop_mark}, 1
 
     def start(self, step: int, steps: int, context: Context) -> None:
-        """Notes how long the training is."""
+        """Note how long the training is."""
         self._steps = steps
 
     def record(self, record: Record) -> None:
-        """Every worker reports, as Ray Train asks."""
+        """Return every worker reports, as Ray Train asks."""
         if record["kind"] == "validation":
             import ray.train
 

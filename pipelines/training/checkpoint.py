@@ -1,4 +1,4 @@
-"""Checkpoints by parameter name: trainable weights and optimiser state in safetensors, the rest in JSON.
+"""Checkpoints by parameter name: trainable weights and optimizer state in safetensors, the rest in JSON.
 
 A checkpoint is a folder `step-00000123` with
 
@@ -77,21 +77,21 @@ class Checkpoints:
         self._pending: concurrent.futures.Future[None] | None = None
 
     def path(self, step: int) -> str:
-        """The folder of a step's checkpoint."""
+        """Return the folder of a step's checkpoint."""
         return storage.join(self.folder, f"step-{step:08d}")
 
     def steps(self) -> list[int]:
-        """The steps that have a whole checkpoint, rising."""
+        """Return the steps that have a whole checkpoint, rising."""
         found = (_FOLDER.search(name) for name in storage.list_files(self.folder, "state.json"))
         return sorted(int(match[1]) for match in found if match)
 
     def write(self, state: State, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
-        """Writes in the background, after the checkpoint before it; an error of that one is raised here."""
+        """Write in the background, after the checkpoint before it; an error of that one is raised here."""
         self.wait()
         self._pending = self._writer.submit(self._write, state, weights, moments)
 
     def wait(self) -> None:
-        """Waits until what was written is there.
+        """Wait until what was written is there.
 
         Raises:
             UserError: the disk is full, or the store refused it.
@@ -116,17 +116,17 @@ class Checkpoints:
             self.delete(step)
 
     def delete(self, step: int) -> None:
-        """Deletes a checkpoint; `state.json` goes first, so that half of one never counts."""
+        """Delete a checkpoint; `state.json` goes first, so that half of one never counts."""
         storage.delete_file(storage.join(self.path(step), "state.json"))
         storage.delete_folder(self.path(step))
 
     def latest(self) -> State | None:
-        """The state of the last whole checkpoint, or None before the first."""
+        """Return the state of the last whole checkpoint, or None before the first."""
         steps = self.steps()
         return self.state(steps[-1]) if steps else None
 
     def state(self, step: int) -> State:
-        """The state of a step's checkpoint.
+        """Return the state of a step's checkpoint.
 
         Raises:
             UserError: it was written by another version of this code.
@@ -139,7 +139,7 @@ class Checkpoints:
         return State(**found)
 
     def weights(self, step: int) -> dict[str, Tensor]:
-        """The trained weights of a step's checkpoint, in fp32."""
+        """Return the trained weights of a step's checkpoint, in fp32."""
         return _load(storage.join(self.path(step), "weights.safetensors"))
 
     def moments(self, step: int) -> dict[str, Tensor]:
@@ -148,7 +148,7 @@ class Checkpoints:
 
 
 def apply_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str, round_off: bool = False) -> None:
-    """Puts a checkpoint's fp32 weights into a model that trains exactly these; the frozen ones keep their precision.
+    """Put a checkpoint's fp32 weights into a model that trains exactly these; the frozen ones keep their precision.
 
     Args:
         model: built as at the start of the training.

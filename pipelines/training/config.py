@@ -79,14 +79,14 @@ class LoopConfig:
     epochs: float = 1.0
     """Passes over the training samples."""
     steps: int | None = None
-    """Number of optimiser steps; wins over epochs."""
+    """Number of optimizer steps; wins over epochs."""
     batch_size: int = 16
-    """Samples of one optimiser step, over all workers."""
+    """Samples of one optimizer step, over all workers."""
     seed: int = 0
     """Seed of the order of samples, of what is drawn for a sample, of dropout, and of the start weights of parts that
     are new in this training. The held-out part has a seed of its own, held_out_seed."""
     precision: Precision = "fp32"
-    """fp32; or bf16 or fp16, with fp32 master weights and optimiser state. fp16 needs GPUs; its loss is scaled so that
+    """fp32; or bf16 or fp16, with fp32 master weights and optimizer state. fp16 needs GPUs; its loss is scaled so that
     small gradients do not vanish, and a step whose gradients overflow is left out."""
     validate_every: int | None = None
     """Steps between validations; empty: after each epoch. The last step is always followed by one."""
@@ -95,10 +95,10 @@ class LoopConfig:
     micro_batch_size: int | None = runtime_field(None)
     """Samples that a worker computes at once; gradients accumulate over the rest. Empty: its whole share."""
     zero_stage: Literal[0, 1, 2, 3] = runtime_field(0)
-    """What DeepSpeed ZeRO shards: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters. In bf16 and
+    """What DeepSpeed ZeRO shards: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters. In bf16 and
     fp16, 0 is taken as 1."""
     offload: bool = runtime_field(False)
-    """Keeps the optimiser state in CPU memory (ZeRO 1-3)."""
+    """Keeps the optimizer state in CPU memory (ZeRO 1-3)."""
     checkpoint_every: int = runtime_field(200)
     """Steps between checkpoints; each validation is followed by one, too."""
     keep_checkpoints: int = runtime_field(2)
@@ -110,7 +110,7 @@ class LoopConfig:
     loader_threads: int = runtime_field(2)
     """Threads of each worker that read and decode samples ahead of the loop."""
     prefetch: int = runtime_field(4)
-    """Optimiser steps whose samples are read ahead."""
+    """Optimizer steps whose samples are read ahead."""
     trace: bool = runtime_field(False)
     """Writes each worker's sample ids and losses of every step to `trace/` (to find what a spike came from)."""
 
@@ -178,7 +178,7 @@ class LaunchConfig:
 
 
 def require_reading(top_k: int | None, threshold: Threshold | None) -> None:
-    """Refuses settings by which no tag can be read.
+    """Refuse settings by which no tag can be read.
 
     Raises:
         UserError: `top_k` is below 1, or `threshold` is no confidence.

@@ -40,7 +40,7 @@ class Context:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     def sum(self, *values: float | torch.Tensor) -> list[float]:
-        """Each value summed over the workers."""
+        """Return each value summed over the workers."""
         total = torch.stack([torch.as_tensor(value, dtype=torch.float64).to(self.device) for value in values])
         if self.world > 1:
             dist.all_reduce(total)
@@ -60,7 +60,7 @@ class Context:
         return dict(sorted(total.items()))
 
     def barrier(self) -> None:
-        """Waits until every worker is here."""
+        """Wait until every worker is here."""
         if self.world > 1:
             dist.barrier()
 

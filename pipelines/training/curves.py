@@ -8,7 +8,7 @@ _SKIPPED = ("kind", "step", "epoch")
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """A PNG with a panel each for loss, learning rates, validation metrics and speed, over optimiser steps.
+    """Return a PNG with a panel each for loss, learning rates, validation metrics and speed, over optimizer steps.
 
     Args:
         history: the training's records.

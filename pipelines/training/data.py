@@ -63,7 +63,7 @@ class Batch:
     tasks: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; copies overlap with computing where memory is pinned."""
+        """Return the same batch on a device; copies overlap with computing where memory is pinned."""
         if device.type == "cpu":
             return self
         moved = {name: value.pin_memory().to(device, non_blocking=True) for name, value in self.tensors.items()}
@@ -89,7 +89,7 @@ class TrainingData(Protocol):
         """One sample, decoded; what is drawn for it by chance depends on the draw and the seed alone."""
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        """Samples as a batch."""
+        """Sample as a batch."""
 
 
 @runtime_checkable
@@ -196,7 +196,7 @@ def generator(seed: int, *parts: int) -> np.random.Generator:
 
 
 def open_table(uri: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
-    """A Parquet table, memory-mapped: all processes of a machine share its pages, and none holds a copy.
+    """Return a Parquet table, memory-mapped: all processes of a machine share its pages, and none holds a copy.
 
     The first process of a machine writes the columns as an Arrow file to the temporary folder, named by the table's
     digest; the others find it.

@@ -27,7 +27,7 @@ _SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 class Engine:
-    """A model with its optimiser, sharded as the configuration says.
+    """A model with its optimizer, sharded as the configuration says.
 
     Args:
         model: on CPU; the parameters that require gradients are trained. In half precision one that comes in several
@@ -63,7 +63,7 @@ class Engine:
         groups = parameter_groups(model, group_of, known_groups, optimizer)
         self.rates = [group.pop("rate") for group in groups]
         self.groups = [group.pop("label") for group in groups]
-        # The rate is set before each step. Until then it is 0: some of DeepSpeed's optimisers take a step when built.
+        # The rate is set before each step. Until then it is 0: some of DeepSpeed's optimizers take a step when built.
         adamw = torch.optim.AdamW(
             groups, lr=0.0, betas=optimizer.betas, eps=optimizer.epsilon, fused=context.device.type == "cuda" or None
         )
@@ -86,7 +86,7 @@ class Engine:
         self._set_step(0)
 
     def set_rates(self, factor: float) -> dict[str, float]:
-        """Sets the learning rate of every group to its own times `factor` and returns them by group."""
+        """Set the learning rate of every group to its own times `factor` and return them by group."""
         current = {}
         for group, rate, label in zip(self._param_groups(), self.rates, self.groups, strict=True):
             group["lr"] = rate * factor
@@ -94,11 +94,11 @@ class Engine:
         return current
 
     def backward(self, loss: Tensor) -> None:
-        """Adds a micro-batch's gradients."""
+        """Add a micro-batch's gradients."""
         self.module.backward(loss)
 
     def step(self, last: bool) -> None:
-        """Ends a micro-batch; after the last one of a step the optimiser steps and `gradient_norm` is the step's."""
+        """End a micro-batch; after the last one of a step the optimizer steps and `gradient_norm` is the step's."""
         if last and self._wrapped() is None:
             gradients = [value.grad for value in self.trainable.values() if value.grad is not None]
             self._norm = torch.nn.utils.get_total_norm(gradients)
@@ -158,7 +158,7 @@ class Engine:
         return [tensor for group in self._adamw().param_groups for tensor in group["params"]]
 
     def _set_step(self, step: int) -> None:
-        """Makes AdamW's state exist, as of `step` steps, and DeepSpeed's views of it point at it."""
+        """Make AdamW's state exist, as of `step` steps, and DeepSpeed's views of it point at it."""
         adamw = self._adamw()
         for tensor in self._master_tensors():
             state = adamw.state[tensor]
@@ -173,7 +173,7 @@ class Engine:
             wrapper._lazy_init_hp_params_optimizer_state()
 
     def weights(self) -> dict[str, Tensor]:
-        """The trained weights in fp32 on CPU. Every worker calls it; the main one gets them."""
+        """Return the trained weights in fp32 on CPU. Every worker calls it; the main one gets them."""
         return self._assemble(None)
 
     def moments(self) -> dict[str, Tensor]:
@@ -206,7 +206,7 @@ class Engine:
         updates: int,
         loss_scale: Mapping[str, float] | None = None,
     ) -> None:
-        """Puts back what `weights` and `moments` gave. The model must have been built with these weights.
+        """Put back what `weights` and `moments` gave. The model must have been built with these weights.
 
         Args:
             weights: by name. They reach the fp32 masters here; the module has them from when it was built.
@@ -296,7 +296,7 @@ def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches
         # Without ZeRO it is clipped here: DeepSpeed would compute the norm once more, and tell nobody.
         "gradient_clipping": optimizer.clip_norm if stage else 0.0,
         "zero_optimization": zero,
-        "zero_force_ds_cpu_optimizer": False,  # the offloaded optimiser is torch's, too: DeepSpeed's own is compiled
+        "zero_force_ds_cpu_optimizer": False,  # the offloaded optimizer is torch's, too: DeepSpeed's own is compiled
         "bf16": {"enabled": loop.precision == "bf16"},
         "fp16": {"enabled": loop.precision == "fp16", "loss_scale": 0, "initial_scale_power": 16},
         "steps_per_print": 10**12,
@@ -306,7 +306,7 @@ def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches
 
 @contextlib.contextmanager
 def _kept_precision(model: nn.Module) -> Iterator[None]:
-    """Keeps DeepSpeed from casting a model that has several precisions; it has no setting for that."""
+    """Keep DeepSpeed from casting a model that has several precisions; it has no setting for that."""
     from deepspeed.runtime.engine import DeepSpeedEngine
 
     if len({parameter.dtype for parameter in model.parameters()}) == 1:
@@ -332,5 +332,5 @@ def import_deepspeed() -> Any:
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
-    """The whole shape, which ZeRO-3 keeps beside the empty shell that it leaves of a parameter."""
+    """Return the whole shape, which ZeRO-3 keeps beside the empty shell that it leaves of a parameter."""
     return getattr(parameter, "ds_shape", parameter.shape)

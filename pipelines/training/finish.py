@@ -40,7 +40,7 @@ class Training:
 
 
 def train_and_register(training: Training, folder: StepFolder) -> dict[str, Any]:
-    """Trains, saves, draws and registers; returns the manifest's entries. A step that crashed goes on where it was."""
+    """Train, saves, draws and registers; returns the manifest's entries. A step that crashed goes on where it was."""
     from pipelines.training.checkpoint import Checkpoints
     from pipelines.training.memory import estimate
 
@@ -88,7 +88,7 @@ def train_and_register(training: Training, folder: StepFolder) -> dict[str, Any]
 
 
 def save_model(task: Any, checkpoints: Any, step: int, folder: StepFolder) -> None:
-    """Writes `model/`: the start weights with the trained ones of a checkpoint over them."""
+    """Write `model/`: the start weights with the trained ones of a checkpoint over them."""
     from pipelines.training.checkpoint import apply_weights
 
     model = task.build()
@@ -101,7 +101,7 @@ def save_model(task: Any, checkpoints: Any, step: int, folder: StepFolder) -> No
 
 
 def write_history(history: Sequence[Mapping[str, Any]], folder: StepFolder) -> None:
-    """Writes `metrics.jsonl`, a record a line, and `curves.png`."""
+    """Write `metrics.jsonl`, a record a line, and `curves.png`."""
     lines = "".join(json.dumps(record) + "\n" for record in history)
     storage.write_atomic(folder.child("metrics.jsonl"), lines.encode())
     from pipelines.training.curves import draw_curves
@@ -110,7 +110,7 @@ def write_history(history: Sequence[Mapping[str, Any]], folder: StepFolder) -> N
 
 
 def result_metrics(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
-    """The validation of the step that was chosen, else the last training loss."""
+    """Return the validation of the step that was chosen, else the last training loss."""
     for kind in ("validation", "train"):
         found = [record for record in history if record["kind"] == kind and record["step"] <= step]
         if found:
@@ -120,8 +120,10 @@ def result_metrics(history: Sequence[Mapping[str, Any]], step: int) -> dict[str,
 
 
 def speed(history: Sequence[Mapping[str, Any]], device: str) -> dict[str, Any] | None:
-    """How fast it was, as `pipelines.operations.doctor.cost` reads it: the median of the records, without the first, in which
-    everything is done for the first time; None where there is no other."""
+    """Return the speed of a training, as the doctor's estimate of costs reads it: the median of its records.
+
+    The first record is left out, because everything is done for the first time in it. None: there is no other.
+    """
     records = [record for record in history if record["kind"] == "train" and "workers" in record][1:]
     if not records:
         return None
@@ -136,7 +138,7 @@ def publish(
     history: Sequence[Mapping[str, Any]],
     metrics: Mapping[str, float],
 ) -> int | None:
-    """Sends the run what it lacks and its curves, registers the model where that is asked for, and ends the run."""
+    """Send the run what it lacks and its curves, registers the model where that is asked for, and end the run."""
     from mlflow.exceptions import MlflowException
 
     from pipelines.training.callbacks import catch_up

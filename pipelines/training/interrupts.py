@@ -2,13 +2,13 @@
 
 import contextlib
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipelines.core import storage
+from pipelines.core.signals import on_sigterm
 
 log = logging.getLogger("lion.training")
 
@@ -77,16 +77,3 @@ class Interrupts:
             if found:
                 self._asked.set()
                 return
-
-
-@contextlib.contextmanager
-def on_sigterm(act: Callable[[], Any]) -> Iterator[None]:
-    """Calls `act` at each SIGTERM instead of ending; outside a main thread, where Python hears none, does nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: act())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

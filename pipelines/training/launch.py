@@ -69,7 +69,7 @@ class Job:
 
 @contextlib.contextmanager
 def ray_train_callbacks(*callbacks: Any) -> Iterator[None]:
-    """Lets Ray Train's own callbacks, such as Tune's, hear of the trainings that are launched inside."""
+    """Let Ray Train's own callbacks, such as Tune's, hear of the trainings that are launched inside."""
     token = _ray_train_callbacks.set(callbacks)
     try:
         yield
@@ -78,7 +78,7 @@ def ray_train_callbacks(*callbacks: Any) -> Iterator[None]:
 
 
 def launch(job: Job, config: LaunchConfig, ray: RayConfig) -> None:
-    """Runs the training to its end; from its last checkpoint where it was interrupted.
+    """Run the training to its end; from its last checkpoint where it was interrupted.
 
     Raises:
         UserError: the plan cannot be scheduled, the workers failed too often, or the training says what to change.
@@ -94,7 +94,7 @@ def launch(job: Job, config: LaunchConfig, ray: RayConfig) -> None:
 
 
 def work(job: Job, on_ray: bool = False) -> None:
-    """A worker's whole life. What it has to say to the user is written down, so that no restart repeats it."""
+    """Return a worker's whole life. What it has to say to the user is written down, so that no restart repeats it."""
     from pipelines.training import callbacks as told
     from pipelines.training.context import current, threads
     from pipelines.training.interrupts import Interrupts
@@ -138,7 +138,7 @@ def work(job: Job, on_ray: bool = False) -> None:
 
 
 def quiet_loading() -> None:
-    """Ends transformers' bars and its lists of weights that a start lacks: each task checks and says that itself."""
+    """End transformers' bars and its lists of weights that a start lacks: each task checks and says that itself."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -168,7 +168,7 @@ def worker_resources(config: LaunchConfig, gpus_there: bool) -> tuple[int, float
 
 
 def resolved(config: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) -> LaunchConfig:
-    """The launch with what it leaves open decided by the nodes' resources."""
+    """Return the launch with what it leaves open decided by the nodes' resources."""
     cpus, gpus = worker_resources(config, any(node.get("GPU") for node in nodes))
     return dataclasses.replace(config, cpus_per_worker=cpus, gpus_per_worker=gpus)
 
@@ -192,7 +192,7 @@ def room_for_workers(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], t
 
 
 def share_of_cores(processes: int) -> int:
-    """The cores of one of so many processes of this machine; more threads than cores hinder each other."""
+    """Return the cores of one of so many processes of this machine; more threads than cores hinder each other."""
     return max(1, min(8, (os.cpu_count() or 1) // processes))
 
 
@@ -223,7 +223,7 @@ def _locally(job: Job, config: LaunchConfig) -> None:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Puts back the signal handlers that torch's launcher replaces and leaves replaced."""
+    """Put back the signal handlers that torch's launcher replaces and leaves replaced."""
     names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     before = {name: signal.getsignal(name) for name in names}
     try:
@@ -239,7 +239,7 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from pipelines.training.interrupts import on_sigterm
+    from pipelines.core.signals import on_sigterm
 
     cpus, gpus = worker_resources(config, bool(ray.cluster_resources().get("GPU", 0)))
     plan = {"CPU": float(cpus * config.fewest)} | ({"GPU": gpus * config.fewest} if gpus else {})
@@ -295,7 +295,7 @@ def _start_timeout(config: LaunchConfig) -> Iterator[None]:
 
 
 def _ask_to_stop(job: Job) -> None:
-    """Leaves the mark that the workers look for; asked once more, the driver waits for them no longer."""
+    """Leave the mark that the workers look for; asked once more, the driver waits for them no longer."""
     if storage.exists(job.stop_mark):
         raise Stopped("Stopped from outside at once; run the same command again to go on from the last checkpoint.")
     storage.write_atomic(job.stop_mark, b"")

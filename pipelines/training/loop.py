@@ -45,7 +45,7 @@ class Plan:
 
 
 def make_plan(loop: LoopConfig, order: SampleOrder, world: int) -> Plan:
-    """The plan that a configuration means for these samples and this number of workers."""
+    """Return the plan that a configuration means for these samples and this number of workers."""
     epoch = order.samples_per_epoch
     if loop.steps is not None:
         steps, samples = loop.steps, loop.steps * loop.batch_size
@@ -97,7 +97,7 @@ class Training:
         self._interval: list[Step] = []  # steps since the last record
 
     def run(self) -> State:
-        """Trains to the end and returns the state of the last checkpoint.
+        """Train to the end and return the state of the last checkpoint.
 
         Raises:
             UserError: the data is empty, a sample cannot be read, the loss is not finite, or nothing can be saved.
@@ -150,7 +150,7 @@ class Training:
         )
 
     def _begun(self) -> State | None:
-        """The last checkpoint's state; history and best go on from it."""
+        """Return the last checkpoint's state; history and best go on from it."""
         state = self.checkpoints.latest()
         if state is not None:
             if state.identity != self.identity or dict(state.base) != dict(self.task.base):
@@ -181,7 +181,7 @@ class Training:
         return engine
 
     def _step(self, engine: Engine, share: StepBatches, plan: Plan, order: SampleOrder) -> tuple[bool, bool]:
-        """One optimiser step: the gradient of the mean loss over the whole global batch.
+        """One optimizer step: the gradient of the mean loss over the whole global batch.
 
         Returns:
             Whether any worker was asked to end, and whether a machine is about to be taken.
@@ -246,7 +246,7 @@ class Training:
         )
 
     def _log(self, step: Step, plan: Plan) -> None:
-        """A record every so many steps, with the speed since the last one."""
+        """Return a record every so many steps, with the speed since the last one."""
         self._interval.append(step)
         done = step.step + 1
         if done % self.loop.log_every and done not in plan.validations:
@@ -305,7 +305,7 @@ class Training:
         return True
 
     def _save(self, engine: Engine, done: int, plan: Plan) -> State:
-        """Collects the state from all workers; the main one writes it while the training goes on."""
+        """Collect the state from all workers; the main one writes it while the training goes on."""
         loss, step = self.best or (None, None)
         state = State(
             done, min(done * self.loop.batch_size, plan.samples), self.loop.seed, self.identity, dict(self.task.base),
@@ -326,6 +326,6 @@ def _mix(*numbers: int) -> int:
 
 def train(task: Any, loop: LoopConfig, optimizer: OptimizerConfig, context: Context, folder: str, identity: str,
           callbacks: Iterable[Callback] = (), interrupts: Interrupts | None = None) -> State:  # fmt: skip
-    """Runs a training in this process as the worker that `context` says. See `Training`."""
+    """Run a training in this process as the worker that `context` says. See `Training`."""
     checkpoints = Checkpoints(folder, loop.keep_checkpoints)
     return Training(task, loop, optimizer, context, checkpoints, identity, callbacks, interrupts).run()

@@ -1,6 +1,6 @@
 """How much memory a training takes on each GPU, reckoned before it starts, from shapes alone.
 
-Weights, gradients and optimiser states are counted: numbers of elements, their precision, and what DeepSpeed shards at
+Weights, gradients and optimizer states are counted: numbers of elements, their precision, and what DeepSpeed shards at
 the ZeRO stage. Activations are counted, too: one forward and backward pass of the longest samples runs on PyTorch's
 meta device, which computes nothing and holds nothing, and the bytes that would live at its peak are added up. Not in
 it: the CUDA context, workspaces of kernels, and fragmentation, together about a tenth.
@@ -39,7 +39,7 @@ class Outlined(Protocol):
         """The model of `build` on the meta device, in the precision that it is trained in: shapes without weights."""
 
     def longest(self, model: Any, samples: int) -> Tensor:
-        """The loss of `outline`'s model on as many of the longest samples that there can be."""
+        """Return the loss of `outline`'s model on as many of the longest samples that there can be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class MemoryEstimate:
         return f"{_gib(self.total)} ({', '.join(parts)}{host})"
 
     def require(self, available: int) -> None:
-        """Holds it against a GPU.
+        """Hold it against a GPU.
 
         Args:
             available: the GPU's memory in bytes.
@@ -82,7 +82,7 @@ class MemoryEstimate:
         )
         if state > available:
             raise UserError(
-                f"The training needs {_gib(state)} GiB on each GPU for weights, gradients and optimiser alone, and a "
+                f"The training needs {_gib(state)} GiB on each GPU for weights, gradients and optimizer alone, and a "
                 f"GPU has {_gib(available)} GiB; {advice}."
             )
         if self.total > _USABLE * available:
@@ -93,7 +93,7 @@ class MemoryEstimate:
 
 
 def estimate(task: Outlined, loop: LoopConfig, launch: LaunchConfig) -> MemoryEstimate:
-    """The memory of each worker of a training, which is logged and held against `launch.gpu_memory`.
+    """Return the memory of each worker of a training, which is logged and held against `launch.gpu_memory`.
 
     Raises:
         UserError: it cannot fit.
@@ -111,7 +111,7 @@ def estimate(task: Outlined, loop: LoopConfig, launch: LaunchConfig) -> MemoryEs
 def state_bytes(model: nn.Module, loop: LoopConfig, workers: int) -> tuple[dict[str, int], dict[str, int]]:
     """What stays: bytes by part, on the GPU and in CPU memory.
 
-    ZeRO shards the optimiser's states and fp32 master weights from stage 1 on, gradients from 2, weights at 3.
+    ZeRO shards the optimizer's states and fp32 master weights from stage 1 on, gradients from 2, weights at 3.
     """
     stage = effective_stage(loop)
     state: dict[str, int] = {}
@@ -136,7 +136,7 @@ def state_bytes(model: nn.Module, loop: LoopConfig, workers: int) -> tuple[dict[
 
 
 def peak_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
-    """The most bytes that live at once in a forward and backward pass besides the model and its gradients."""
+    """Return the most bytes that live at once in a forward and backward pass besides the model and its gradients."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Gradients are counted by themselves: each is dropped as soon as it is whole.
     hooks = [parameter.register_post_accumulate_grad_hook(_drop) for parameter in trained]
@@ -151,7 +151,7 @@ def peak_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
 
 
 def unique(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    """Each parameter once, however many modules share it."""
+    """Return each parameter once, however many modules share it."""
     return list({id(parameter): parameter for parameter in parameters}.values())
 
 

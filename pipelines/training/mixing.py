@@ -64,12 +64,12 @@ class SetShare:
 
 
 def set_names(table: pa.Table) -> np.ndarray:
-    """The data set of each sample: its id up to the first colon."""
+    """Return the data set of each sample: its id up to the first colon."""
     return np.asarray(pc.replace_substring_regex(table["sample_id"], "(?s):.*", "").to_numpy(zero_copy_only=False))
 
 
 def make_mixture(table: pa.Table, source: str, settings: TrainStageConfig) -> Mixture:
-    """The pools of a stage and its validation samples.
+    """Return the pools of a stage and its validation samples.
 
     Args:
         table: of the instructions, at least `COLUMNS`.
@@ -109,7 +109,7 @@ def make_mixture(table: pa.Table, source: str, settings: TrainStageConfig) -> Mi
 def _by_set(
     name: str, rows: np.ndarray, ratio: float, sets: np.ndarray, weights: Mapping[str, float]
 ) -> Iterator[Pool]:
-    """A part of the mix as a pool for each data set: its share is its size times its weight."""
+    """Return a part of the mix as a pool for each data set: its share is its size times its weight."""
     parts = {str(one): rows[sets == one] for one in sorted(set(sets))}
     weighed = {one: len(part) * weights.get(one, 1.0) for one, part in parts.items()}
     for one, part in parts.items():

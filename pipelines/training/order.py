@@ -72,7 +72,7 @@ class SampleOrder:
         return -(-round(self.samples_per_epoch * epochs) // self.batch_size)
 
     def batch(self, step: int, limit: int | None = None) -> list[Draw]:
-        """The samples of a step, pool by pool within a fixed interleaving.
+        """Return the samples of a step, pool by pool within a fixed interleaving.
 
         Args:
             step: 0 is the first.

@@ -14,12 +14,12 @@ def compute_dtype(loop: LoopConfig) -> torch.dtype:
 
 
 def effective_stage(loop: LoopConfig) -> int:
-    """The ZeRO stage that is run: in half precision 0 is run as 1, whose fp32 masters can be read by name."""
+    """Return the ZeRO stage that is run: in half precision 0 is run as 1, whose fp32 masters can be read by name."""
     return loop.zero_stage if loop.precision == "fp32" else max(loop.zero_stage, 1)
 
 
 def require_precision(loop: LoopConfig, device: torch.device) -> None:
-    """Refuses fp16 where it is not computed by hardware.
+    """Refuse fp16 where it is not computed by hardware.
 
     Raises:
         UserError: fp16 on a CPU.

@@ -6,7 +6,7 @@ import os
 import uuid
 
 from pipelines.core import storage
-from pipelines.core.copies import cache_folder, for_workers, on_this_machine
+from pipelines.core.copies import cache_folder, for_workers, local_copy
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepFolder, StepResult, fingerprint, run_step
 from pipelines.core.tag_rules import described
@@ -19,7 +19,7 @@ _MERGE_VERSION = 2  # of a training whose start is merged: 2 keeps the parents' 
 
 
 def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
-    """Trains, saves and registers the tag encoder; a finished step is skipped.
+    """Train, saves and registers the tag encoder; a finished step is skipped.
 
     Raises:
         UserError: data or base are not there or unfit, MLflow does not answer, or the training cannot go well.
@@ -32,7 +32,7 @@ def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
         found = registry.lookup(start)
         start, parent = found.folder, {"parent.base": str(found)}
     elif storage.is_remote(start):
-        start = on_this_machine(start)
+        start = local_copy(start)
     inputs = {"data": config.data} | ({} if start in PRESETS else {"base": start})
     for path in inputs.values():
         if not storage.exists(path):
@@ -52,7 +52,7 @@ def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
 
 
 def train_stage(config: TrainStageConfig) -> StepResult:
-    """Trains, saves and registers one of LION's stages; a finished step is skipped.
+    """Train, saves and registers one of LION's stages; a finished step is skipped.
 
     Raises:
         UserError: tables or parents are not there or unfit, MLflow does not answer, or the training cannot go well.
@@ -112,7 +112,7 @@ def _log_mixture(config: TrainStageConfig) -> None:
 
 
 def _tidied(result: StepResult, loop: LoopConfig) -> StepResult:
-    """Removes what only an unfinished training needs; not before the manifest is there, so that no crash loses it."""
+    """Remove what only an unfinished training needs; not before the manifest is there, so that no crash loses it."""
     if not loop.keep_after:
         for name in ("checkpoints", "merged", "start"):
             storage.delete_folder(storage.join(result.path, name))
@@ -134,7 +134,7 @@ def _merged(first: str, second: str, folder: StepFolder) -> str:
 
 
 def _with_projector(config: TrainStageConfig) -> OptimizerConfig:
-    """The optimiser's settings with the projector's own learning rate, where one is trained."""
+    """Return the optimizer's settings with the projector's own learning rate, where one is trained."""
     if "projector" not in config.trained_groups or "projector" in config.optimizer.learning_rate_scale:
         return config.optimizer
     scale = {**config.optimizer.learning_rate_scale, "projector": config.projector_scale}

@@ -26,7 +26,7 @@ from models.lion.merge import differing_settings, merge_stages
 from models.lion.precision import set_precision
 from models.lion.processing import QFORMER_LENGTH
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
-from pipelines.core.copies import on_this_machine
+from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
 from pipelines.core.tables import INSTRUCTIONS, TAGGED
 from pipelines.core.tag_rules import ModelRules
@@ -106,7 +106,7 @@ class StageData:
         return np.concatenate([letters_of_tags(chunk, self._rule) for chunk in self._images["tags"].chunks])
 
     def load(self, draw: Draw) -> Sample:
-        """A sample with its picture; of several answers each epoch draws one."""
+        """Return a sample with its picture; of several answers each epoch draws one."""
         row = int(self._parts[draw.pool][draw.index])
         sample = self._samples.slice(row, 1).to_pylist()[0]
         image_row = int(self._image_rows[row])
@@ -131,13 +131,13 @@ class StageData:
         return Sample(sample["sample_id"], task, level, instruction, answer, tags, picture)
 
     def _content(self, image_row: int) -> bytes | None:
-        """The encoded bytes of an image where the table holds them."""
+        """Return the encoded bytes of an image where the table holds them."""
         if self._embedded is None or self._embedded_rows is None:
             return None
         return self._embedded.content(int(self._embedded_rows[image_row]))
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """The model's inputs. The weight is the number of answer tokens: the loss is their mean."""
+        """Return the model's inputs. The weight is the number of answer tokens: the loss is their mean."""
         try:
             tensors = self._processor.get()(
                 images=[sample.image for sample in samples],
@@ -186,10 +186,10 @@ class StageTask:
     @property
     def _folders(self) -> tuple[str, str | None]:
         """The start and the tag encoder on the machine that asks."""
-        return on_this_machine(self.start), on_this_machine(self.tag_encoder) if self.tag_encoder else None
+        return local_copy(self.start), local_copy(self.tag_encoder) if self.tag_encoder else None
 
     def build(self) -> LionForConditionalGeneration:
-        """The start's LION with this training's prompt; the stage's groups require gradients."""
+        """Return the start's LION with this training's prompt; the stage's groups require gradients."""
         return self._prepared(start_model(*self._folders, self.settings))
 
     def outline(self) -> LionForConditionalGeneration:
@@ -200,7 +200,7 @@ class StageTask:
         return self._prepared(model)
 
     def longest(self, model: Any, samples: int) -> Tensor:
-        """The loss of prompts, questions, answers and tags of their greatest lengths."""
+        """Return the loss of prompts, questions, answers and tags of their greatest lengths."""
         config = model.config
 
         def tokens(length: int) -> Tensor:
@@ -221,7 +221,7 @@ class StageTask:
         return self.forward(model, Batch(tensors, 1.0, ())).loss
 
     def _prepared(self, model: LionForConditionalGeneration) -> LionForConditionalGeneration:
-        """The stage's groups require gradients, in the precision of each."""
+        """Return the stage's groups require gradients, in the precision of each."""
         try:
             set_trainable(model, self.settings.trained_groups)
         except ValueError as error:
@@ -231,7 +231,7 @@ class StageTask:
         return model.train()
 
     def processor(self) -> LionProcessor:
-        """The start's processor for this training's prompt and tags.
+        """Return the start's processor for this training's prompt and tags.
 
         What the tag encoder reads is what it was trained with: its own processor's settings, or the parent's of it.
         """
@@ -274,7 +274,7 @@ class StageTask:
         return GROUPS
 
     def data(self) -> StageData:
-        """The samples."""
+        """Return the samples."""
         return StageData(self.samples, self.images, self.processor(), self.settings)
 
     def forward(self, model: Any, batch: Batch) -> Output:
@@ -289,19 +289,19 @@ class StageTask:
         return Output(losses.sum(), sums)
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """The validation loss of each task."""
+        """Return the validation loss of each task."""
         tasks = [name.partition("/")[2] for name in sums if name.startswith("loss/")]
         return {f"loss/{task}": float(sums[f"loss/{task}"] / sums[f"tokens/{task}"]) for task in tasks}
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """The whole LION, frozen parts and tag encoder included, with its processor."""
+        """Return the whole LION, frozen parts and tag encoder included, with its processor."""
         assert isinstance(model, LionForConditionalGeneration)
         model.save_pretrained(folder)
         self.processor().save_pretrained(folder)
 
 
 def start_config(start: str, tag_encoder: str | None, settings: TrainStageConfig) -> LionConfig:
-    """The start's configuration with this training's prompt and tag encoder.
+    """Return the start's configuration with this training's prompt and tag encoder.
 
     Raises:
         UserError: the folder is no LION's, or a dynamic prompt has no tag encoder.
@@ -327,7 +327,7 @@ def start_config(start: str, tag_encoder: str | None, settings: TrainStageConfig
 
 
 def start_model(start: str, tag_encoder: str | None, settings: TrainStageConfig) -> LionForConditionalGeneration:
-    """The start's LION with this training's prompt; what the prompt brings along and the start lacks is new.
+    """Return the start's LION with this training's prompt; what the prompt brings along and the start lacks is new.
 
     Raises:
         UserError: the start lacks weights other than the prompt's.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor, triplet_margin_loss
 from models.tags import TagRule
-from pipelines.core.copies import on_this_machine
+from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
 from pipelines.core.tables import TAGGED
 from pipelines.core.tag_rules import table_rule
@@ -78,7 +78,7 @@ class TagEncoderData:
         self.validation = [Draw(1, index, 0) for index in range(len(self._parts[1]))]
 
     def load(self, draw: Draw) -> Triplet:
-        """The triplet of an image; its negative changes from epoch to epoch."""
+        """Return the triplet of an image; its negative changes from epoch to epoch."""
         part = self._parts[draw.pool]
         row = self._row(int(part[draw.index]))
         own = {row["caption"], *(row["captions"] or ())}
@@ -98,7 +98,7 @@ class TagEncoderData:
         return self._rows.slice(number, 1).to_pylist()[0]
 
     def _negatives(self, part: np.ndarray, index: int, own: set[str], chance: np.random.Generator) -> list[str]:
-        """The words of another image of the same part, none of them among this image's own."""
+        """Return the words of another image of the same part, none of them among this image's own."""
         if len(part) < 2:
             part, index = self._parts[0], -1
         for _ in range(_TRIES):
@@ -158,20 +158,20 @@ class TagEncoderTask:
     @property
     def _start(self) -> str:
         """The start on the machine that asks."""
-        return self.start if self.start in PRESETS else on_this_machine(self.start)
+        return self.start if self.start in PRESETS else local_copy(self.start)
 
     def build(self) -> TagEncoder:
-        """The encoder to train."""
+        """Return the encoder to train."""
         return start_model(self._start, self.settings)
 
     def outline(self) -> nn.Module:
-        """The encoder on the meta device."""
+        """Return the encoder on the meta device."""
         with torch.device("meta"):
             model: nn.Module = TagEncoder(start_config(self._start, self.settings))
         return model.to(compute_dtype(self.settings.loop)).train()
 
     def longest(self, model: Any, samples: int) -> Tensor:
-        """A loss of as many anchors, positives and negatives of the greatest length."""
+        """Return a loss of as many anchors, positives and negatives of the greatest length."""
         length = min(self.settings.max_length, model.config.bert.max_position_embeddings)
         tokens = torch.ones(3 * samples, length, dtype=torch.int64, device="meta")
         vectors = model(tokens, tokens, tokens.float()).float()
@@ -183,7 +183,7 @@ class TagEncoderTask:
         return table_rule(self.table, self.settings.top_k, self.settings.threshold, self.settings.tag_order)
 
     def processor(self) -> TagEncoderProcessor:
-        """Reads tags by this training's rule."""
+        """Read tags by this training's rule."""
         made = TagEncoderProcessor.from_pretrained(_tokenizer(self._start))
         rule = self.rule()
         made.top_k, made.threshold, made.tag_order = rule.top_k, rule.threshold, rule.order
@@ -193,7 +193,7 @@ class TagEncoderTask:
         return made
 
     def group_of(self, name: str) -> str:
-        """All of it is one group."""
+        """Return all of it is one group."""
         return "tag_encoder"
 
     @property
@@ -202,7 +202,7 @@ class TagEncoderTask:
         return ("tag_encoder",)
 
     def data(self) -> TagEncoderData:
-        """The triplets."""
+        """Return the triplets."""
         return TagEncoderData(self.table, self.processor(), self.settings)
 
     def forward(self, model: Any, batch: Batch) -> Output:
@@ -246,14 +246,14 @@ class TagEncoderTask:
         return found
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """The encoder with its processor."""
+        """Return the encoder with its processor."""
         assert isinstance(model, TagEncoder)
         model.save_pretrained(folder)
         self.processor().save_pretrained(folder)
 
 
 def start_config(start: str, settings: TrainTagEncoderConfig) -> TagEncoderConfig:
-    """The configuration of the encoder that a training makes.
+    """Return the configuration of the encoder that a training makes.
 
     Raises:
         UserError: `start` is no BERT and no tag encoder.
@@ -277,7 +277,7 @@ def start_config(start: str, settings: TrainTagEncoderConfig) -> TagEncoderConfi
 
 
 def start_model(start: str, settings: TrainTagEncoderConfig) -> TagEncoder:
-    """A tag encoder from a tag encoder's folder, a plain BERT's, or a preset's name (random weights).
+    """Return a tag encoder from a tag encoder's folder, a plain BERT's, or a preset's name (random weights).
 
     Raises:
         UserError: the folder holds neither, or lacks weights.
@@ -296,7 +296,7 @@ def start_model(start: str, settings: TrainTagEncoderConfig) -> TagEncoder:
 
 
 def start_folder(base: str) -> str:
-    """The folder that a configured base means; a preset's name stays.
+    """Return the folder that a configured base means; a preset's name stays.
 
     Raises:
         UserError: the package of all-MiniLM-L6-v2 is missing.

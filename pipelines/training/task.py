@@ -33,20 +33,20 @@ class Task(Protocol):
         """The model on CPU in fp32 with its start weights; what is trained requires gradients, nothing else does."""
 
     def group_of(self, name: str) -> str:
-        """The parameter group of a parameter."""
+        """Return the parameter group of a parameter."""
 
     @property
     def groups(self) -> Sequence[str]:
         """The groups that a setting may name."""
 
     def data(self) -> TrainingData:
-        """The samples."""
+        """Return the samples."""
 
     def forward(self, model: Any, batch: Batch) -> Output:
-        """The loss of a batch. `model` is called as the model is; it may be DeepSpeed's engine around it."""
+        """Return the loss of a batch. `model` is called as the model is; it may be DeepSpeed's engine around it."""
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Metrics from the sums of the whole validation."""
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """Writes the trained model's `from_pretrained` folder to a local path."""
+        """Write the trained model's `from_pretrained` folder to a local path."""

@@ -24,7 +24,7 @@ class Figure:
         ours: the measurement of each round.
         other: the other's, round by round.
         unit: of both.
-        clock: what was read. CPU time where neighbours on the machine would spoil wall time.
+        clock: what was read. CPU time where neighbors on the machine would spoil wall time.
         rate: whether more is better.
         goal: the ratio that is aimed at.
         note: what a reader must know to read it.
@@ -58,7 +58,7 @@ class Figure:
 
     @property
     def best(self) -> float:
-        """Each one's best round against the other's: what is left when neighbours disturbed some rounds."""
+        """Each one's best round against the other's: what is left when neighbors disturbed some rounds."""
         if self.rate:
             return max(self.ours) / max(self.other)
         return min(self.other) / min(self.ours)

@@ -66,7 +66,7 @@ class Tables:
 
 # Question, answers and level of each task, of the lengths that the real sets have.
 TASKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "vqa": ("image", "What colour is the thing on the left?", ("brown", "dark brown")),
+    "vqa": ("image", "What color is the thing on the left?", ("brown", "dark brown")),
     "caption": ("image", "Describe the image in a sentence.", CAPTIONS),
     "rec": ("region", "Where is the brown dog that lies on the sofa behind the cushion?",
             ("Answer: [0.125,0.250,0.875,0.750]",)),

@@ -25,7 +25,7 @@ def read_floors(path: Path = FLOORS) -> dict[str, float]:
 def failures(outcomes: Sequence[Outcome], floors: Mapping[str, float]) -> list[str]:
     """A sentence for each figure under its floor, each without one, and each benchmark that failed.
 
-    A figure fails where neither the median of its rounds nor the best rounds reach the floor: a neighbour on the
+    A figure fails where neither the median of its rounds nor the best rounds reach the floor: a neighbor on the
     machine spoils some rounds, a slower program all of them.
     """
     said = []

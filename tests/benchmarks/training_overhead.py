@@ -1,6 +1,6 @@
 """What the training loop costs beside a bare PyTorch loop.
 
-The same LION, the same optimiser, the same batches in memory, in turns in one process: once through the loop that
+The same LION, the same optimizer, the same batches in memory, in turns in one process: once through the loop that
 `jobs.train_stage` runs (order, prefetching, DeepSpeed, collectives, records, progress), once through the fewest lines
 that train it.
 """

@@ -39,7 +39,7 @@ _NO_PATHS = {
     "DoctorConfig.settings": "the same",
     "SubmitConfig.command": "a command line, which its own parser reads",
     "RegistryConfig.tracking_uri": "an address of MLflow's own kind, such as sqlite:///mlflow.db",
-    "FetchConfig.names": "names in the catalogue",
+    "FetchConfig.names": "names in the catalog",
 }
 
 

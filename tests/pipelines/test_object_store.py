@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.core import storage
-from pipelines.core.copies import for_workers, on_this_machine
+from pipelines.core.copies import for_workers, local_copy
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepFolder, fingerprint
 from tests.object_store import BUCKET, s3_server, settings
@@ -41,15 +41,15 @@ def test_a_step_that_writes_local_files_leaves_them_in_the_bucket(bucket: str, r
 def test_a_folder_is_copied_once_and_again_when_it_changes(bucket: str) -> None:
     for name in ("config.json", "deep/weights.bin"):
         storage.write_atomic(f"{bucket}/model/{name}", b"1")
-    first = on_this_machine(f"{bucket}/model")
+    first = local_copy(f"{bucket}/model")
     assert (Path(first) / "deep/weights.bin").read_bytes() == b"1"
-    assert on_this_machine(f"{bucket}/model") == first
+    assert local_copy(f"{bucket}/model") == first
     assert fingerprint(first) == fingerprint(f"{bucket}/model")
     storage.write_atomic(f"{bucket}/model/config.json", b"22")
-    on_this_machine.__globals__["_copied"].cache_clear()  # another process
-    assert on_this_machine(f"{bucket}/model") != first
+    local_copy.__globals__["_copied"].cache_clear()  # another process
+    assert local_copy(f"{bucket}/model") != first
     with pytest.raises(UserError, match="does not exist"):
-        on_this_machine(f"{bucket}/nothing")
+        local_copy(f"{bucket}/nothing")
 
 
 def test_a_model_that_only_the_driver_has_is_put_beside_the_results(bucket: str, tmp_path: Path) -> None:
@@ -57,4 +57,4 @@ def test_a_model_that_only_the_driver_has_is_put_beside_the_results(bucket: str,
     assert for_workers(str(tmp_path), StepFolder("train", str(tmp_path / "out"), "h"), "lion") == str(tmp_path)
     remote = for_workers(str(tmp_path), StepFolder("train", f"{bucket}/train-1", "h"), "lion")
     assert storage.read_json(storage.join(remote, "config.json")) == {}
-    assert fingerprint(on_this_machine(remote)) == fingerprint(str(tmp_path))
+    assert fingerprint(local_copy(remote)) == fingerprint(str(tmp_path))

@@ -8,7 +8,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from pipelines.inference.answerer import Unanswered
 from pipelines.inference.predictor import LocalInference, Predictor
-from pipelines.inference.questions import put
+from pipelines.inference.questions import build_question
 from pipelines.precompute.taggers import Tags
 from pipelines.registry.registry import ModelReference
 from pipelines.sources.boxes import parse_box
@@ -24,20 +24,20 @@ class ServedLion(PythonModel):
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Loads the `from_pretrained` folder that the model carries."""
+        """Load the `from_pretrained` folder that the model carries."""
         self.predictor = Predictor(ModelReference(context.artifacts["model"]), None, LocalInference())
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """An `answer` per row, and the `box` in it (x1, y1, x2, y2 in [0, 1]) or None.
+        """Return an `answer` per row, and the `box` in it (x1, y1, x2, y2 in [0, 1]) or None.
 
         Raises:
             ValueError: an image cannot be read, or a question cannot be asked; the row is named.
             UserError: a task is unknown, or lacks its text.
         """
         rows = model_input.to_dict("records")
-        questions = [put(row["task"], _text(row, "text"), (), _text(row, "prompt") or None) for row in rows]
+        questions = [build_question(row["task"], _text(row, "text"), (), _text(row, "prompt") or None) for row in rows]
         tags = [self._tags(number, row) for number, row in enumerate(rows)]
         replies = self.predictor.replies([_picture(row["image"]) for row in rows], questions, tags)
         answers = []
@@ -63,7 +63,7 @@ def _text(row: dict[Any, Any], name: str) -> str:
 
 
 def _picture(image: Any) -> Any:
-    """A picture, or the reason why there is none, as a value."""
+    """Return a picture, or the reason why there is none, as a value."""
     try:
         return load_image(image) if isinstance(image, str) else decode_image(bytes(image))
     except BadImage as error:

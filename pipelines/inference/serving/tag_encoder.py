@@ -15,7 +15,7 @@ class ServedTagEncoder(PythonModel):
     """Rows of `tags` (a list of `{"tag", "score"}`) to vectors of the encoder's width."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Loads the `from_pretrained` folder that the model carries."""
+        """Load the `from_pretrained` folder that the model carries."""
         folder = context.artifacts["model"]
         self.encoder = TagEncoder.from_pretrained(folder).eval()
         align_weights(self.encoder)

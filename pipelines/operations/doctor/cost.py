@@ -71,7 +71,7 @@ def cost_findings(config: CostConfig) -> Iterator[Finding]:
 
 
 def reckoned(rate: Rate, config: CostConfig) -> str:
-    """A sentence with hours, worker hours and dollars."""
+    """Return a sentence with hours, worker hours and dollars."""
     assert config.images is not None
     samples = config.images * rate.samples_per_image
     together = rate.per_second * config.workers
@@ -88,7 +88,7 @@ def reckoned(rate: Rate, config: CostConfig) -> str:
 
 
 def measured(folder: str) -> Rate:
-    """The rate of a finished step.
+    """Return the rate of a finished step.
 
     Raises:
         UserError: it is no such step, or it was over too soon to be measured.
@@ -110,7 +110,7 @@ def measured(folder: str) -> Rate:
 
 
 def _samples_per_image(manifest: dict[str, Any]) -> float:
-    """Samples that a training saw for each image of its tagged table; 1 for precompute."""
+    """Sample that a training saw for each image of its tagged table; 1 for precompute."""
     if manifest["step"] == "precompute":
         return 1.0
     inputs = manifest["inputs"]
@@ -122,7 +122,7 @@ def _samples_per_image(manifest: dict[str, Any]) -> float:
 
 
 def read_rates(path: str) -> Sequence[Rate]:
-    """The rates of a YAML file.
+    """Return the rates of a YAML file.
 
     Raises:
         UserError: it is not there, or no list of rates.

@@ -25,7 +25,7 @@ class Finding:
 
 
 def refused(about: str, check: Callable[[], str]) -> Finding:
-    """The finding of a check that returns what it found, or refuses in a sentence."""
+    """Return the finding of a check that returns what it found, or refuses in a sentence."""
     try:
         return Finding(about, "ok", check())
     except UserError as error:
@@ -33,7 +33,7 @@ def refused(about: str, check: Callable[[], str]) -> Finding:
 
 
 def ok_unless(about: str, problems: list[str], fine: str) -> Iterator[Finding]:
-    """A problem each, or that all is fine."""
+    """Return a problem each, or that all is fine."""
     if not problems:
         yield Finding(about, "ok", fine)
     for problem in problems:

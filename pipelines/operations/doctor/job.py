@@ -7,8 +7,8 @@ from typing import Any
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_places
+from pipelines.core.workflow import Prepare, substitute
 from pipelines.operations.doctor.findings import Finding, refused
-from pipelines.operations.pipeline import Prepare, substitute
 from pipelines.registry.registry import Registry
 from pipelines.training.config import LaunchConfig
 
@@ -57,7 +57,7 @@ def _pipeline_findings(values: Mapping[str, Any], prepare: Prepare, nodes: Nodes
 
 
 def _missing(settings: Any) -> Iterator[str]:
-    """The inputs that are not there; what an earlier step will make is not looked for."""
+    """Return the inputs that are not there; what an earlier step will make is not looked for."""
     registry = Registry(settings.registry, settings.out) if hasattr(settings, "registry") else None
     for place in path_places(settings):
         field, value = place.field, place.text

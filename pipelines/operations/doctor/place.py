@@ -54,7 +54,7 @@ class Probe:
 
 
 def package_findings(requirements: str) -> Iterator[Finding]:
-    """The installed packages against the pinned ones.
+    """Return the installed packages against the pinned ones.
 
     Args:
         requirements: the text of requirements.txt.
@@ -80,7 +80,7 @@ def here_findings(config: DoctorConfig) -> Iterator[Finding]:
     """What needs no Ray: Java, storage and MLflow as this process sees them."""
     java = shutil.which("java")
     yield Finding("Java", "ok" if java else "warning", java or
-                  "not found: captions are scored with a documented tokeniser instead of the official one")  # fmt: skip
+                  "not found: captions are scored with a documented tokenizer instead of the official one")  # fmt: skip
 
     def writable() -> str:
         mark = storage.join(storage.absolute(config.out), f".doctor-{uuid.uuid4().hex}")
@@ -102,7 +102,7 @@ def here_findings(config: DoctorConfig) -> Iterator[Finding]:
 
 
 def probe_nodes(config: DoctorConfig, nodes: Sequence[Mapping[str, Any]]) -> list[Probe | str]:
-    """Every node's answers; a sentence for a node that gave none in time.
+    """Return every node's answers; a sentence for a node that gave none in time.
 
     Args:
         config: where results go and which MLflow there is.
@@ -140,7 +140,7 @@ def probe_nodes(config: DoctorConfig, nodes: Sequence[Mapping[str, Any]]) -> lis
 
 
 def probe(mark: str, out: str, mlflow_uri: str | None, gpus: float) -> Probe:
-    """Runs on a node; see `Probe`."""
+    """Run on a node; see `Probe`."""
     import ray
     import torch
 

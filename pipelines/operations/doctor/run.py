@@ -10,18 +10,18 @@ import yaml
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.runtime import living_nodes, ray_session
+from pipelines.core.workflow import Prepare, merged
 from pipelines.operations.doctor.config import DoctorConfig
 from pipelines.operations.doctor.cost import cost_findings
 from pipelines.operations.doctor.findings import Finding
 from pipelines.operations.doctor.job import job_findings
 from pipelines.operations.doctor.place import cpu_finding, here_findings, node_findings, package_findings, probe_nodes
-from pipelines.operations.pipeline import Prepare, merged
 
 _REQUIREMENTS = Path(__file__).resolve().parents[3] / "requirements.txt"
 
 
 def examine(config: DoctorConfig, prepare: Prepare) -> Iterator[Finding]:
-    """Looks at the place and, where a verb is named, at the job; each finding as it is made.
+    """Look at the place and, where a verb is named, at the job; each finding as it is made.
 
     Raises:
         UserError: the job's file, or a rate, cannot be read.
@@ -39,7 +39,7 @@ def examine(config: DoctorConfig, prepare: Prepare) -> Iterator[Finding]:
 
 
 def job_values(config: DoctorConfig) -> dict[str, Any]:
-    """The job's configuration: its file, with `settings` over it.
+    """Return the job's configuration: its file, with `settings` over it.
 
     Raises:
         UserError: there is no such file, it is no mapping, or no verb says what it is of.

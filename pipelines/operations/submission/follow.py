@@ -32,7 +32,7 @@ class Log:
         """The verb's own JSON line: the last one of that form, as Ray may have more to say after it."""
 
     def add(self, text: str) -> None:
-        """Takes the next piece, which may end inside a line; the JSON line is kept, all others are passed on."""
+        """Take the next piece, which may end inside a line; the JSON line is kept, all others are passed on."""
         self.length += len(text)
         *whole, self._line = (self._line + text).split("\n")
         for line in whole:
@@ -56,7 +56,7 @@ def _result(line: str) -> dict[str, Any] | None:
 
 
 def follow(client: "JobSubmissionClient", name: str, shown: Log) -> None:
-    """Passes a job's log on until the job has ended; a lost connection is taken up again where it broke.
+    """Pass a job's log on until the job has ended; a lost connection is taken up again where it broke.
 
     Raises:
         UserError: the dashboard is gone for ten minutes.
@@ -81,7 +81,7 @@ def follow(client: "JobSubmissionClient", name: str, shown: Log) -> None:
 
 
 async def _tail(client: "JobSubmissionClient", name: str, shown: Log) -> None:
-    """Adds what comes after the characters that are shown already; every connection begins at the log's start."""
+    """Add what comes after the characters that are shown already; every connection begins at the log's start."""
     import aiohttp
 
     skip = shown.length

@@ -35,7 +35,7 @@ class Job:
 
 
 def require_portable(job: Job, shipped: Sequence[str]) -> None:
-    """Refuses what means something else, or nothing, on the cluster's machines.
+    """Refuse what means something else, or nothing, on the cluster's machines.
 
     Args:
         job: what is to be submitted.

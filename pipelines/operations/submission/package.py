@@ -36,7 +36,7 @@ class Package:
 def make_package(
     arguments: Sequence[str], target: Path, root: Path = _ROOT, limit: int = LIMIT, options: Sequence[str] = ()
 ) -> Package:
-    """Copies the repository's tracked files, changed ones as they are, without tests and documents.
+    """Copy the repository's tracked files, changed ones as they are, without tests and documents.
 
     Args:
         arguments: of the verb.
@@ -65,7 +65,7 @@ def make_package(
 
 
 def tracked(root: Path = _ROOT) -> list[str]:
-    """The tracked files that a job may read, relative to the root.
+    """Return the tracked files that a job may read, relative to the root.
 
     Raises:
         UserError: it is no git checkout.

@@ -30,7 +30,7 @@ _SECRET = re.compile(r"(?i)(secret|token|passw|credential|access_?key|api_?key)"
 
 
 def submit(config: SubmitConfig, job: Job) -> StepResult:
-    """Runs the job on the cluster; see `SubmitConfig`.
+    """Run the job on the cluster; see `SubmitConfig`.
 
     Raises:
         UserError: no cluster answers, it wants a token, or the job could not run there as it is written.
@@ -64,7 +64,7 @@ def submit(config: SubmitConfig, job: Job) -> StepResult:
 
 
 def connect(address: str | None) -> "JobSubmissionClient":
-    """A client of the cluster's dashboard.
+    """Return a client of the cluster's dashboard.
 
     Raises:
         UserError: nothing answers there, or it wants another token.
@@ -90,7 +90,7 @@ def connect(address: str | None) -> "JobSubmissionClient":
 
 
 def _own_token() -> dict[str, str]:
-    """The header with this user's token, from where Ray itself looks for it; none where there is none.
+    """Return the header with this user's token, from where Ray itself looks for it; none where there is none.
 
     Given to Ray's client, because Ray looks only when it is imported, and only where RAY_AUTH_MODE is set.
     """
@@ -104,7 +104,7 @@ def _own_token() -> dict[str, str]:
 
 
 def last_attempt(client: "JobSubmissionClient", name: str) -> "JobDetails | None":
-    """The latest attempt of a job that the cluster knows of."""
+    """Return the latest attempt of a job that the cluster knows of."""
     known = [one for one in client.list_jobs() if _attempt(one.submission_id, name)]
     return max(known, key=lambda one: _attempt(one.submission_id, name), default=None)
 
@@ -120,7 +120,7 @@ def _next(name: str, last: "JobDetails | None") -> str:
 
 
 def _start(client: "JobSubmissionClient", config: SubmitConfig, job: Job, name: str) -> str:
-    """Sends the working directory and the job."""
+    """Send the working directory and the job."""
     if lacking := untracked_code():
         log.warning("not tracked by git and so not part of the job: %s", ", ".join(lacking))
     environment = {
@@ -194,7 +194,7 @@ def _state(client: "JobSubmissionClient", name: str) -> dict[str, str]:
 
 
 def _stop(client: "JobSubmissionClient", config: SubmitConfig, name: str, last: "JobDetails | None") -> StepResult:
-    """Asks the job to end, and waits until it has."""
+    """Ask the job to end, and waits until it has."""
     if last is None or last.status.is_terminal():
         state = "was never submitted" if last is None else f"has ended ({last.status.value})"
         log.info("nothing to stop: %s %s", name, state)

@@ -22,7 +22,7 @@ _TITLES = {
 
 
 def write_card(backbones: str, config: PretrainTinyConfig, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Measures the backbones of a folder on held-out scenes, and writes `card.json`, `CARD.md`, `reliability.png`."""
+    """Measure the backbones of a folder on held-out scenes, and write `card.json`, `CARD.md`, `reliability.png`."""
     measured = {part: _MEASURES[part](os.path.join(backbones, part), config) for part in config.parts}
     card = {
         "command": COMMAND,
@@ -60,7 +60,7 @@ def count_parameters(folder: str) -> int:
 
 
 def card_text(card: Mapping[str, Any], config: PretrainTinyConfig) -> str:
-    """The card for people."""
+    """Return the card for people."""
     lines = [
         "# Tiny backbones that know the sample world",
         "",

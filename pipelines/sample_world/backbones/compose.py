@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from pipelines.core import storage
-from pipelines.core.copies import on_disk, on_this_machine
+from pipelines.core.copies import local_copy, on_disk
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
 from pipelines.core.steps import StepFolder, StepResult, run_step
@@ -25,14 +25,14 @@ class TinyLionConfig:
 
 
 def tiny_lion(config: TinyLionConfig) -> StepResult:
-    """Runs the step: leaves `model/`, a `from_pretrained` folder.
+    """Run the step: leaves `model/`, a `from_pretrained` folder.
 
     Raises:
         UserError: a backbone is missing.
     """
     from pipelines.sample_world.backbones.kept import WEIGHTS, kept_backbones
 
-    folder = on_this_machine(config.backbones or str(WEIGHTS))
+    folder = local_copy(config.backbones or str(WEIGHTS))
     try:
         backbones = kept_backbones(folder)
     except ValueError as error:

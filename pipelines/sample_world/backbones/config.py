@@ -20,7 +20,7 @@ def _optimizer(learning_rate: float) -> OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VisionSettings:
-    """The ViT. It has seen drawn images alone, with what lies under each patch (colour, shape, size, box) as labels;
+    """The ViT. It has seen drawn images alone, with what lies under each patch (color, shape, size, box) as labels;
     never a word."""
 
     image_size: int = 60

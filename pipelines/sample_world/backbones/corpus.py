@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.instructions.templates import REC_ANSWER, TASKS
-from pipelines.sample_world.backbones.world import normalised_box
+from pipelines.sample_world.backbones.world import normalized_box
 from pipelines.sample_world.entries import Entry
 from pipelines.sample_world.language import plural, with_article
 from pipelines.sample_world.questions import absent_names
@@ -115,7 +115,7 @@ def _whole(answer: str, objects: AbstractSet[int]) -> tuple[Look, ...]:
 
 
 def _joined(parts: Iterable[tuple[str, AbstractSet[int]]]) -> tuple[str, tuple[Look, ...]]:
-    """The parts as one answer, and where each of them is found."""
+    """Return the parts as one answer, and where each of them is found."""
     answer, looks = "", []
     for text, objects in parts:
         start = len(answer) + (len(_BETWEEN) if answer else 0)
@@ -126,7 +126,7 @@ def _joined(parts: Iterable[tuple[str, AbstractSet[int]]]) -> tuple[str, tuple[L
 
 
 def spoken_of(scene: Scene, text: str) -> set[int]:
-    """The objects that a text names in full or, where it names none so, those of a colour or shape in it."""
+    """Return the objects that a text names in full or, where it names none so, those of a color or shape in it."""
     named = {number for number, item in enumerate(scene.objects) if item.name in text}
     words = set(re.findall("[a-z]+", text))
     return named or {
@@ -157,7 +157,7 @@ def _vqa(entry: Entry, rng: random.Random) -> list[_Asked]:
 
 
 def _pope(entry: Entry, rng: random.Random) -> list[_Asked]:
-    """One thing that is there, and one that is not: half of the time one whose colour and shape both are."""
+    """One thing that is there, and one that is not: half of the time one whose color and shape both are."""
     scene = entry.scene
     no = _absent(scene, rng)
     place = rng.choice(("image", "picture"))
@@ -168,7 +168,7 @@ def _pope(entry: Entry, rng: random.Random) -> list[_Asked]:
 
 
 def _absent(scene: Scene, rng: random.Random) -> str:
-    """The name of something that is not there; half of the time its colour and its shape both are."""
+    """Return the name of something that is not there; half of the time its color and its shape both are."""
     absent = absent_names(scene)
     colors, shapes = scene.counts("color"), scene.counts("shape")
     near = [name for name in absent if name.split()[0] in colors and name.split()[1] in shapes]
@@ -178,7 +178,7 @@ def _absent(scene: Scene, rng: random.Random) -> str:
 def _drills(entry: Entry, rng: random.Random) -> list[Question]:
     """Several names at once, some of them of nothing: where is each, and is it there."""
     scene = entry.scene
-    boxes = {item.name: format_box(normalised_box(item, scene)) for item in scene.objects}
+    boxes = {item.name: format_box(normalized_box(item, scene)) for item in scene.objects}
     single = [name for name in scene.names if sum(item.name == name for item in scene.objects) == 1]
     names = dict.fromkeys(rng.sample(single, min(len(single), _NAMES_PER_DRILL // 2 + 1)))
     while len(names) < _NAMES_PER_DRILL:
@@ -197,7 +197,7 @@ def _drills(entry: Entry, rng: random.Random) -> list[Question]:
 def _regions(entry: Entry, rng: random.Random) -> list[tuple[int, _Asked]]:
     """Questions about single objects, behind the object's number."""
     scene = entry.scene
-    boxes = [format_box(normalised_box(item, scene)) for item in scene.objects]
+    boxes = [format_box(normalized_box(item, scene)) for item in scene.objects]
     named = [(number, text) for number, texts in entry.expressions for text in texts]
     asked: list[tuple[int, _Asked]] = [
         (number, ("rec", {"text": text}, REC_ANSWER.format(box=boxes[number])))
@@ -217,13 +217,13 @@ def tag_prefix(entry: Entry, rng: random.Random) -> str:
 
 
 def scene_in_words(scene: Scene, rng: random.Random) -> str:
-    """The whole scene as a sentence with LION's boxes, objects in random order."""
+    """Return the whole scene as a sentence with LION's boxes, objects in random order."""
     items = rng.sample(scene.objects, len(scene.objects))
     return f"{scene.background} background; {_BETWEEN.join(_described(item, scene) for item in items)}. "
 
 
 def _described(item: SceneObject, scene: Scene) -> str:
-    return f"{item.size} {item.name} {format_box(normalised_box(item, scene))}"
+    return f"{item.size} {item.name} {format_box(normalized_box(item, scene))}"
 
 
 def vocabulary_texts(entries: Iterable[Entry], rng: random.Random) -> Iterator[str]:

@@ -24,7 +24,7 @@ class Backbones:
 
 
 def kept_backbones(folder: str | Path = WEIGHTS) -> Backbones:
-    """The backbones of a folder: the repository's own, or `backbones/` of a `pretrain_tiny` step.
+    """Return the backbones of a folder: the repository's own, or `backbones/` of a `pretrain_tiny` step.
 
     Raises:
         ValueError: one of them is not there.

@@ -83,7 +83,7 @@ def padded(tokens: PreTrainedTokenizerFast, texts: Sequence[str]) -> BatchEncodi
 
 
 def word_ids(tokens: PreTrainedTokenizerFast) -> dict[str, int]:
-    """The id of each word that phrases are made of.
+    """Return the id of each word that phrases are made of.
 
     Raises:
         ValueError: a word is several tokens.
@@ -95,7 +95,7 @@ def word_ids(tokens: PreTrainedTokenizerFast) -> dict[str, int]:
 
 
 def t5_config(settings: LanguageSettings, vocabulary: int) -> T5Config:
-    """The T5's sizes, with the activation and the untied, unscaled head that LION runs Flan-T5 with."""
+    """Return the T5's sizes, with the activation and the untied, unscaled head that LION runs Flan-T5 with."""
     config = T5Config(
         vocab_size=vocabulary,
         d_model=settings.width,
@@ -173,7 +173,7 @@ class SceneTexts:
         self.validation = [Draw(1, index, 0) for index in range(settings.validation_bundles)]
 
     def load(self, draw: Draw) -> dict[str, Tensor]:
-        """The bundle of a number; those of pool 1 are about held-out scenes and without noise."""
+        """Return the bundle of a number; those of pool 1 are about held-out scenes and without noise."""
         held_out = draw.pool == 1
         seed, _ = place_of(self._seed, draw.index, held_out)
         rng = random.Random(f"bundle/{seed}/{draw.pool}/{draw.epoch}/{draw.index}")
@@ -253,7 +253,7 @@ class LanguageTask:
     groups: Sequence[str] = ("language",)
 
     def build(self) -> Reader:
-        """The T5 before its training."""
+        """Return the T5 before its training."""
         tokens = tokenizer(self.settings, self.seed)
         t5 = T5ForConditionalGeneration(t5_config(self.settings, len(tokens)))
         untie_head(t5)
@@ -263,11 +263,11 @@ class LanguageTask:
         return Reader(t5, reader, _token_id(tokens, SOFT_TOKEN))
 
     def group_of(self, name: str) -> str:
-        """All of it is one group."""
+        """Return all of it is one group."""
         return "language"
 
     def data(self) -> SceneTexts:
-        """The questions."""
+        """Return the questions."""
         return SceneTexts(self.settings, self.seed, tokenizer(self.settings, self.seed))
 
     def forward(self, model: Any, batch: Batch) -> Output:
@@ -282,13 +282,13 @@ class LanguageTask:
         return {"perplexity": float(torch.exp(sums["nats"] / sums["answer_tokens"]))}
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """The T5's folder with its tokenizer; the phrase reader beside it, to measure the T5 again."""
+        """Return the T5's folder with its tokenizer; the phrase reader beside it, to measure the T5 again."""
         assert isinstance(model, Reader)
         save_reader(model, tokenizer(self.settings, self.seed), folder)
 
 
 def untie_head(t5: T5ForConditionalGeneration) -> None:
-    """Gives a T5 built by transformers 5, which always ties it, a head of its own."""
+    """Give a T5 built by transformers 5, which always ties it, a head of its own."""
     t5.lm_head.weight = nn.Parameter(t5.lm_head.weight.detach().clone())
     t5.config.tie_word_embeddings = False
 
@@ -301,7 +301,7 @@ PHRASES_FILE = "phrases.safetensors"
 
 
 def save_reader(reader: Reader, tokens: PreTrainedTokenizerFast, folder: str) -> None:
-    """Writes weights, configuration and tokenizer."""
+    """Write weights, configuration and tokenizer."""
     from safetensors.torch import save_file
 
     os.makedirs(folder, exist_ok=True)
@@ -313,7 +313,7 @@ def save_reader(reader: Reader, tokens: PreTrainedTokenizerFast, folder: str) ->
 
 
 def load_reader(folder: str) -> tuple[Reader, PreTrainedTokenizerFast]:
-    """The T5 of a folder with its phrase reader and tokenizer, in float32 and eval mode."""
+    """Return the T5 of a folder with its phrase reader and tokenizer, in float32 and eval mode."""
     from safetensors.torch import load_file
 
     tokens = PreTrainedTokenizerFast.from_pretrained(folder)

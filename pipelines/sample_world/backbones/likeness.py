@@ -20,7 +20,7 @@ _NOT_ITSELF = -8.0  # what is most alike is oneself, and would leave nothing for
 
 @torch.no_grad()
 def start_by_likeness(t5: T5ForConditionalGeneration) -> None:
-    """Sets the attention of every layer, the relative positions and the head; draws from torch's global generator.
+    """Set the attention of every layer, the relative positions and the head; draws from torch's global generator.
 
     Head 0 looks at the word before, head 1 at everything, the others away from their own place.
     """

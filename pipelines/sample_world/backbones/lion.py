@@ -15,7 +15,7 @@ _GENERATION = {"num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": 40}
 
 
 def make_lion(vision: str, language: str, tag_encoder: str, target: str, seed: int = 0, **fields: Any) -> str:
-    """Writes the `from_pretrained` folder of a LION with pre-trained backbones and an untrained rest.
+    """Write the `from_pretrained` folder of a LION with pre-trained backbones and an untrained rest.
 
     Args:
         vision: the ViT's folder.
@@ -63,7 +63,7 @@ def _levels(depth: int) -> list[int]:
 
 
 def copy_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
-    """Copies every weight that the target has; adapters and LION's stand-in for the ViT's last norm are its own.
+    """Copy every weight that the target has; adapters and LION's stand-in for the ViT's last norm are its own.
 
     Raises:
         ValueError: the target has another weight that the source lacks.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.sample_world.backbones.world import normalised_box
+from pipelines.sample_world.backbones.world import normalized_box
 from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
 from pipelines.sources.boxes import Box
 
@@ -100,7 +100,7 @@ def listed(scene: Scene, slots: int, rng: random.Random, noisy: bool = True) -> 
 def gridded(scene: Scene, grid: int, rng: random.Random, noisy: bool = True) -> list[Phrase]:
     """Row by row what each cell of a grid shows; the cell that holds an object's middle is marked "center"."""
     rows = [_background(scene)] * grid**2
-    boxes = [normalised_box(item, scene) for item in scene.objects]
+    boxes = [normalized_box(item, scene) for item in scene.objects]
     for cell in range(grid**2):
         left, top = cell % grid / grid, cell // grid / grid
         best, most = -1, _LEAST_OVERLAP / grid**2
@@ -126,7 +126,7 @@ def _object(number: int, scene: Scene, center: bool, rng: random.Random, noisy: 
     item = scene.objects[number]
     words = [item.size, item.color, item.shape, *(["center"] if center else [])]
     weights = [1.0] * len(words)
-    box = normalised_box(item, scene)
+    box = normalized_box(item, scene)
     if not noisy:
         return Phrase(tuple(words), tuple(weights), box, number)
     if not center and rng.random() < _FADED:

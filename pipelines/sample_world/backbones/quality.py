@@ -78,7 +78,7 @@ def measure_language(
 
 @torch.no_grad()
 def answer(reader: Reader, tokens: Any, batch: dict[str, Tensor]) -> list[str]:
-    """The T5's greedy answers to a bundle."""
+    """Return the T5's greedy answers to a bundle."""
     embeddings, mask = reader.inputs(batch)
     encoded = reader.t5.encoder(inputs_embeds=embeddings, attention_mask=mask)
     options = {"max_new_tokens": 40, "num_beams": 1, "do_sample": False, **cache_for()}
@@ -125,7 +125,7 @@ class Tagging:
 
 
 def tag_held_out(folder: str, scenes: int = 512, seed: int = HELD_OUT_SEED, preset: PresetName = "tiny") -> Tagging:
-    """Runs the tagger over held-out scenes."""
+    """Run the tagger over held-out scenes."""
     model = RamForImageTagging.from_pretrained(folder, dtype=torch.float32).eval()
     processor = RamProcessor.from_pretrained(folder)
     entries = list(held_out_entries(seed, scenes, preset))

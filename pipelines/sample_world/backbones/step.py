@@ -17,7 +17,7 @@ BACKBONES = "backbones"
 
 
 def pretrain_tiny(config: PretrainTinyConfig) -> StepResult:
-    """Makes the parts that the configuration names; a part that is done is not made again.
+    """Make the parts that the configuration names; a part that is done is not made again.
 
     Raises:
         UserError: a part is unknown, `out` is remote, or a training cannot go well.
@@ -49,7 +49,7 @@ def _make(config: PretrainTinyConfig, folder: StepFolder) -> dict[str, Any]:
 
 
 def task_of(part: str, config: PretrainTinyConfig) -> Any:
-    """The training task of a part."""
+    """Return the training task of a part."""
     from pipelines.sample_world.backbones.language import LanguageTask
     from pipelines.sample_world.backbones.tag_text import TagTextTask
     from pipelines.sample_world.backbones.tagger import TaggerTask
@@ -65,7 +65,7 @@ def task_of(part: str, config: PretrainTinyConfig) -> Any:
 
 
 def _train(part: str, config: PretrainTinyConfig, folder: StepFolder) -> None:
-    """Trains a part unless it is there, and keeps it in half precision under `backbones/`."""
+    """Train a part unless it is there, and keeps it in half precision under `backbones/`."""
     kept = folder.child(BACKBONES, part)
     if os.path.isdir(kept):
         return
@@ -92,7 +92,7 @@ def _train(part: str, config: PretrainTinyConfig, folder: StepFolder) -> None:
 
 
 def _note_seconds(own: StepFolder, seconds: float) -> None:
-    """Adds to the part's training time, which may be spread over several launches."""
+    """Add to the part's training time, which may be spread over several launches."""
     path = own.child("seconds.json")
     before = storage.read_json(path)["seconds"] if storage.exists(path) else 0.0
     storage.write_json(path, {"seconds": before + seconds})
@@ -103,7 +103,7 @@ def _seconds(folder: StepFolder, part: str) -> float:
 
 
 def halve(folder: str) -> None:
-    """Rewrites a folder's float32 weights as float16, half the size; models are still loaded and run in float32."""
+    """Rewrite a folder's float32 weights as float16, half the size; models are still loaded and run in float32."""
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file

@@ -48,7 +48,7 @@ class CaptionsAndTags:
         self.validation = [Draw(1, index, 0) for index in range(settings.validation_scenes)]
 
     def load(self, draw: Draw) -> tuple[str, int]:
-        """A text and the seed of its mask."""
+        """Return a text and the seed of its mask."""
         seed, index = place_of(self._seed, draw.index, draw.pool > 0)
         rng = random.Random(f"text/{seed}/{draw.pool}/{draw.epoch}/{draw.index}")
         found = cached_entry(seed, index, self._settings.small_fraction)
@@ -80,7 +80,7 @@ class TagTextTask:
     groups: Sequence[str] = ("tag_encoder",)
 
     def build(self) -> BertForMaskedLM:
-        """The BERT with random weights."""
+        """Return the BERT with random weights."""
         settings = self.settings
         config = BertConfig(
             vocab_size=len(tokenizer(settings, self.seed)),
@@ -93,11 +93,11 @@ class TagTextTask:
         return BertForMaskedLM(config)
 
     def group_of(self, name: str) -> str:
-        """All of it is one group."""
+        """Return all of it is one group."""
         return "tag_encoder"
 
     def data(self) -> CaptionsAndTags:
-        """The texts."""
+        """Return the texts."""
         return CaptionsAndTags(self.settings, self.seed, tokenizer(self.settings, self.seed))
 
     def forward(self, model: Any, batch: Batch) -> Output:
@@ -112,7 +112,7 @@ class TagTextTask:
         return {"masked_perplexity": float(torch.exp(sums["nats"] / sums["words"]))}
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """A plain BERT folder with its tokenizer; the masked-word head is left behind."""
+        """Return a plain BERT folder with its tokenizer; the masked-word head is left behind."""
         assert isinstance(model, BertForMaskedLM)
         model.bert.save_pretrained(folder)
         tokenizer(self.settings, self.seed).save_pretrained(folder)

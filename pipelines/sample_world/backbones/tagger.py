@@ -25,7 +25,7 @@ _PATCH_WEIGHT = 3.0  # of the patches' loss beside the asymmetric one, which is 
 
 
 def present_tags(scene: Scene) -> Tensor:
-    """Multi-hot (tags,): every shape, colour and colour-shape pair that the scene shows."""
+    """Multi-hot (tags,): every shape, color and color-shape pair that the scene shows."""
     labels = torch.zeros(len(VOCABULARY))
     for item in scene.objects:
         labels[[_PLACE[item.shape], _PLACE[item.color], _PLACE[item.name]]] = 1
@@ -33,7 +33,7 @@ def present_tags(scene: Scene) -> Tensor:
 
 
 def config(settings: TaggerSettings) -> RamConfig:
-    """The preset `tiny` over the sample world's vocabulary."""
+    """Return the preset `tiny` over the sample world's vocabulary."""
     return RamConfig.preset("tiny", n_tags=len(VOCABULARY), gamma_neg=settings.gamma_neg, clip=settings.clip)
 
 
@@ -111,15 +111,15 @@ class TaggerTask:
         return TaughtTagger(RamForImageTagging(config(self.settings)))
 
     def group_of(self, name: str) -> str:
-        """All of it is one group."""
+        """Return all of it is one group."""
         return "tagger"
 
     def data(self) -> TaggedImages:
-        """The drawn scenes."""
+        """Return the drawn scenes."""
         return TaggedImages(self.settings, self.seed)
 
     def forward(self, model: Any, batch: Batch) -> Output:
-        """The asymmetric loss with that of the tokens, and what precision and recall are made of."""
+        """Return the asymmetric loss with that of the tokens, and what precision and recall are made of."""
         tensors = batch.tensors
         output, answers = model(tensors["pixel_values"], tensors["labels"])
         loss = output.loss + _PATCH_WEIGHT * probe_loss(answers, tensors["patches"], tensors["boxes"])

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, InstructBlipVisionConfig, InstructBlipVisionModel
 
 from pipelines.sample_world.backbones.config import VisionSettings
-from pipelines.sample_world.backbones.world import entry, normalised_box, place_of
+from pipelines.sample_world.backbones.world import entry, normalized_box, place_of
 from pipelines.sample_world.entries import Entry
 from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
 from pipelines.training.data import Batch
@@ -46,9 +46,9 @@ def patch_targets(scene: Scene, grid: int) -> tuple[np.ndarray, np.ndarray]:
     """What lies under each patch of a `grid` × `grid` image: the object that covers most of it.
 
     Returns:
-        Labels (grid², len(HEADS)) int64, and the object's box (grid², 4), normalised x1, y1, x2, y2.
+        Labels (grid², len(HEADS)) int64, and the object's box (grid², 4), normalized x1, y1, x2, y2.
     """
-    boxes = np.array([normalised_box(item, scene) for item in scene.objects], np.float32)
+    boxes = np.array([normalized_box(item, scene) for item in scene.objects], np.float32)
     starts = np.arange(grid) / grid
     wide = np.clip(np.minimum(boxes[:, 2:3], starts + 1 / grid) - np.maximum(boxes[:, 0:1], starts), 0, None)
     high = np.clip(np.minimum(boxes[:, 3:4], starts + 1 / grid) - np.maximum(boxes[:, 1:2], starts), 0, None)
@@ -143,7 +143,7 @@ class VisionTask:
     groups: Sequence[str] = ("vision",)
 
     def build(self) -> ProbedVision:
-        """The ViT and its readouts with random weights."""
+        """Return the ViT and its readouts with random weights."""
         settings = self.settings
         config = InstructBlipVisionConfig(
             hidden_size=settings.width,
@@ -158,15 +158,15 @@ class VisionTask:
         return ProbedVision(InstructBlipVisionModel(config), Probe(settings.width))
 
     def group_of(self, name: str) -> str:
-        """All of it is one group."""
+        """Return all of it is one group."""
         return "vision"
 
     def data(self) -> SceneImages:
-        """The drawn scenes."""
+        """Return the drawn scenes."""
         return SceneImages(self.settings, self.seed)
 
     def forward(self, model: Any, batch: Batch) -> Output:
-        """The loss over all readouts, and what the accuracies are made of."""
+        """Return the loss over all readouts, and what the accuracies are made of."""
         tensors = batch.tensors
         answers = model(pixel_values=tensors["pixel_values"])
         count = len(batch.ids)
@@ -179,7 +179,7 @@ class VisionTask:
         return {name: float(value / sums["patches"]) for name, value in sums.items() if name != "patches"}
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """The ViT's folder, with the readouts beside it."""
+        """Return the ViT's folder, with the readouts beside it."""
         assert isinstance(model, ProbedVision)
         model.vision.save_pretrained(folder)
         save_file(model.probe.state_dict(), os.path.join(folder, PROBE_FILE))
@@ -214,7 +214,7 @@ def probe_sums(answers: Mapping[str, Tensor], labels: Tensor, boxes: Tensor) -> 
 
 
 def load_probed(folder: str) -> ProbedVision:
-    """The ViT of a folder and its readouts, in float32 and eval mode."""
+    """Return the ViT of a folder and its readouts, in float32 and eval mode."""
     vision = InstructBlipVisionModel.from_pretrained(folder, dtype=torch.float32)
     probe = Probe(vision.config.hidden_size)
     probe.load_state_dict({k: v.float() for k, v in load_file(os.path.join(folder, PROBE_FILE)).items()})

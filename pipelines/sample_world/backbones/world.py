@@ -22,7 +22,7 @@ def preset_of(seed: int, index: int, small_fraction: float) -> PresetName:
 
 
 def entry(seed: int, index: int, small_fraction: float) -> Entry:
-    """The pre-training scene number `index`, with its texts and its picture's seed."""
+    """Return the pre-training scene number `index`, with its texts and its picture's seed."""
     return make_entry(seed, SPLIT, index, PRESETS[preset_of(seed, index, small_fraction)])
 
 
@@ -43,7 +43,7 @@ def held_out_entries(seed: int, count: int, preset: PresetName = "tiny") -> Iter
         yield make_entry(seed, SPLIT, index, PRESETS[preset])
 
 
-def normalised_box(item: SceneObject, scene: Scene) -> Box:
+def normalized_box(item: SceneObject, scene: Scene) -> Box:
     """x1, y1, x2, y2 in [0, 1]."""
     x1, y1, x2, y2 = item.box
     return x1 / scene.width, y1 / scene.height, x2 / scene.width, y2 / scene.height

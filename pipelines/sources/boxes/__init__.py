@@ -12,7 +12,7 @@ docs/notations.md describes every notation, with examples.
 """
 
 from pipelines.sources.boxes.formats import AUTO, UNREADABLE, BoxFormat, BoxOrder, BoxScale, Size, Unreadable
-from pipelines.sources.boxes.geometry import BORDER, Box, clip, has_area, iou, normalise_xywh
+from pipelines.sources.boxes.geometry import BORDER, Box, clip, has_area, iou, normalize_xywh
 from pipelines.sources.boxes.patches import KOSMOS2_GRID, format_patches
 from pipelines.sources.boxes.reading import Notation, ParsedBox, UnreadableBox, find_boxes, parse_box, read_box, scan
 from pipelines.sources.boxes.writing import format_box, format_coordinates
@@ -20,5 +20,5 @@ from pipelines.sources.boxes.writing import format_box, format_coordinates
 __all__ = [
     "AUTO", "BORDER", "KOSMOS2_GRID", "UNREADABLE", "Box", "BoxFormat", "BoxOrder", "BoxScale", "Notation", "ParsedBox",
     "Size", "Unreadable", "UnreadableBox", "clip", "find_boxes", "format_box", "format_coordinates", "format_patches",
-    "has_area", "iou", "normalise_xywh", "parse_box", "read_box", "scan",
+    "has_area", "iou", "normalize_xywh", "parse_box", "read_box", "scan",
 ]  # fmt: skip

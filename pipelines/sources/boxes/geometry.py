@@ -34,7 +34,7 @@ def has_area(box: Sequence[float]) -> bool:
     return box[2] > box[0] and box[3] > box[1]
 
 
-def normalise_xywh(box: Sequence[float], width: float, height: float) -> Box:
+def normalize_xywh(box: Sequence[float], width: float, height: float) -> Box:
     """Convert a COCO or RefCOCO box (`x, y, width, height` in pixels) to a normalized box, cut to the image.
 
     Raises:

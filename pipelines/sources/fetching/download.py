@@ -56,7 +56,7 @@ class _Progress:
 
 
 def download(url: str, target: Path, expected: Expected, tries: int, pause: float = 1.0) -> str:
-    """Brings a file from a web address; what an earlier call brought of it is kept and continued.
+    """Bring a file from a web address; what an earlier call brought of it is kept and continued.
 
     The bytes grow in `TARGET.part`; beside it `TARGET.part.json` says which version of which address they are of
     (by its ETag or date), so that two versions are never joined. The file gets its name when it is whole and right.
@@ -119,7 +119,7 @@ def copy(source: str, target: Path, expected: Expected) -> str:
 
 
 def _receive(url: str, part: Path, name: str) -> None:
-    """Appends to `part` until the server says that it was all.
+    """Append to `part` until the server says that it was all.
 
     Raises:
         OSError, http.client.HTTPException: the connection broke.
@@ -188,7 +188,7 @@ def _publish(part: Path, target: Path, expected: Expected) -> str:
 
 
 def check(file: Path, found: str, expected: Expected) -> None:
-    """Compares a file with what is known of it.
+    """Compare a file with what is known of it.
 
     Raises:
         WrongContent: its size or digest differs.

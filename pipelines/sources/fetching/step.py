@@ -1,4 +1,4 @@
-"""`fetch`: files of the catalogue into a folder, each checked, what is there already left alone."""
+"""`fetch`: files of the catalog into a folder, each checked, what is there already left alone."""
 
 import dataclasses
 import datetime
@@ -12,8 +12,8 @@ from typing import Any
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
-from pipelines.core.steps import StepFolder, StepResult, only_one
-from pipelines.sources.fetching.catalogue import Entry, catalogue, choose
+from pipelines.core.steps import StepFolder, StepResult, step_lock
+from pipelines.sources.fetching.catalog import Entry, catalog, choose
 from pipelines.sources.fetching.download import Expected, NotThere, WrongContent, check, copy, download
 from pipelines.sources.fetching.unpacking import BadArchive, unpack
 
@@ -29,9 +29,9 @@ class FetchConfig:
     A file put at its place by hand counts as fetched when it is the right one."""
 
     names: list[str] = dataclasses.field(default_factory=list)
-    """Files and groups of the catalogue: [weights], [ram,ram-tags], [annotations], [all]."""
+    """Files and groups of the catalog: [weights], [ram,ram-tags], [annotations], [all]."""
     list: bool = False
-    """Only show the catalogue (or the names): size, licence, place, and what is there."""
+    """Only show the catalog (or the names): size, license, place, and what is there."""
     out: str = path_field("output", "runs/fetched")
     """The local folder that the files go to."""
     mirror: str | None = path_field("input", None)
@@ -47,17 +47,17 @@ class FetchConfig:
 
 
 def fetch(config: FetchConfig, entries: Mapping[str, Entry] | None = None) -> StepResult:
-    """Brings what is not there, in the catalogue's order.
+    """Bring what is not there, in the catalog's order.
 
     Args:
         config: what, where to and where from.
-        entries: instead of the project's catalogue.
+        entries: instead of the project's catalog.
 
     Raises:
         UserError: a name is unknown, the disk is too full, or a file is nowhere to be had or not the published one; the
             others are brought all the same.
     """
-    entries = catalogue() if entries is None else entries
+    entries = catalog() if entries is None else entries
     if storage.is_remote(config.out):
         raise UserError(f"out is {config.out}; weights are read from local or mounted folders: give one.")
     if config.tries < 1:
@@ -68,7 +68,7 @@ def fetch(config: FetchConfig, entries: Mapping[str, Entry] | None = None) -> St
     root = Path(storage.absolute(config.out))
     if config.list:
         return StepResult("fetch", str(root), True, {"rows": len(chosen)}, _listed(chosen, root))
-    with only_one(StepFolder("fetch", str(root), "")):
+    with step_lock(StepFolder("fetch", str(root), "")):
         return _fetch(config, chosen, root)
 
 
@@ -93,7 +93,7 @@ def _fetch(config: FetchConfig, chosen: Sequence[Entry], root: Path) -> StepResu
 
 
 def _bring(config: FetchConfig, entry: Entry, root: Path) -> bool:
-    """Makes sure of one file; whether it was not there.
+    """Make sure of one file; whether it was not there.
 
     Raises:
         NotThere: no home gives it.
@@ -133,7 +133,7 @@ def _homes(config: FetchConfig, entry: Entry) -> list[str]:
 
 
 def _unpack(config: FetchConfig, entry: Entry, root: Path) -> bool:
-    """Unpacks an archive that is not unpacked yet; whether it did."""
+    """Unpack an archive that is not unpacked yet; whether it did."""
     if not config.unpack or entry.unpack is None or (root / entry.unpack).exists():
         return False
     log.info("%s: unpacking to %s", entry.name, entry.unpack)
@@ -143,7 +143,7 @@ def _unpack(config: FetchConfig, entry: Entry, root: Path) -> bool:
 
 
 def _require_space(chosen: Sequence[Entry], root: Path) -> None:
-    """Refuses what the disk cannot hold, as far as sizes are known.
+    """Refuse what the disk cannot hold, as far as sizes are known.
 
     Raises:
         UserError: how much there is and how much is needed.
@@ -161,7 +161,7 @@ def _record(root: Path) -> dict[str, Any]:
 
 
 def _note(root: Path, entry: Entry, found: str, origin: str) -> None:
-    """Records a file's size and digest: what a first download gave, a later one must give again."""
+    """Record a file's size and digest: what a first download gave, a later one must give again."""
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     size = (root / entry.path).stat().st_size
     record = _record(root) | {entry.path: {"size": size, "sha256": found, "from": origin, "checked": when}}
@@ -175,9 +175,9 @@ def _by_hand(entry: Entry, root: Path) -> str:
 
 
 def _listed(chosen: Sequence[Entry], root: Path) -> list[str]:
-    """A line per file, tab-separated, under the names of the columns."""
+    """Return a line per file, tab-separated, under the names of the columns."""
     record = _record(root)
-    lines = ["name\tsize\tsha256\tlicence\tgroups\tplace\tthere\tfrom\tpage\tnote"]
+    lines = ["name\tsize\tsha256\tlicense\tgroups\tplace\tthere\tfrom\tpage\tnote"]
     for entry in chosen:
         known = record.get(entry.path, {})
         size = entry.size or known.get("size")
@@ -185,7 +185,7 @@ def _listed(chosen: Sequence[Entry], root: Path) -> list[str]:
             entry.name,
             "unknown" if size is None else f"{size}",
             entry.sha256 or known.get("sha256") or "unknown",
-            entry.licence,
+            entry.license,
             ",".join(entry.groups),
             str(root / entry.path),
             "yes" if (root / entry.path).exists() else "no",

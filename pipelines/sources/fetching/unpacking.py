@@ -12,7 +12,7 @@ class BadArchive(Exception):
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks a .zip or .tar(.gz) to a folder that appears when all of it is there.
+    """Unpack a .zip or .tar(.gz) to a folder that appears when all of it is there.
 
     An archive that holds nothing but a folder of that name, as train2014.zip does, becomes that folder, not one in it.
 

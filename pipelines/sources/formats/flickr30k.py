@@ -24,7 +24,7 @@ from pipelines.sources.streams import array_elements, text_lines
 
 
 def image_id_of(name: str) -> str:
-    """The id of a Flickr30K file or number: "1000092795.jpg" → "flickr30k/1000092795"."""
+    """Return the id of a Flickr30K file or number: "1000092795.jpg" → "flickr30k/1000092795"."""
     return f"flickr30k/{name.removesuffix('.jpg')}"
 
 

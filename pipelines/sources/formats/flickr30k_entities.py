@@ -99,7 +99,7 @@ def _sentences(folder: str, split: str | None) -> Iterator[tuple[str, str, str |
 
 
 def _names(folder: str, split: str | None) -> list[tuple[str, str | None]]:
-    """The wanted images with their splits, in the order of the split's file, or by name."""
+    """Return the wanted images with their splits, in the order of the split's file, or by name."""
     if not storage.is_folder(folder):
         raise UserError(
             f"{folder} is no folder; give the one that holds Flickr30K Entities' Sentences and Annotations."
@@ -138,7 +138,7 @@ def _pieces(line: str, boxes: Mapping[str, Xywh], where: str) -> tuple[Phrase, .
 
 
 def _boxes(path: str) -> dict[str, Xywh]:
-    """The box around all boxes of each entity, in pixels.
+    """Return the box around all boxes of each entity, in pixels.
 
     Raises:
         BadAnnotation: the file is not XML, or a box is no box.

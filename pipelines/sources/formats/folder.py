@@ -16,7 +16,7 @@ ImageReader = Callable[[str | None, str, str | None], Iterator[ImageRecord | Bad
 def read_images(
     annotations: str | None, images: str, split: str | None, collection: str | None = None
 ) -> Iterator[ImageRecord | BadRecord]:
-    """Every image file under the folder, by name; sizes and captions are unknown.
+    """Return every image file under the folder, by name; sizes and captions are unknown.
 
     The id of a file named like COCO's (000000000285.jpg, COCO_val2014_000000000285.jpg) is that number, so that COCO's
     questions find it; any other file's id is its path inside the folder. In another collection every id is the
@@ -30,7 +30,7 @@ def read_images(
 
 
 def named_by(source: str, name_of: Callable[[str], str | None]) -> ImageReader:
-    """A reader of a collection's folder, whose files have the ids that the collection's questions refer to.
+    """Return a reader of a collection's folder, whose files have the ids that the collection's questions refer to.
 
     Args:
         source: stored with every image.
@@ -44,7 +44,7 @@ def named_by(source: str, name_of: Callable[[str], str | None]) -> ImageReader:
 
 
 def stem(path: str) -> str:
-    """The name of a file without folders and ending."""
+    """Return the name of a file without folders and ending."""
     return os.path.splitext(os.path.basename(path))[0]
 
 

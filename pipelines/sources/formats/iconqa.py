@@ -56,7 +56,7 @@ def read_questions(annotations: str, split: str | None, pid_splits: str) -> Iter
 
 
 def _places(pid_splits: str, split: str | None) -> Mapping[str, tuple[str, str]]:
-    """The split and the type of each problem that is wanted."""
+    """Return the split and the type of each problem that is wanted."""
     lists: dict[str, list[Any]] = {}
     for name, ids in object_entries(pid_splits):
         lists[name] = ids if isinstance(ids, list) else []

@@ -21,7 +21,7 @@ _SPLITS = {1: "train", 2: "val", 3: "test"}
 
 
 def image_id_of(key: str) -> str:
-    """The id of a cover: "1934930003" → "ocrvqa/1934930003"."""
+    """Return the id of a cover: "1934930003" → "ocrvqa/1934930003"."""
     return f"ocrvqa/{key}"
 
 

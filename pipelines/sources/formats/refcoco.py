@@ -131,7 +131,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def load_refs(path: str) -> list[Any]:
-    """The list inside `refs(*).p`, without running anything that a pickle may hold.
+    """Return the list inside `refs(*).p`, without running anything that a pickle may hold.
 
     The official files were written by Python 2; text that is not UTF-8 is found when its row is read.
 

@@ -65,7 +65,7 @@ def read_questions(annotations: str) -> Iterator[QuestionRecord | BadRecord]:
 
 
 def _round(turn: Any, questions: Sequence[str], answers: Sequence[str], where: str) -> tuple[str, str | None]:
-    """A round's question and its answer, None in a test."""
+    """Return a round's question and its answer, None in a test."""
     asked = field(turn, "question", int, where)
     if not 0 <= asked < len(questions):
         raise BadAnnotation(UNKNOWN_QUESTION, f"{where} refers to question {asked} of {len(questions)}")
@@ -79,6 +79,6 @@ def _round(turn: Any, questions: Sequence[str], answers: Sequence[str], where: s
 
 
 def _sentence(text: Any, end: str = "?") -> str:
-    """The files' lower-case texts have no mark at their end."""
+    """Return the files' lower-case texts have no mark at their end."""
     text = str(text).strip()
     return text if not text or text[-1] in ".?!" else text + end

@@ -25,7 +25,7 @@ from pipelines.sources.streams import array_elements
 
 
 def image_id_of(number: str) -> str:
-    """The id of a picture: "2318000" → "vg/2318000"."""
+    """Return the id of a picture: "2318000" → "vg/2318000"."""
     return f"vg/{number}"
 
 

@@ -64,7 +64,7 @@ def read_questions(annotations: str | None, questions: str) -> Iterator[Question
 
 
 def _answers(entry: Any, where: str) -> list[str]:
-    """The annotators' answers as they wrote them; normalising is the metric's work."""
+    """Return the annotators' answers as they wrote them; normalizing is the metric's work."""
     given = field(entry, "answers", list, where)
     if not given:
         raise BadAnnotation(NO_ANSWER, f"{where} has an empty list of answers")

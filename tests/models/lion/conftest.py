@@ -16,7 +16,7 @@ TEXTS = [
     "Please describe the image using a single short sentence.",
     "In the image, can you locate the red square left of the circle and let me know its coordinates?",
     "Answer: [0.440,0.060,0.650,0.367]",
-    "what colour is the large triangle above the square? green yellow",
+    "what color is the large triangle above the square? green yellow",
 ]
 TAGS = [[("red square", 0.98), ("circle", 0.71), ("large", 0.2)], [("triangle", 0.9)], []]
 
@@ -63,9 +63,9 @@ def feed_forward(model: LionForConditionalGeneration, stack: str, block: int) ->
 def batch_of(processor: LionProcessor, levels: list[str], answers: bool = True) -> BatchFeature:
     """A batch of up to three samples, each with its own picture, question, tags and answer."""
     count = len(levels)
-    colours = ["red", "blue", "green"]
+    colors = ["red", "blue", "green"]
     return processor(
-        images=[Image.new("RGB", (60, 40 + i), colours[i]) for i in range(count)],
+        images=[Image.new("RGB", (60, 40 + i), colors[i]) for i in range(count)],
         text=[TEXTS[1], TEXTS[2], TEXTS[4]][:count],
         tags=TAGS[:count],
         levels=levels,

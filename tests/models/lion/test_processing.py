@@ -180,7 +180,7 @@ def test_every_image_mode_and_shape_becomes_pixels(build: Build, mode: str) -> N
     assert pixels.isfinite().all()
 
 
-def test_pixels_are_clips_normalisation_of_the_whole_image(build: Build) -> None:
+def test_pixels_are_clips_normalization_of_the_whole_image(build: Build) -> None:
     _, processor = build()
     left = Image.new("RGB", (100, 50), "black")
     left.paste((255, 255, 255), (50, 0, 100, 50))

@@ -58,7 +58,7 @@ def test_the_label_cache_follows_every_change_of_the_weights(model: RamForImageT
 
     before = model.confidences(pixels)
     with torch.no_grad():
-        model.label_embed.add_(1.0)  # an optimiser's step
+        model.label_embed.add_(1.0)  # an optimizer's step
     assert not model.confidences(pixels).equal(before)
     assert model.confidences(pixels).equal(fresh())
     model.load_state_dict({name: tensor * 1.5 for name, tensor in model.state_dict().items()})

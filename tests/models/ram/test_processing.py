@@ -20,7 +20,7 @@ def processor() -> RamProcessor:
     return RamProcessor(TAGS, THRESHOLDS, image_size=48)
 
 
-def test_pixels_are_resized_and_normalised_like_imagenet(processor: RamProcessor) -> None:
+def test_pixels_are_resized_and_normalized_like_imagenet(processor: RamProcessor) -> None:
     pixels = processor([Image.new("RGB", (20, 31), (255, 0, 128))]).pixel_values
     assert pixels.shape == (1, 3, 48, 48)
     expected = (torch.tensor([1.0, 0.0, 128 / 255]) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
@@ -45,7 +45,7 @@ def test_every_mode_of_8_bits_becomes_rgb(processor: RamProcessor, mode: str) ->
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
-def test_16_bit_grey_is_scaled_and_not_clipped(mode: str) -> None:
+def test_16_bit_gray_is_scaled_and_not_clipped(mode: str) -> None:
     assert to_rgb(Image.new(mode, (4, 4), 0x8000)).getpixel((0, 0)) == (128, 128, 128)
 
 

@@ -48,7 +48,7 @@ def test_confidence_changes_the_vector_under_confidence_pooling_only(tokens: Tag
         assert model.encode(**tokens.as_dict()).equal(model.encode(**halved)) is not changes
 
 
-def test_normalised_vectors_have_length_one(tokens: TagTokens) -> None:
+def test_normalized_vectors_have_length_one(tokens: TagTokens) -> None:
     norms = tiny(normalize=True).encode(**tokens.as_dict()).norm(dim=-1)
     torch.testing.assert_close(norms, torch.ones(2))
 

@@ -53,7 +53,7 @@ def test_top_k_zero_is_refused() -> None:
 
 
 def test_tokens_equal_those_of_the_whole_text(processor: TagEncoderProcessor) -> None:
-    """Tokenising piece by piece (for the weights) must not change what BERT reads."""
+    """Tokenizing piece by piece (for the weights) must not change what BERT reads."""
     tags = [("round table", 0.9), ("t-shirt", 0.8), ("café", 0.75), ("skateboarder", 0.7)]
     whole = processor.tokenizer(format_tags(tags))["input_ids"]
     assert processor([tags]).input_ids[0].tolist() == whole

@@ -13,9 +13,9 @@ from pipelines.comparison.plan import Run
 from pipelines.comparison.results import Results, read_evaluation
 from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 from pipelines.evaluation.run import EvaluateConfig, evaluate
-from pipelines.evaluation.scoring import ScoringConfig
 from pipelines.sample_world.entries import Entry, make_entry
 from pipelines.sample_world.scenes import PRESETS
+from pipelines.scoring.score import ScoringConfig
 from pipelines.sources.boxes import format_box
 
 Row = Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""A handful of images of one colour each, a LION and a tag encoder with random weights: enough to compare arms."""
+"""A handful of images of one color each, a LION and a tag encoder with random weights: enough to compare arms."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from PIL import Image
 from pipelines.comparison.config import ChampionRule, CompareConfig, NoiseCurve, StageSpec
 from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 from pipelines.evaluation.distributed import InferenceConfig
-from tests.pipelines.evaluation.conftest import COLOURS, instruction
+from tests.pipelines.evaluation.conftest import COLORS, instruction
 
 TRAIN, TEST = range(8), range(8, 14)
 TASKS = ("caption", "vqa", "rec", "pope")
@@ -34,10 +34,10 @@ def write_tables(root: Path, images: range) -> tuple[str, str]:
     rows = [instruction(task, number) for number in images for task in TASKS]
     tagged = []
     for number in images:
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         path = root / f"{number}.png"
-        Image.new("RGB", (40, 30), colour).save(path)
-        tags = [{"tag": colour, "score": 0.9}, {"tag": COLOURS[(number + 1) % 4], "score": 0.6}]
+        Image.new("RGB", (40, 30), color).save(path)
+        tags = [{"tag": color, "score": 0.9}, {"tag": COLORS[(number + 1) % 4], "score": 0.6}]
         tagged.append(
             {"image_id": str(number), "uri": str(path), "width": 40, "height": 30, "source": "test", "tags": tags}
         )

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from pipelines.comparison.champion import Decision, candidate, crown, decide, group_of, judge
+from pipelines.comparison.champion import Decision, apply_decision, candidate, decide, group_of, judge
 from pipelines.comparison.config import ChampionRule, CompareConfig, NoiseCurve
 from pipelines.comparison.plan import Run
-from pipelines.comparison.results import Document, Evaluation, Results, analyse, read_evaluation
+from pipelines.comparison.results import Document, Evaluation, Results, analyze, read_evaluation
 from pipelines.comparison.statistics import Interval
 from pipelines.core.errors import UserError
 from pipelines.registry.registry import Registry, RegistryConfig
@@ -59,7 +59,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     for _ in asked:
         registry.client.create_model_version("lion", str(root))
     known = {model: results.evaluations[run, 0.0] for run, model in models.items()}
-    return Scene(results, analyse(config, results), models, registry, lambda model: (asked | known)[model])
+    return Scene(results, analyze(config, results), models, registry, lambda model: (asked | known)[model])
 
 
 def test_the_seed_in_the_middle_stands_for_the_best_arm(scene: Scene) -> None:
@@ -76,7 +76,7 @@ def test_without_a_champion_the_best_arm_becomes_it(scene: Scene) -> None:
     made = scene.decide(RULE)
     assert made.moved
     assert scene.champion is None  # deciding moves nothing
-    crown(made, scene.registry)
+    apply_decision(made, scene.registry)
     assert made.candidate == f"models:/lion/{scene.champion}"
     again = scene.decide(RULE)
     assert not again.moved
@@ -91,8 +91,8 @@ def test_a_worse_champion_is_replaced(scene: Scene) -> None:
     assert made.moved
     assert made.low is not None
     assert made.low > 0
-    crown(made, scene.registry)
-    crown(made, scene.registry)
+    apply_decision(made, scene.registry)
+    apply_decision(made, scene.registry)
     assert made.candidate == f"models:/lion/{scene.champion}"
 
 
@@ -100,7 +100,7 @@ def test_a_better_champion_stays(scene: Scene) -> None:
     scene.registry.set_alias("lion", "champion", 8)
     made = scene.decide(RULE)
     assert not made.moved
-    crown(made, scene.registry)
+    apply_decision(made, scene.registry)
     assert scene.champion == "8"
 
 
@@ -113,20 +113,20 @@ def test_fewer_than_three_seeds_move_the_alias_only_where_that_is_allowed(
     kept = {key: found for key, found in scene.results.evaluations.items() if key[0].seed in seeds}
     results = Results(kept, scene.results.arms, seeds)
     config = CompareConfig(arms={"static": {}, "dynamic": {}}, seeds=seeds, noise=NoiseCurve(levels=[]), resamples=300)
-    few = dataclasses.replace(scene, results=results, document=analyse(config, results))
+    few = dataclasses.replace(scene, results=results, document=analyze(config, results))
     if scene.champion:
         registry.client.delete_registered_model_alias("lion", "champion")
     if version is not None:
         registry.set_alias("lion", "champion", version)
     made = few.decide(RULE)
-    crown(made, registry)
+    apply_decision(made, registry)
     assert not made.moved
     assert made.evidence == words
     assert made.reason.startswith(f"{words}, and no alias moves on fewer than 3 seeds")
     assert (made.difference, made.champion_value) == (None, None)
     assert scene.champion == (version and str(version))
     allowed = few.decide(dataclasses.replace(RULE, allow_one_seed=True))
-    crown(allowed, registry)
+    apply_decision(allowed, registry)
     assert allowed.moved
     assert allowed.reason.startswith(f"{words}, alias set because allow_one_seed: ")
     assert allowed.candidate == f"models:/lion/{scene.champion}"
@@ -142,7 +142,7 @@ def test_fewer_than_three_seeds_move_the_alias_only_where_that_is_allowed(
 def test_a_margin_that_is_not_reached_keeps_the_champion(scene: Scene) -> None:
     scene.registry.set_alias("lion", "champion", 7)
     made = scene.decide(dataclasses.replace(RULE, margin=0.95))
-    crown(made, scene.registry)
+    apply_decision(made, scene.registry)
     assert "margin 0.95" in made.reason
     assert scene.champion == "7"
 

@@ -11,8 +11,8 @@ from jobs.pipeline import prepare
 from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, NoiseCurve, StageSpec
 from pipelines.comparison.plan import Run, evaluation, instances, make_plan
 from pipelines.core.errors import UserError
+from pipelines.core.workflow import merged
 from pipelines.evaluation.tag_noise import TagNoise
-from pipelines.operations.pipeline import merged
 from tests.pipelines.comparison.conftest import World, make_config
 
 

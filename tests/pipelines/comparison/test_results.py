@@ -17,7 +17,7 @@ from pipelines.comparison.results import (
     Document,
     Results,
     _effect,
-    analyse,
+    analyze,
     decodings_differ,
     largest,
     measure_group,
@@ -58,7 +58,7 @@ def results(config: CompareConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def document(config: CompareConfig, results: Results) -> Document:
-    return analyse(config, results)
+    return analyze(config, results)
 
 
 def test_an_arms_number_is_the_mean_of_its_evaluations(document: Document, results: Results) -> None:
@@ -83,7 +83,7 @@ def few(config: CompareConfig, results: Results, count: int) -> Document:
     """The numbers of the same answers by the first seeds alone."""
     seeds = config.seeds[:count]
     kept = {key: found for key, found in results.evaluations.items() if key[0].seed in seeds}
-    return analyse(dataclasses.replace(config, seeds=seeds), Results(kept, results.arms, seeds))
+    return analyze(dataclasses.replace(config, seeds=seeds), Results(kept, results.arms, seeds))
 
 
 @pytest.mark.parametrize("count, words", [(1, "one seed: a hint"), (2, "two seeds: a hint")])
@@ -144,7 +144,7 @@ def test_an_arm_that_lacks_a_seed_is_named(results: Results) -> None:
 
 def test_what_all_seeds_share_is_said(config: CompareConfig, results: Results) -> None:
     shared = {"stage1": StageSpec(once_per="comparison"), "stage2": StageSpec(once_per="seed"), "last": StageSpec()}
-    made = analyse(dataclasses.replace(config, stages=shared), results)
+    made = analyze(dataclasses.replace(config, stages=shared), results)
     assert made["shared_stages"] == ["stage1"]
     assert "What all seeds share is trained once (the tag encoder, stage1)" in spoken(page(made, {}))
 

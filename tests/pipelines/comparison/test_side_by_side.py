@@ -16,12 +16,12 @@ import pytest
 
 from pipelines.comparison.side_by_side import run_side_by_side
 from pipelines.core.errors import Stopped, UserError
-from pipelines.operations.pipeline import StepSpec
+from pipelines.core.workflow import StepSpec
 
 FOREVER = 1_000_000  # images
 OUTSIDE = """
 import sys
-from pipelines.operations.pipeline import StepSpec
+from pipelines.core.workflow import StepSpec
 from pipelines.comparison.side_by_side import run_side_by_side
 run_side_by_side({"long": StepSpec("sample_world", {"images": 1000000})}, sys.argv[1], 2)
 """

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
 from pipelines.comparison.statistics import POWER, Interval, holm, interval, measure, ratio_of_sums, smallest_seen
-from pipelines.evaluation.estimates import Array
-from pipelines.evaluation.metrics.pope import f1
+from pipelines.scoring.estimates import Array
+from pipelines.scoring.metrics.pope import f1
 
 
 def means(scores: Array) -> Array:

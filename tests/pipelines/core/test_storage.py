@@ -48,7 +48,7 @@ def test_errors_that_pass_are_waited_for_and_others_are_not(monkeypatch: pytest.
     answers: list[str] = []
     monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
 
-    @storage.asked_again
+    @storage.retry_transient
     def ask(uri: str) -> str:
         if answers:
             raise OSError(answers.pop(0))

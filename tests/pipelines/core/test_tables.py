@@ -8,8 +8,8 @@ import pytest
 
 from pipelines.core.errors import UserError
 from pipelines.core.tables import IMAGES, INSTRUCTIONS, TAGGED, to_table
-from pipelines.evaluation.predictions import load_predictions
 from pipelines.precompute.taggers import read_tag_table
+from pipelines.scoring.predictions import load_predictions
 
 
 def test_missing_columns_are_null_and_nested_types_are_kept() -> None:
@@ -29,8 +29,8 @@ def test_no_rows_keep_the_schema() -> None:
 
 
 def test_an_unknown_column_is_named() -> None:
-    with pytest.raises(ValueError, match="colour"):
-        to_table([{"image_id": "1", "uri": "a", "source": "s", "colour": "red"}], IMAGES)
+    with pytest.raises(ValueError, match="color"):
+        to_table([{"image_id": "1", "uri": "a", "source": "s", "color": "red"}], IMAGES)
 
 
 def test_a_null_where_none_may_be_is_named() -> None:

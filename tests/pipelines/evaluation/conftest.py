@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 
-COLOURS = ("red", "green", "blue", "yellow")
+COLORS = ("red", "green", "blue", "yellow")
 IMAGES = 8
 
 
@@ -22,17 +22,17 @@ class World(NamedTuple):
 
 
 def instruction(task: str, image: int) -> dict[str, Any]:
-    """A row of the instructions table about an image of one colour."""
-    colour = COLOURS[image % len(COLOURS)]
+    """A row of the instructions table about an image of one color."""
+    color = COLORS[image % len(COLORS)]
     asked: dict[str, tuple[str, list[str], list[float] | None]] = {
-        "caption": ("Describe the image.", [f"a {colour} picture", f"all is {colour}"], None),
-        "vqa": ("What colour is it?", [colour] * 10, None),
-        "rec": (f"Where is {colour}?", ["Answer: [0.000,0.000,1.000,1.000]"], [0.0, 0.0, 1.0, 1.0]),
-        "pope": (f"Is there {colour} in the image?", ["yes"], None),
+        "caption": ("Describe the image.", [f"a {color} picture", f"all is {color}"], None),
+        "vqa": ("What color is it?", [color] * 10, None),
+        "rec": (f"Where is {color}?", ["Answer: [0.000,0.000,1.000,1.000]"], [0.0, 0.0, 1.0, 1.0]),
+        "pope": (f"Is there {color} in the image?", ["yes"], None),
     }
     text, answers, box = asked[task]
     return {
-        "sample_id": f"colours:{task}:{image}",
+        "sample_id": f"colors:{task}:{image}",
         "image_id": str(image),
         "task": task,
         "level": "region" if task == "rec" else "image",
@@ -53,10 +53,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
     images = []
     for image in range(IMAGES):
-        colour = COLOURS[image % len(COLOURS)]
+        color = COLORS[image % len(COLORS)]
         path = root / f"{image}.png"
-        Image.new("RGB", (40, 30), colour).save(path)
-        tags = [{"tag": colour, "score": 0.9}]
+        Image.new("RGB", (40, 30), color).save(path)
+        tags = [{"tag": color, "score": 0.9}]
         images.append(
             {"image_id": str(image), "uri": str(path), "width": 40, "height": 30, "source": "test", "tags": tags}
         )

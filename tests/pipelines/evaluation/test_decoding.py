@@ -14,12 +14,13 @@ import pytest
 from models.lion import LionForConditionalGeneration, LionProcessor
 from pipelines.core import storage
 from pipelines.core.errors import UserError
+from pipelines.core.parquet import read_parquet
 from pipelines.core.steps import StepResult, read_manifest
 from pipelines.evaluation.distributed import InferenceConfig
-from pipelines.evaluation.predictions import read_decoding, read_parquet
 from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
 from pipelines.inference.decoding import DecodingConfig
 from pipelines.registry.registry import Registry, RegistryConfig
+from pipelines.scoring.prediction_files import read_decoding
 from tests.pipelines.evaluation.conftest import World
 
 HERE = InferenceConfig(beams=2, launcher="local", cpus=1)
@@ -168,7 +169,7 @@ def test_a_penalty_is_named_in_the_log_where_boxes_are_asked_for(
         assert not [record for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_drawn_answers_depend_on_the_seed_and_on_no_neighbour(world: World, tmp_path: Path) -> None:
+def test_drawn_answers_depend_on_the_seed_and_on_no_neighbor(world: World, tmp_path: Path) -> None:
     drawn = replace(HERE, beams=1, decoding=DecodingConfig(do_sample=True, seed=1))
     first = run(world, tmp_path / "a", drawn)
     again = run(world, tmp_path / "b", replace(drawn, batch_size=3))

@@ -14,12 +14,11 @@ import pytest
 from models.tags import save_thresholds
 from pipelines.core import storage
 from pipelines.core.errors import UserError
+from pipelines.core.parquet import read_file, read_parquet, write_file
 from pipelines.core.steps import StepResult, read_manifest
 from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 from pipelines.core.tag_rules import TABLE_THRESHOLDS
 from pipelines.evaluation.distributed import InferenceConfig
-from pipelines.evaluation.metrics.pope import f1
-from pipelines.evaluation.predictions import read_file, read_parquet, write_file
 from pipelines.evaluation.run import METRICS, SAMPLE_SCORES, EvaluateConfig, evaluate
 from pipelines.evaluation.tag_noise import TagNoise
 from pipelines.evaluation.tracking import logged_model
@@ -33,6 +32,7 @@ from pipelines.inference.answerer import (
 )
 from pipelines.inference.decoding import Decoding, DecodingConfig, resolve_decoding
 from pipelines.registry.registry import Registry, RegistryConfig
+from pipelines.scoring.metrics.pope import f1
 from tests.pipelines.evaluation.conftest import IMAGES, World, instruction
 
 QUICK = InferenceConfig(beams=2, shard_rows=8, batch_size=8, actors=1, cpus=1)
@@ -186,7 +186,7 @@ def test_a_kill_between_quarantine_and_predictions_leaves_the_shard_undone(
     assert not storage.exists(path)
 
 
-def test_an_answer_does_not_depend_on_its_neighbours_in_the_batch(world: World) -> None:
+def test_an_answer_does_not_depend_on_its_neighbors_in_the_batch(world: World) -> None:
     limits = {"caption": 12, "rec": 12, "vqa": 4, "pope": 4}
     asking = Asking(world.model, "v", limits, decoding(world, 2), 8, "fp32", on_gpu=False, threads=1)
     rows = [

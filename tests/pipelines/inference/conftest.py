@@ -34,8 +34,8 @@ def lions(tmp_path_factory: pytest.TempPathFactory) -> Lions:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three pictures in two folders of the same file names, one of them torn."""
     root = tmp_path_factory.mktemp("pictures")
-    for name, colour in (("a/one.png", "red"), ("b/one.png", "green"), ("b/torn.png", "blue")):
+    for name, color in (("a/one.png", "red"), ("b/one.png", "green"), ("b/torn.png", "blue")):
         (root / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (60, 40), colour).save(root / name)
+        Image.new("RGB", (60, 40), color).save(root / name)
     (root / "b/torn.png").write_bytes((root / "b/torn.png").read_bytes()[:50])
     return root

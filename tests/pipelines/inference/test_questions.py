@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from pipelines.core.errors import UserError
-from pipelines.inference.questions import Task, longest_answer, put
+from pipelines.inference.questions import Task, build_question, longest_answer
 from pipelines.instructions.templates import TASKS
 
 
@@ -25,14 +25,17 @@ def test_the_tasks_of_the_command_line_are_those_of_the_templates() -> None:
     ],
 )
 def test_questions_are_asked_as_the_evaluation_asks(task: str, text: str, asked: str, level: str) -> None:
-    question = put(task, text)
+    question = build_question(task, text)
     assert asked in question.instruction
     assert question.level == level
 
 
 def test_own_wordings_and_choices() -> None:
-    assert put("vqa", "Why?", prompt="Question: {text} Short answer:").instruction == "Question: Why? Short answer:"
-    assert "Options: a, b." in put("vqa_choice", "Which?", ["a", "b"]).instruction
+    assert (
+        build_question("vqa", "Why?", prompt="Question: {text} Short answer:").instruction
+        == "Question: Why? Short answer:"
+    )
+    assert "Options: a, b." in build_question("vqa_choice", "Which?", ["a", "b"]).instruction
 
 
 @pytest.mark.parametrize(
@@ -49,4 +52,4 @@ def test_own_wordings_and_choices() -> None:
 )
 def test_what_cannot_be_asked_is_said(given: dict[str, object], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        put(**given)  # type: ignore[arg-type]
+        build_question(**given)  # type: ignore[arg-type]

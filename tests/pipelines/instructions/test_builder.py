@@ -41,7 +41,7 @@ def question(answers: tuple[str, ...], **changes: Any) -> QuestionRecord:
     return QuestionRecord("1", "7", "vqa", "image", "What?", answers, **changes)
 
 
-def test_rec_answers_with_the_normalised_box() -> None:
+def test_rec_answers_with_the_normalized_box() -> None:
     (row,), _ = build([expression()])
     assert row["answers"] == ["Answer: [0.100,0.100,0.300,0.600]"]
     assert row["box"] == pytest.approx([0.1, 0.1, 0.3, 0.6])

@@ -30,7 +30,7 @@ def test_counts_add_up_at_any_depth() -> None:
 def test_boxes_and_tags_fall_into_their_bins() -> None:
     boxes = box_statistics([(0.0, 0.0, 1.0, 1.0), (0.75, 0.75, 1.0, 1.0)])
     assert boxes["width"] == {"19": 1, "5": 1}
-    assert boxes["centre"] == {"5,5": 1, "8,8": 1}
+    assert boxes["center"] == {"5,5": 1, "8,8": 1}
     tags = [{"tag": "dog", "score": 0.96}, {"tag": "cat", "score": 0.5}]
     assert tag_statistics([tags, [], None]) == {
         "per_image": {"1": 1, "0": 1}, "confidence": {"19": 1, "10": 1}, "untagged": 1,

@@ -10,15 +10,8 @@ import pytest
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepFolder, StepResult, run_step
-from pipelines.operations.pipeline import (
-    PipelineConfig,
-    Runner,
-    StepSpec,
-    markdown,
-    run_pipeline,
-    substitute,
-    with_changes,
-)
+from pipelines.core.workflow import Runner, StepSpec, substitute
+from pipelines.operations.pipeline import PipelineConfig, markdown, run_pipeline, with_changes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,8 +63,8 @@ def test_an_object_that_is_not_there_is_missing(bucket: str) -> None:
 
 def test_what_is_asked_about_may_lie_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     """jobs.predict takes an object or a prefix of them, and writes its answers and pictures there."""
-    for name, colour in (("one.png", "red"), ("two.png", "blue")):
-        Image.new("RGB", (60, 40), colour).save(tmp_path / name)
+    for name, color in (("one.png", "red"), ("two.png", "blue")):
+        Image.new("RGB", (60, 40), color).save(tmp_path / name)
     upload(tmp_path, f"{bucket}/asked")
     assert find_pictures([f"{bucket}/asked", f"{bucket}/asked/one.png"]) == [
         f"{bucket}/asked/{name}.png" for name in ("one", "two", "one")

@@ -1,4 +1,4 @@
-"""Pictures: boxes are exact to the pixel, colours are what they are called."""
+"""Pictures: boxes are exact to the pixel, colors are what they are called."""
 
 import io
 
@@ -57,7 +57,7 @@ def test_files_hold_the_picture(entries: list[Entry], form: str) -> None:
     assert difference.mean() <= (0 if form == "png" else 4)
 
 
-def test_colours_vary_within_their_names(entries: list[Entry]) -> None:
+def test_colors_vary_within_their_names(entries: list[Entry]) -> None:
     scene = entries[0].scene
     item = scene.objects[0]
     x, y = (int(place) for place in item.center)

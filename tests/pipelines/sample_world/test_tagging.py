@@ -49,5 +49,5 @@ def test_look_alikes_are_what_it_confuses(entries: list[Entry]) -> None:
     assert wrong[True] > 5 * wrong[False]
 
 
-def test_the_vocabulary_is_shapes_colours_and_their_pairs() -> None:
+def test_the_vocabulary_is_shapes_colors_and_their_pairs() -> None:
     assert len(set(VOCABULARY)) == len(VOCABULARY) == 8 + 8 + 64

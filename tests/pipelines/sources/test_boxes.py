@@ -23,7 +23,7 @@ from pipelines.sources.boxes import (
     format_box,
     format_patches,
     iou,
-    normalise_xywh,
+    normalize_xywh,
     parse_box,
     read_box,
     scan,
@@ -297,20 +297,20 @@ def test_iou_of_known_boxes() -> None:
     assert iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0
 
 
-def test_normalise_cuts_to_the_image() -> None:
-    assert normalise_xywh([10, 20, 30, 40], 100, 200) == pytest.approx((0.1, 0.1, 0.4, 0.3))
-    assert normalise_xywh([90, -5, 20, 30], 100, 100) == pytest.approx((0.9, 0, 1, 0.25))
+def test_normalize_cuts_to_the_image() -> None:
+    assert normalize_xywh([10, 20, 30, 40], 100, 200) == pytest.approx((0.1, 0.1, 0.4, 0.3))
+    assert normalize_xywh([90, -5, 20, 30], 100, 100) == pytest.approx((0.9, 0, 1, 0.25))
 
 
 @pytest.mark.parametrize("box", [[100, 0, 10, 10], [0, 0, 0, 5], [5, 5, -2, 2], [0, 0, math.nan, 1], [1, 2, 3]])
-def test_normalise_refuses_boxes_without_area_in_the_image(box: list[float]) -> None:
+def test_normalize_refuses_boxes_without_area_in_the_image(box: list[float]) -> None:
     with pytest.raises(ValueError, match="box"):
-        normalise_xywh(box, 100, 100)
+        normalize_xywh(box, 100, 100)
 
 
-def test_normalise_refuses_images_without_size() -> None:
+def test_normalize_refuses_images_without_size() -> None:
     with pytest.raises(ValueError, match="image size"):
-        normalise_xywh([0, 0, 1, 1], 0, 100)
+        normalize_xywh([0, 0, 1, 1], 0, 100)
 
 
 @pytest.mark.parametrize("box", [[0.1, 0.2, 0.3], [0.5, 0.1, 0.4, 0.2], [0.1, math.inf, 0.2, 0.3]])
@@ -331,13 +331,13 @@ def shares_after_the_grid(truth: Sequence[Box]) -> tuple[float, float, float]:
 def test_the_grid_costs_on_coco_what_the_docs_say(shared: Path) -> None:
     document = json.loads((shared / "data/coco/instances.json").read_text())
     sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
-    truth = [normalise_xywh(entry["bbox"], *sizes[entry["image_id"]]) for entry in document["annotations"]]
+    truth = [normalize_xywh(entry["bbox"], *sizes[entry["image_id"]]) for entry in document["annotations"]]
     assert shares_after_the_grid(truth) == pytest.approx((0.723, 0.421, 0.651), abs=0.0006)
 
 
 def test_the_grid_costs_on_refcoco_what_the_docs_say(shared: Path) -> None:
     lines = (shared / "data/refcoco/refcoco_val.jsonl").read_text().splitlines()
-    truth = [normalise_xywh(json.loads(line)["bbox_xywh"], 640, 640) for line in lines]
+    truth = [normalize_xywh(json.loads(line)["bbox_xywh"], 640, 640) for line in lines]
     assert shares_after_the_grid(truth) == pytest.approx((1.0, 0.994, 0.895), abs=0.0006)
 
 
@@ -347,7 +347,7 @@ def test_the_grid_costs_on_the_sample_world_what_the_docs_say(
 ) -> None:
     scenes = [make_scene(0, "test", index, PRESETS[preset]) for index in range(1000)]
     truth = [
-        normalise_xywh((item.x, item.y, item.width, item.height), scene.width, scene.height)
+        normalize_xywh((item.x, item.y, item.width, item.height), scene.width, scene.height)
         for scene in scenes
         for item in scene.objects
     ]

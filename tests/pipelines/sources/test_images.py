@@ -60,14 +60,14 @@ def test_palette_with_a_transparent_entry_lies_on_white() -> None:
     assert corner(decode_image(encoded(image, transparency=transparent))) == (255, 255, 255)
 
 
-def test_cmyk_jpeg_keeps_its_colours() -> None:
+def test_cmyk_jpeg_keeps_its_colors() -> None:
     red = corner(decode_image(encoded(picture().convert("CMYK"), "JPEG")))
     assert red[0] > 150
     assert max(red[1:]) < 60
 
 
 def test_animated_gif_gives_its_first_frame() -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    frames = [Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 255, 0))]
     assert corner(decode_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))) == (255, 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""The catalogue, on the real files: every row of them is read, and none is bad."""
+"""The catalog, on the real files: every row of them is read, and none is bad."""
 
 from collections import Counter
 from pathlib import Path

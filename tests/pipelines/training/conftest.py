@@ -14,7 +14,7 @@ from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
 from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 from pipelines.sources.boxes import format_box
 
-COLOURS, SHAPES = ("red", "green", "blue", "black"), ("circle", "square")
+COLORS, SHAPES = ("red", "green", "blue", "black"), ("circle", "square")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,26 +35,26 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """48 images of one coloured shape each, and of each a caption, a question and a box to find."""
+    """48 images of one colored shape each, and of each a caption, a question and a box to find."""
     root = tmp_path_factory.mktemp("world")
     images, samples = [], []
     for number in range(48):
-        colour, shape = COLOURS[number % 4], SHAPES[number % 3 % 2]
+        color, shape = COLORS[number % 4], SHAPES[number % 3 % 2]
         corner = (7 * number % 20, 11 * number % 20)
         box = (*corner, corner[0] + 16 + number % 9, corner[1] + 18)
         picture = Image.new("RGB", (48, 48), "white")
         draw = ImageDraw.Draw(picture)
-        (draw.ellipse if shape == "circle" else draw.rectangle)(box, fill=colour)
+        (draw.ellipse if shape == "circle" else draw.rectangle)(box, fill=color)
         uri = str(root / f"{number}.png")
         picture.save(uri)
-        name, captions = f"image-{number}", [f"a {colour} {shape}", f"there is a {shape} in {colour}, number {number}"]
-        tags = [{"tag": colour, "score": 0.95}, {"tag": shape, "score": 0.7}, {"tag": "cloud", "score": 0.1}]
+        name, captions = f"image-{number}", [f"a {color} {shape}", f"there is a {shape} in {color}, number {number}"]
+        tags = [{"tag": color, "score": 0.95}, {"tag": shape, "score": 0.7}, {"tag": "cloud", "score": 0.1}]
         images.append({"image_id": name, "uri": uri, "width": 48, "height": 48, "source": "drawn", "tags": tags,
                        "captions": captions, "caption": captions[1], "caption_index": 1})  # fmt: skip
         boxed = f"Answer: {format_box([value / 48 for value in box])}"
         for task, level, question, answers in (
             ("caption", "image", "Describe the image.", captions),
-            ("vqa", "image", "What colour is the shape?", [colour]),
+            ("vqa", "image", "What color is the shape?", [color]),
             ("rec", "region", f"Where is the {shape}?", [boxed]),
         ):
             samples.append({"sample_id": f"{task}-{number}", "image_id": name, "task": task, "level": level,

@@ -16,9 +16,9 @@ from models.lion import LionForConditionalGeneration
 from pipelines.comparison.examples import _picture
 from pipelines.core import storage
 from pipelines.core.errors import UserError
+from pipelines.core.parquet import read_parquet
 from pipelines.core.tables import IMAGE_BYTES, INSTRUCTIONS, TAGGED, to_table
 from pipelines.evaluation.distributed import InferenceConfig
-from pipelines.evaluation.predictions import read_parquet
 from pipelines.evaluation.run import EvaluateConfig, evaluate
 from pipelines.inference.pictures import find_table
 from pipelines.inference.predictor import LocalInference
@@ -167,8 +167,8 @@ def test_every_image_is_found_under_its_id(tables: Tables) -> None:
 
 def test_a_row_without_bytes_and_a_table_of_both_kinds_fall_back_to_the_file(tmp_path: Path) -> None:
     content = (tmp_path / "a.png", tmp_path / "b.png")
-    for path, colour in zip(content, ("red", "blue"), strict=True):
-        Image.new("RGB", (4, 4), colour).save(path)
+    for path, color in zip(content, ("red", "blue"), strict=True):
+        Image.new("RGB", (4, 4), color).save(path)
     pq.write_table(pa.table({"image_id": ["a"], "uri": [str(content[0])]}), tmp_path / "1.parquet")
     both = pa.table({"image_id": ["a", "b"], IMAGE_BYTES.name: pa.array([None, b"bytes"], pa.binary())})
     pq.write_table(both, tmp_path / "2.parquet")

@@ -118,7 +118,7 @@ def test_a_full_disk_is_a_sentence_and_costs_no_checkpoint_before(
     run(task, tmp_path, steps=1)
     whole = (tmp_path / "step-00000001" / "weights.safetensors").stat().st_size
     with largest_file(whole + 4096), pytest.raises(UserError, match=r"could not be written .* make room"):
-        run(task, tmp_path)  # the weights fit, the optimiser's state does not
+        run(task, tmp_path)  # the weights fit, the optimizer's state does not
     assert Checkpoints(str(tmp_path), 9).steps() == [1]
     assert not list(tmp_path.rglob("*.partial"))
     assert run(task, tmp_path).step == 4

@@ -30,7 +30,7 @@ from tests.pipelines.training.conftest import World
 
 LOOP = LoopConfig(steps=1, batch_size=4, log_every=1)
 LOCAL = LaunchConfig("local", cpus_per_worker=1)
-# The world's tags: a colour (0.95), a shape (0.7), cloud (0.1).
+# The world's tags: a color (0.95), a shape (0.7), cloud (0.1).
 LIST = {"circle": 0.8, "square": 0.6, "cloud": 0.05, "red": 0.96, "green": 0.9, "blue": 0.9, "black": 0.9}
 THIRTY = [(f"red circle number {number}", 0.95 - 0.01 * number) for number in range(30)]
 DYNAMIC = PromptSettings(kind="dynamic")

@@ -16,7 +16,7 @@ from pipelines.sample_world.backbones.corpus import (
     shares,
     tag_prefix,
 )
-from pipelines.sample_world.backbones.world import entry, normalised_box
+from pipelines.sample_world.backbones.world import entry, normalized_box
 from pipelines.sources.boxes import parse_box
 
 ASKED = [one for index in range(40) for one in questions(entry(0, index, 0.5), random.Random(index))]
@@ -54,7 +54,7 @@ def test_boxes_asked_for_are_an_object_s_own() -> None:
     for one in of("rec"):
         found = parse_box(one.answer)
         assert found is not None
-        boxes = [normalised_box(item, one.entry.scene) for item in one.entry.scene.objects]
+        boxes = [normalized_box(item, one.entry.scene) for item in one.entry.scene.objects]
         assert any(found.box == pytest.approx(box, abs=6e-4) for box in boxes)
 
 
@@ -63,7 +63,7 @@ def test_region_answers_mean_the_object_in_the_box() -> None:
         found = parse_box(one.prompt)
         assert found is not None
         number = next(n for n, texts in one.entry.expressions if one.answer in texts)
-        assert found.box == pytest.approx(normalised_box(one.entry.scene.objects[number], one.entry.scene), abs=6e-4)
+        assert found.box == pytest.approx(normalized_box(one.entry.scene.objects[number], one.entry.scene), abs=6e-4)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -78,7 +78,7 @@ def test_a_bundle_is_of_one_kind(kind: Kind) -> None:
 
 def test_drills_tell_of_every_name_whether_and_where_it_is() -> None:
     for one in of("locate"):
-        boxes = {item.name: normalised_box(item, one.entry.scene) for item in one.entry.scene.objects}
+        boxes = {item.name: normalized_box(item, one.entry.scene) for item in one.entry.scene.objects}
         for part in one.answer.split("; "):
             name, told = part.rsplit(" ", 1)
             found = parse_box(told)

@@ -10,7 +10,7 @@ from pipelines.sample_world.backbones.corpus import Question, questions, spoken_
 from pipelines.sample_world.backbones.guidance import digit_weights, sought, unseen
 from pipelines.sample_world.backbones.language import SceneTexts, tokenizer
 from pipelines.sample_world.backbones.phrases import gridded
-from pipelines.sample_world.backbones.world import entry, normalised_box
+from pipelines.sample_world.backbones.world import entry, normalized_box
 from pipelines.sources.boxes import parse_box
 
 SETTINGS = LanguageSettings(width=16, feed_forward=16, heads=2, bundle=8, scenes=20)
@@ -28,7 +28,7 @@ def test_the_objects_to_look_at_are_those_whose_boxes_the_answer_gives() -> None
             (number,) = look.objects
             scene, found = one.entry.scene, parse_box(one.answer[look.start : look.end])
             assert found is not None
-            assert found.box == pytest.approx(normalised_box(scene.objects[number], scene), abs=6e-4)
+            assert found.box == pytest.approx(normalized_box(scene.objects[number], scene), abs=6e-4)
             seen += 1
     assert seen > 100
 

@@ -13,7 +13,7 @@ from pipelines.sample_world.tagging import VOCABULARY
 from pipelines.training.order import Draw
 
 
-def test_true_tags_are_the_shapes_colours_and_pairs_of_the_scene() -> None:
+def test_true_tags_are_the_shapes_colors_and_pairs_of_the_scene() -> None:
     scene = entry(0, 0, 0.0).scene
 
     labels = present_tags(scene)

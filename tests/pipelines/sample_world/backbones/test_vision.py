@@ -1,4 +1,4 @@
-"""What a patch is labelled with, and that the readouts' loss and scores follow it."""
+"""What a patch is labeled with, and that the readouts' loss and scores follow it."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ SCENE = Scene(
 )
 
 
-def test_each_patch_is_labelled_with_the_object_that_covers_most_of_it() -> None:
+def test_each_patch_is_labeled_with_the_object_that_covers_most_of_it() -> None:
     labels, boxes = patch_targets(SCENE, 6)
     circle, star, nothing = 0, 3 * 6 + 4, 5
 

@@ -8,7 +8,7 @@ from pipelines.sample_world.backbones import language, tag_text
 from pipelines.sample_world.backbones.config import LanguageSettings, TaggerSettings, TagTextSettings, VisionSettings
 from pipelines.sample_world.backbones.tagger import TaggedImages
 from pipelines.sample_world.backbones.vision import SceneImages
-from pipelines.sample_world.backbones.world import HELD_OUT, entry, held_out_entries, normalised_box, preset_of
+from pipelines.sample_world.backbones.world import HELD_OUT, entry, held_out_entries, normalized_box, preset_of
 from pipelines.sample_world.scenes import PRESETS, PresetName, make_scene
 from pipelines.training.order import Draw
 
@@ -58,11 +58,11 @@ def _data(part: str, seed: int) -> Any:
     return tag_text.CaptionsAndTags(TagTextSettings(), seed, tag_text.tokenizer(TagTextSettings(), 0))
 
 
-def test_boxes_are_normalised_by_each_side() -> None:
+def test_boxes_are_normalized_by_each_side() -> None:
     scene = entry(0, 0, 0.0).scene
     item = scene.objects[0]
 
-    x1, y1, x2, y2 = normalised_box(item, scene)
+    x1, y1, x2, y2 = normalized_box(item, scene)
 
     assert (x1 * scene.width, y1 * scene.height) == pytest.approx((item.x, item.y))
     assert (x2 * scene.width, y2 * scene.height) == pytest.approx((item.x + item.width, item.y + item.height))

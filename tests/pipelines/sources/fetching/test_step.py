@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.core.errors import UserError
 from pipelines.sources.fetching import download as downloads
-from pipelines.sources.fetching.catalogue import Entry
+from pipelines.sources.fetching.catalog import Entry
 from pipelines.sources.fetching.step import RECORD, FetchConfig, fetch
 from tests.pipelines.sources.fetching.server import Home, serve
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.core.errors import UserError
 from pipelines.core.tables import INSTRUCTIONS, PREDICTIONS, to_table
-from pipelines.evaluation.predictions import join_references, load_predictions
+from pipelines.scoring.predictions import join_references, load_predictions
 
 
 def write(folder: Path, columns: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The rules of the house: which room may import which, and that no verb is slow to explain itself."""
+"""The structure of the repository: which folder may import which, and that `--help` is fast."""
 
 import ast
 import importlib
@@ -16,6 +16,22 @@ FORBIDDEN = {
     "pipelines": {"jobs", "tests"},
     "jobs": {"tests"},
 }
+ROOMS = (
+    "core",  # steps, storage, tables, shards, Ray sessions, errors
+    "sources",  # readers of annotation files and images, boxes, fetching
+    "registry",  # MLflow runs and registered models
+    "precompute",
+    "instructions",
+    "training",
+    "scoring",  # benchmarks and metrics over lists and tables
+    "inference",  # asking a model: predict, page, serving
+    "evaluation",
+    "sample_world",  # drawn scenes, and the tiny backbones that know them
+    "comparison",
+    "sweeps",
+    "operations",  # pipelines, doctor, submission, conversion
+)
+"""The folders of `pipelines/`: each may import those before it."""
 HEAVY = ("torch", "ray", "deepspeed", "mlflow", "sentence_transformers", "transformers")
 VERBS = sorted(
     path.stem for path in (Path(__file__).parent.parent / "jobs").glob("*.py") if path.stem not in ("__init__", "cli")
@@ -39,6 +55,32 @@ def test_arrows_point_one_way(root: Path, room: str) -> None:
     assert modules
     wrong = {str(path.relative_to(root)): found for path in modules if (found := imported(path) & FORBIDDEN[room])}
     assert not wrong, f"{room}/ may not import these: {wrong}"
+
+
+def rooms_imported(path: Path) -> set[str]:
+    """Return the folders of `pipelines/` that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("pipelines.")}
+
+
+def test_no_module_of_pipelines_is_loose(root: Path) -> None:
+    folders = {path.name for path in (root / "pipelines").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(ROOMS)
+    assert [path.name for path in (root / "pipelines").glob("*.py")] == ["__init__.py"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_rooms_before_it(root: Path, room: str) -> None:
+    allowed = set(ROOMS[: ROOMS.index(room) + 1])
+    modules = list((root / "pipelines" / room).rglob("*.py"))
+    assert modules
+    wrong = {str(path.relative_to(root)): later for path in modules if (later := rooms_imported(path) - allowed)}
+    assert not wrong, f"pipelines/{room} comes before these: {wrong}"
 
 
 def test_every_verb_has_its_yaml_beside_it(root: Path) -> None:

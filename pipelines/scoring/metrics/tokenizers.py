@@ -1,6 +1,6 @@
-"""Penn Treebank tokenisation of captions, as the COCO caption scorer does it: tokenise, lower-case, drop punctuation.
+"""Penn Treebank tokenization of captions, as the COCO caption scorer does it: tokenize, lower-case, drop punctuation.
 
-Two tokenisers, and every result names the one it used:
+Two tokenizers, and every result names the one it used:
 
 * `ptb-java`: Stanford CoreNLP 3.4.1's PTBTokenizer from pycocoevalcap's jar, the official one; needs Java.
 * `ptb-python`: the same token classes in Python (`ptb`), for where there is no Java. Measured beside the official one:
@@ -17,9 +17,9 @@ import subprocess
 from collections.abc import Sequence
 from typing import Literal
 
-from pipelines.evaluation.metrics.ptb import tokenize_lines
+from pipelines.scoring.metrics.ptb import tokenize_lines
 
-Tokeniser = Literal["ptb-java", "ptb-python"]
+Tokenizer = Literal["ptb-java", "ptb-python"]
 
 # What the official wrapper drops. It lists the brackets in upper case, after lower-casing, so -lrb- and -rrb- stay.
 _DROPPED = frozenset(("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:-;", "--", "..."))
@@ -28,22 +28,22 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _TIMEOUT = 900.0  # seconds; far more than the largest benchmark's captions take
 
 
-def available_tokeniser() -> Tokeniser:
-    """The official tokeniser where Java is on the path, else the one in Python."""
+def available_tokenizer() -> Tokenizer:
+    """Return the official tokenizer where Java is on the path, else the one in Python."""
     return "ptb-java" if shutil.which("java") else "ptb-python"
 
 
-def tokenise(captions: Sequence[str], tokeniser: Tokeniser) -> list[str]:
-    """Each caption as its lower-cased words, joined by single spaces, punctuation dropped.
+def tokenize(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Return each caption as its lower-cased words, joined by single spaces, punctuation dropped.
 
     Raises:
-        RuntimeError: Java's tokeniser failed.
+        RuntimeError: Java's tokenizer failed.
     """
     # Any line break inside a caption, of whatever Unicode kind, would shift the lines of all captions behind it, and
     # half a surrogate pair cannot be sent to Java.
     lines = [" ".join(_HALF_PAIR.sub(" ", caption).split()) for caption in captions]
-    tokenised = _java(lines) if tokeniser == "ptb-java" else [" ".join(tokens) for tokens in tokenize_lines(lines)]
-    return [" ".join(token for token in line.rstrip().split(" ") if token not in _DROPPED) for line in tokenised]
+    tokenized = _java(lines) if tokenizer == "ptb-java" else [" ".join(tokens) for tokens in tokenize_lines(lines)]
+    return [" ".join(token for token in line.rstrip().split(" ") if token not in _DROPPED) for line in tokenized]
 
 
 def _java(lines: Sequence[str]) -> list[str]:
@@ -56,8 +56,8 @@ def _java(lines: Sequence[str]) -> list[str]:
     text = "\n".join(lines) + "\n"
     run = subprocess.run(command, input=text.encode(), capture_output=True, timeout=_TIMEOUT, check=False)
     if run.returncode:
-        raise RuntimeError(f"Java's PTB tokeniser failed: {run.stderr.decode(errors='replace')[-500:]}")
-    tokenised = run.stdout.decode().split("\n")[:-1]
-    if len(tokenised) != len(lines):
-        raise RuntimeError(f"Java's PTB tokeniser gave {len(tokenised)} lines for {len(lines)} captions.")
-    return tokenised
+        raise RuntimeError(f"Java's PTB tokenizer failed: {run.stderr.decode(errors='replace')[-500:]}")
+    tokenized = run.stdout.decode().split("\n")[:-1]
+    if len(tokenized) != len(lines):
+        raise RuntimeError(f"Java's PTB tokenizer gave {len(tokenized)} lines for {len(lines)} captions.")
+    return tokenized

@@ -1,16 +1,16 @@
-"""The catalogue is whole, names nothing twice, and leads nowhere outside its folder."""
+"""The catalog is whole, names nothing twice, and leads nowhere outside its folder."""
 
 import pytest
 
 from pipelines.core.errors import UserError
-from pipelines.evaluation.benchmarks import registry
-from pipelines.sources.fetching.catalogue import catalogue, choose, parse
+from pipelines.scoring.benchmarks import registry
+from pipelines.sources.fetching.catalog import catalog, choose, parse
 
-GOOD = "a: {path: x/a.txt, urls: ['https://h/a'], licence: MIT, groups: [g]}\n"
+GOOD = "a: {path: x/a.txt, urls: ['https://h/a'], license: MIT, groups: [g]}\n"
 
 
-def test_the_projects_own_catalogue_reads() -> None:
-    entries = catalogue()
+def test_the_projects_own_catalog_reads() -> None:
+    entries = catalog()
     assert {"ram", "lion-xl", "eva-vit-g"} <= set(entries)
     weights = {entry.name for entry in choose(["weights"], entries)}
     assert {"ram", "ram-tags", "lion-xl", "eva-vit-g", "flan-t5-xl-config", "bert-vocab"} <= weights
@@ -22,7 +22,7 @@ def test_the_projects_own_catalogue_reads() -> None:
 
 @pytest.mark.parametrize("benchmark", ["coco_caption", "nocaps", "textcaps", "pope_random", "pope_popular"])
 def test_the_files_of_benchmarks_are_in_it(benchmark: str) -> None:
-    names = {entry.path.rpartition("/")[2] for entry in catalogue().values()}
+    names = {entry.path.rpartition("/")[2] for entry in catalog().values()}
     assert set(registry().find(benchmark).files) <= names
 
 
@@ -31,10 +31,10 @@ def test_the_files_of_benchmarks_are_in_it(benchmark: str) -> None:
     [
         (GOOD.replace("x/a.txt", "../a.txt"), "leave the folder"),
         (GOOD.replace("x/a.txt", "/a.txt"), "leave the folder"),
-        (GOOD.replace("licence", "license"), "license"),
+        (GOOD.replace("license", "license"), "license"),
         (GOOD.replace("https://h/a", "ftp://h/a"), "not all web addresses"),
-        (GOOD.replace("licence: MIT", "licence: MIT, sha256: abc"), "64 hexadecimal"),
-        (GOOD.replace("licence: MIT", "licence: MIT, size: -1"), "not a number of bytes"),
+        (GOOD.replace("license: MIT", "license: MIT, sha256: abc"), "64 hexadecimal"),
+        (GOOD.replace("license: MIT", "license: MIT, size: -1"), "not a number of bytes"),
         (GOOD.replace("'https://h/a'", ""), "note must say"),
         (GOOD.replace("[g]", "[a]"), "names of files and of groups"),
         (GOOD + GOOD.replace("a:", "b:", 1), "Two files go to"),
@@ -47,4 +47,4 @@ def test_a_wrong_entry_is_named(text: str, complaint: str) -> None:
 
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'weights'"):
-        choose(["weigths"], catalogue())
+        choose(["weigths"], catalog())

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from pipelines.core.errors import UserError
+from pipelines.core.parquet import write_file
 from pipelines.core.tables import PREDICTIONS, to_table
 from pipelines.evaluation import ScoringConfig, score, score_table
-from pipelines.evaluation.benchmarks import parse
-from pipelines.evaluation.predictions import write_file
 from pipelines.evaluation.run import EvaluateConfig, evaluate
+from pipelines.scoring.benchmarks import parse
 
 
 def table(*rows: tuple[str, str, str, Any]) -> pa.Table:
@@ -101,7 +101,7 @@ def test_boxes_are_read_as_the_benchmark_or_the_run_says(monkeypatch: pytest.Mon
         "tasks: {rec: {metric: rec, max_new_tokens: 8}}\n"
         "benchmarks: {gemini: {task: rec, boxes: {scale: 1000, order: yxyx}}}"
     )
-    monkeypatch.setattr("pipelines.evaluation.scoring.registry", lambda: parse(text))
+    monkeypatch.setattr("pipelines.scoring.score.registry", lambda: parse(text))
     truth = [(0.2, 0.3, 0.6, 0.7)]
     answer = ['{"box_2d": [300, 200, 700, 600]}']
     assert score("gemini", answer, truth).value == 1

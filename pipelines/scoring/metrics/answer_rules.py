@@ -77,7 +77,7 @@ def clean_words(text: str) -> str:
     return " ".join(_RESTORED.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def normalise_answer(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """Return the officially normalized answer: punctuation, lower case, number words, articles, contractions."""
     return clean_words(strip_punctuation(_one_line(answer)))
 
@@ -90,13 +90,13 @@ def _official(prediction: str, answers: Sequence[str]) -> Compared:
     lines = [_one_line(answer) for answer in answers]
     if len(set(lines)) == 1:
         return _one_line(prediction), lines
-    return normalise_answer(prediction), [normalise_answer(line) for line in lines]
+    return normalize_answer(prediction), [normalize_answer(line) for line in lines]
 
 
 def _lavis(prediction: str, answers: Sequence[str]) -> Compared:
     if len(set(answers)) > 1:
         answers = [strip_punctuation(answer) for answer in answers]
-    return normalise_answer(prediction), answers
+    return normalize_answer(prediction), answers
 
 
 def _lmms_eval(prediction: str, answers: Sequence[str]) -> Compared:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.evaluation.estimates import Scores, bootstrap_mean, require_pairs
+from pipelines.scoring.estimates import Scores, bootstrap_mean, require_pairs
 from pipelines.sources.boxes import AUTO, BORDER, UNREADABLE, Box, BoxFormat, Size, clip, has_area, iou, read_box
 
 THRESHOLDS = (0.5, 0.1, 0.75)
@@ -22,8 +22,8 @@ def rec(
     """Compute the accuracy at IoU >= 0.5 (primary), 0.1 and 0.75, and the mean IoU.
 
     Args:
-        predictions: (n) answers in any notation that `pipelines.sources.boxes` reads; an unreadable one is wrong, and counted
-            by its reason.
+        predictions: (n) answers in any notation that `pipelines.sources.boxes` reads; an unreadable one is wrong, and
+            counted by its reason.
         references: (n) true boxes, x1, y1, x2, y2, normalized to [0, 1]. With the scale `pixels` and without `sizes`:
             in pixels too.
         form: how the predictions write boxes: scale, and order of the numbers.

@@ -1,4 +1,4 @@
-"""Caption metrics equal the official scorer's (P9), and the Python tokeniser the official one."""
+"""Caption metrics equal the official scorer's (P9), and the Python tokenizer the official one."""
 
 import json
 import shutil
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics import meteor as module
-from pipelines.evaluation.metrics.captions import captions
-from pipelines.evaluation.metrics.meteor import meteor_of_sums
-from pipelines.evaluation.metrics.tokenisers import Tokeniser, tokenise
+from pipelines.scoring.metrics import meteor as module
+from pipelines.scoring.metrics.captions import captions
+from pipelines.scoring.metrics.meteor import meteor_of_sums
+from pipelines.scoring.metrics.tokenizers import Tokenizer, tokenize
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
-TOKENISERS = [pytest.param("ptb-java", marks=needs_java), "ptb-python"]
+TOKENIZERS = [pytest.param("ptb-java", marks=needs_java), "ptb-python"]
 OFFICIAL = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr")
 
 
@@ -24,15 +24,15 @@ def official(shared: Path) -> dict[str, Any]:
     return json.loads((shared / "data/metrics/captions/fakecap_on_val2017.json").read_text())
 
 
-@pytest.mark.parametrize("tokeniser", TOKENISERS)
-def test_equal_to_the_official_scorer(official: dict[str, Any], tokeniser: Tokeniser) -> None:
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_equal_to_the_official_scorer(official: dict[str, Any], tokenizer: Tokenizer) -> None:
     ids = list(official["cands"])
-    found = captions([official["cands"][i] for i in ids], [official["refs"][i] for i in ids], tokeniser)
+    found = captions([official["cands"][i] for i in ids], [official["refs"][i] for i in ids], tokenizer)
     for name in OFFICIAL:
         assert found.estimates[name].value == pytest.approx(official["scores"][name], abs=1e-4)
     per_image = [official["per_image"]["CIDEr"][i] for i in ids]
     np.testing.assert_allclose(found.per_sample, per_image, atol=1e-4)
-    assert found.notes["tokeniser"] == tokeniser
+    assert found.notes["tokenizer"] == tokenizer
     assert all(estimate.low <= estimate.value <= estimate.high for estimate in found.estimates.values())
 
 
@@ -41,34 +41,34 @@ def test_equal_to_the_official_scorer(official: dict[str, Any], tokeniser: Token
 def test_meteor_equal_to_the_official_scorer(official: dict[str, Any]) -> None:
     ids = list(official["cands"])
     found = captions(
-        [official["cands"][i] for i in ids], [official["refs"][i] for i in ids], tokeniser="ptb-python", meteor=True
+        [official["cands"][i] for i in ids], [official["refs"][i] for i in ids], tokenizer="ptb-python", meteor=True
     )
     assert found.estimates["METEOR"].value == pytest.approx(official["scores"]["METEOR"], abs=1e-4)
 
 
-@pytest.mark.parametrize("tokeniser", TOKENISERS)
-def test_tokens_are_the_official_ones(official: dict[str, Any], tokeniser: Tokeniser) -> None:
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_tokens_are_the_official_ones(official: dict[str, Any], tokenizer: Tokenizer) -> None:
     ids = list(official["refs"])
     flat = [caption for i in ids for caption in official["refs"][i]]
-    assert tokenise(flat, tokeniser) == [caption for i in ids for caption in official["refs_ptb"][i]]
+    assert tokenize(flat, tokenizer) == [caption for i in ids for caption in official["refs_ptb"][i]]
 
 
 @needs_java
-def test_python_tokeniser_agrees_with_java_on_real_and_on_difficult_text(shared: Path) -> None:
+def test_python_tokenizer_agrees_with_java_on_real_and_on_difficult_text(shared: Path) -> None:
     entries = json.loads((shared / "data/coco/captions.json").read_text())["annotations"]
     texts = [entry["caption"] for entry in entries]
     texts += json.loads((shared / "data/metrics/captions/human_leave_one_out_inputs.json").read_text())[
         "cands"
     ].values()
     texts += DIFFICULT
-    assert tokenise(texts, "ptb-python") == tokenise(texts, "ptb-java")
+    assert tokenize(texts, "ptb-python") == tokenize(texts, "ptb-java")
 
 
 def test_python_tokens_are_those_that_java_gave() -> None:
     # Made by `ptb-java` of texts written for it; read as one text, for a caption's end looks at the next one's start.
     pairs = json.loads((Path(__file__).parent / "ptb_tokens.json").read_text(encoding="utf-8"))
     assert len(pairs) > 300
-    tokens = tokenise([caption for caption, _ in pairs], "ptb-python")
+    tokens = tokenize([caption for caption, _ in pairs], "ptb-python")
     wrong = [(*pair, other) for pair, other in zip(pairs, tokens, strict=True) if other != pair[1]]
     assert not wrong
 
@@ -76,20 +76,20 @@ def test_python_tokens_are_those_that_java_gave() -> None:
 @needs_java
 def test_java_still_gives_the_stored_tokens() -> None:
     pairs = json.loads((Path(__file__).parent / "ptb_tokens.json").read_text(encoding="utf-8"))
-    assert tokenise([caption for caption, _ in pairs], "ptb-java") == [tokens for _, tokens in pairs]
+    assert tokenize([caption for caption, _ in pairs], "ptb-java") == [tokens for _, tokens in pairs]
 
 
 @needs_java
 def test_tokenizers_agree_on_all_captions_of_coco_val2017(shared: Path) -> None:
     entries = json.loads((shared / "data/coco_text/captions_val2017.json").read_text())["annotations"]
     texts = [entry["caption"] for entry in entries]
-    assert tokenise(texts, "ptb-python") == tokenise(texts, "ptb-java")
+    assert tokenize(texts, "ptb-python") == tokenize(texts, "ptb-java")
 
 
 @pytest.mark.parametrize("unit", ["a", "a.", "<a ", "a-", "1,", "@", "a'", "(555) ", "a@", "A&", "www.", "½", "n't"])
 def test_long_nonsense_is_tokenized_in_reasonable_time(unit: str) -> None:
     started = time.perf_counter()
-    tokenise([unit * (8000 // len(unit))], "ptb-python")
+    tokenize([unit * (8000 // len(unit))], "ptb-python")
     assert time.perf_counter() - started < 10
 
 
@@ -106,10 +106,10 @@ DIFFICULT = [
 ]
 
 
-@pytest.mark.parametrize("tokeniser", TOKENISERS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\ud83d"])
-def test_line_breaks_inside_a_caption_do_not_shift_the_others(tokeniser: Tokeniser, line_break: str) -> None:
-    assert tokenise([f"a{line_break}b {line_break} c", "", "end."], tokeniser) == ["a b c", "", "end"]
+def test_line_breaks_inside_a_caption_do_not_shift_the_others(tokenizer: Tokenizer, line_break: str) -> None:
+    assert tokenize([f"a{line_break}b {line_break} c", "", "end."], tokenizer) == ["a b c", "", "end"]
 
 
 def test_an_empty_caption_scores_nothing_even_against_an_empty_reference() -> None:
@@ -158,7 +158,7 @@ def test_meteor_of_sums_follows_the_published_formula() -> None:
 
 
 def test_meteor_without_java_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "available_tokeniser", lambda: "ptb-python")
+    monkeypatch.setattr(module, "available_tokenizer", lambda: "ptb-python")
     with pytest.raises(RuntimeError, match="needs Java"):
         captions(["a dog"], [["a dog"]], "ptb-python", meteor=True)
 

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.evaluation.estimates import Array, Estimate, Scores, bootstrap_of_sums, require_pairs, safe_ratio
-from pipelines.evaluation.metrics.answer_rules import strip_punctuation
+from pipelines.scoring.estimates import Array, Estimate, Scores, bootstrap_of_sums, require_pairs, safe_ratio
+from pipelines.scoring.metrics.answer_rules import strip_punctuation
 
 PopeRule = Literal["official", "strict"]
 Flags = NDArray[np.bool_]

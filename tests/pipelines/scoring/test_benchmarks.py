@@ -4,8 +4,8 @@ import pytest
 
 from pipelines.core.errors import UserError
 from pipelines.evaluation import registry
-from pipelines.evaluation.benchmarks import parse
 from pipelines.instructions.templates import TASKS
+from pipelines.scoring.benchmarks import parse
 from pipelines.sources import QUESTION_SOURCES
 
 TASK = "tasks: {caption: {metric: captions, max_new_tokens: 30}}\n"
@@ -42,7 +42,7 @@ def test_published_numbers_of_lion() -> None:
     assert sum(rec) / 8 == pytest.approx(85.98, abs=0.01)
 
 
-def test_prompt_is_recognised_in_an_instruction() -> None:
+def test_prompt_is_recognized_in_an_instruction() -> None:
     benchmark = registry().find("okvqa")
     assert benchmark.asks_like("Question: what (is) this? Short answer:")
     assert not benchmark.asks_like("what is this?")

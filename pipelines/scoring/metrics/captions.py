@@ -1,6 +1,6 @@
 """Caption metrics of the COCO caption scorer: BLEU-1..4, ROUGE-L, CIDEr and, on request, METEOR (needs Java).
 
-Computed by pycocoevalcap; the tokeniser is ours to choose and is named in the result. SPICE is not computed: its parser
+Computed by pycocoevalcap; the tokenizer is ours to choose and is named in the result. SPICE is not computed: its parser
 is a separate download of 400 MB that the package fetches by itself, and nothing here downloads unasked.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipelines.evaluation.estimates import (
+from pipelines.scoring.estimates import (
     Array,
     Estimate,
     Scores,
@@ -17,8 +17,8 @@ from pipelines.evaluation.estimates import (
     require_pairs,
     safe_ratio,
 )
-from pipelines.evaluation.metrics.meteor import meteor as corpus_meteor
-from pipelines.evaluation.metrics.tokenisers import Tokeniser, available_tokeniser, tokenise
+from pipelines.scoring.metrics.meteor import meteor as corpus_meteor
+from pipelines.scoring.metrics.tokenizers import Tokenizer, available_tokenizer, tokenize
 
 _ORDERS = 4
 # The smoothing constants of the official BLEU; they decide only what becomes of empty counts.
@@ -28,7 +28,7 @@ _TINY, _SMALL = 1e-15, 1e-9
 def captions(
     predictions: Sequence[str],
     references: Sequence[Sequence[str]],
-    tokeniser: Tokeniser | None = None,
+    tokenizer: Tokenizer | None = None,
     meteor: bool = False,
 ) -> Scores:
     """BLEU-1..4, ROUGE-L, CIDEr (primary) and, on request, METEOR of captions against all references of their images.
@@ -38,7 +38,7 @@ def captions(
     Args:
         predictions: (n) captions.
         references: (n) each image's reference captions, one or more.
-        tokeniser: `ptb-java` or `ptb-python`; left out: Java's where there is a Java.
+        tokenizer: `ptb-java` or `ptb-python`; left out: Java's where there is a Java.
         meteor: whether to compute METEOR too, which needs Java and takes some 15 s to start.
 
     Raises:
@@ -48,8 +48,8 @@ def captions(
     require_pairs(len(predictions), len(references))
     if not all(references):
         raise ValueError("An image has no reference caption; every image needs one or more.")
-    tokeniser = tokeniser or available_tokeniser()
-    candidates, truth = _tokenise(predictions, references, tokeniser)
+    tokenizer = tokenizer or available_tokenizer()
+    candidates, truth = _tokenize(predictions, references, tokenizer)
     empty = np.array([not candidate for candidate in candidates])
     cider = np.where(empty, 0.0, _cider(candidates, truth))
     estimates = {
@@ -69,14 +69,14 @@ def captions(
             "references": sum(len(given) for given in references),
             "empty_answers": int(empty.sum()),
         },
-        notes=_notes(tokeniser, meteor, len(predictions)),
+        notes=_notes(tokenizer, meteor, len(predictions)),
     )
 
 
-def _notes(tokeniser: str, meteor: bool, samples: int) -> Mapping[str, str]:
+def _notes(tokenizer: str, meteor: bool, samples: int) -> Mapping[str, str]:
     notes = {
         "rule": "official (pycocoevalcap 1.2)",
-        "tokeniser": tokeniser,
+        "tokenizer": tokenizer,
         "interval": "bootstrap over images; CIDEr's document frequencies are fixed at those of the whole list",
         "SPICE": "not computed (its parser is a separate download)",
     }
@@ -89,14 +89,14 @@ def _notes(tokeniser: str, meteor: bool, samples: int) -> Mapping[str, str]:
     return notes
 
 
-def _tokenise(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], tokeniser: Tokeniser
+def _tokenize(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], tokenizer: Tokenizer
 ) -> tuple[list[str], list[list[str]]]:
-    """Candidates and references, tokenised in one call: starting Java costs more than all the captions."""
+    """Candidates and references, tokenized in one call: starting Java costs more than all the captions."""
     flat = [*predictions, *(caption for given in references for caption in given)]
-    tokenised = iter(tokenise(flat, tokeniser))
-    candidates = [next(tokenised) for _ in predictions]
-    return candidates, [[next(tokenised) for _ in given] for given in references]
+    tokenized = iter(tokenize(flat, tokenizer))
+    candidates = [next(tokenized) for _ in predictions]
+    return candidates, [[next(tokenized) for _ in given] for given in references]
 
 
 def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Estimate]:

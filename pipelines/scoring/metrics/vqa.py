@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pipelines.evaluation.estimates import Array, Estimate, Scores, bootstrap_mean, require_pairs
-from pipelines.evaluation.metrics.answer_rules import RULES, RULES_OF_BENCHMARKS, SOURCES, VqaRule, normalise_answer
+from pipelines.scoring.estimates import Array, Estimate, Scores, bootstrap_mean, require_pairs
+from pipelines.scoring.metrics.answer_rules import RULES, RULES_OF_BENCHMARKS, SOURCES, VqaRule, normalize_answer
 
 _MIN_ANSWERS = 4
 
@@ -65,7 +65,7 @@ def vqa(
         return [soft_accuracy(answer, answers, of, benchmark) for answer, answers in pairs]
 
     others: dict[str, list[float]] = {str(other): scores(other) for other in RULES if compare and other != rule}
-    empty = [not normalise_answer(answer) for answer in predictions]
+    empty = [not normalize_answer(answer) for answer in predictions]
     return _scores("vqa", "soft_accuracy", scores(rule), empty, SOURCES[rule], others)
 
 
@@ -122,7 +122,7 @@ def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]],
 
     empty = [not _plain(answer) for answer in predictions]
     accuracy = [0.0 if nothing else score for nothing, score in zip(empty, scores(_plain, _plain), strict=True)]
-    others = {"plain": scores(str, str), "lavis": scores(normalise_answer, str)} if compare else {}
+    others = {"plain": scores(str, str), "lavis": scores(normalize_answer, str)} if compare else {}
     rule = "equal in lower case, outer space and a final full stop ignored; an empty answer is wrong"
     return _scores("exact_match", "accuracy", accuracy, empty, rule, others)
 

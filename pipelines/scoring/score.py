@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.core.errors import UserError
-from pipelines.evaluation.benchmarks import MIXED, Benchmark, registry
-from pipelines.evaluation.estimates import Scores
-from pipelines.evaluation.metrics.answer_rules import VqaRule
-from pipelines.evaluation.metrics.captions import captions
-from pipelines.evaluation.metrics.pope import PopeRule, pope
-from pipelines.evaluation.metrics.rec import rec
-from pipelines.evaluation.metrics.tokenisers import Tokeniser
-from pipelines.evaluation.metrics.vqa import aokvqa_direct, exact_match, vqa
+from pipelines.scoring.benchmarks import MIXED, Benchmark, registry
+from pipelines.scoring.estimates import Scores
+from pipelines.scoring.metrics.answer_rules import VqaRule
+from pipelines.scoring.metrics.captions import captions
+from pipelines.scoring.metrics.pope import PopeRule, pope
+from pipelines.scoring.metrics.rec import rec
+from pipelines.scoring.metrics.tokenizers import Tokenizer
+from pipelines.scoring.metrics.vqa import aokvqa_direct, exact_match, vqa
 from pipelines.sources.boxes import BoxFormat, BoxOrder, BoxScale, Size, read_box
 
 _ANSWER_METRICS = {"aokvqa_direct": aokvqa_direct, "exact_match": exact_match}
@@ -26,7 +26,7 @@ _ANSWER_METRICS = {"aokvqa_direct": aokvqa_direct, "exact_match": exact_match}
 class ScoringConfig:
     """Choices of how answers are scored; every result names them."""
 
-    tokeniser: Tokeniser | None = None
+    tokenizer: Tokenizer | None = None
     """`ptb-java` (the official one) or `ptb-python`; empty: Java's where there is a Java."""
     meteor: bool = False
     """Compute METEOR too; needs Java and takes some 15 s to start."""
@@ -58,7 +58,7 @@ def score(
     config: ScoringConfig | None = None,
     sizes: Sequence[Size | None] | None = None,
 ) -> Scores:
-    """The scores of a list of predictions. Needs neither Ray nor torch nor a model.
+    """Return the scores of a list of predictions. Needs neither Ray nor torch nor a model.
 
     Args:
         name: a benchmark (`coco_caption`) or a task (`caption`) of `benchmarks.yaml`.
@@ -81,7 +81,7 @@ def score(
         return rec(predictions, boxes, form, sizes)
     lists = [[reference] if isinstance(reference, str) else list(reference or ()) for reference in references]
     if benchmark.metric == "captions":
-        return captions(predictions, lists, config.tokeniser, config.meteor)
+        return captions(predictions, lists, config.tokenizer, config.meteor)
     if benchmark.metric == "pope":
         if wrong := next((given for given in lists if len(given) != 1), None):
             raise ValueError(f"A POPE question has one label, yes or no, but one has {wrong}.")
@@ -93,7 +93,7 @@ def score(
 
 
 def select_rows(table: pa.Table, name: str) -> pa.Table:
-    """The rows that a benchmark takes: those of the set of its name, else all of its task.
+    """Return the rows that a benchmark takes: those of the set of its name, else all of its task.
 
     Args:
         table: with `sample_id` (`SET:TASK:ID`, as the instructions step writes them, or anything else) and `task`.
@@ -114,7 +114,7 @@ def select_rows(table: pa.Table, name: str) -> pa.Table:
 
 
 def score_table(table: pa.Table, name: str, config: ScoringConfig | None = None) -> dict[str, Scores]:
-    """The scores of a `predictions` table by task, or by `set:task` where a task has rows of several sets.
+    """Return the scores of a `predictions` table by task, or by `set:task` where a task has rows of several sets.
 
     A set that bears a benchmark's name is scored as that benchmark; sets are never averaged.
 
@@ -154,7 +154,7 @@ class Group:
 
 
 def grouped(table: pa.Table, name: str, sizes: Mapping[str, Size] | None = None) -> dict[str, Group]:
-    """The rows of a `predictions` table by task, or by `set:task` where a task has rows of several sets.
+    """Return the rows of a `predictions` table by task, or by `set:task` where a task has rows of several sets.
 
     Args:
         table: of `tables.PREDICTIONS`.
@@ -177,7 +177,7 @@ def grouped(table: pa.Table, name: str, sizes: Mapping[str, Size] | None = None)
 
 
 def set_of(sample_id: str, task: str) -> str:
-    """The set of a sample by its id `SET:TASK:ID`; empty where the id is of another form."""
+    """Return the set of a sample by its id `SET:TASK:ID`; empty where the id is of another form."""
     before, separator, _ = sample_id.partition(f":{task}:")
     return before if separator else ""
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.estimates import bootstrap_mean, bootstrap_of_sums
+from pipelines.scoring.estimates import bootstrap_mean, bootstrap_of_sums
 
 
 def test_interval_of_a_proportion_has_the_binomial_width() -> None:

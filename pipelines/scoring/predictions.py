@@ -1,99 +1,17 @@
 """Predictions as files: those that a run wrote, and those that a user brings."""
 
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.core import storage
 from pipelines.core.errors import UserError
+from pipelines.core.parquet import read_parquet
 from pipelines.core.tables import INSTRUCTIONS, PREDICTIONS, require_unicode, to_table
+from pipelines.scoring.prediction_files import prediction_row
 
-DECODING = b"decoding"
-"""Key of a predictions file's schema metadata: the effective settings of decoding, as JSON."""
 _NEEDED = ("prediction",)
 _WRITTEN_AS = {"references": "list<string>", "box": "list<float> (x1, y1, x2, y2 in [0, 1])"}
-
-
-def read_parquet(uri: str, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of a Parquet file, or of the Parquet files of a folder in the order of their names.
-
-    Args:
-        uri: a file, a folder of files, or a step's folder, whose table is the folder `table` in it.
-        table: what is read, such as `predictions`.
-        columns: only these, as far as they are there.
-
-    Raises:
-        UserError: nothing is there, or a file is not Parquet, or the files have different columns.
-    """
-    uri, files = storage.absolute(uri), table_files(uri, table)
-    try:
-        return pa.concat_tables([read_file(name, columns) for name in files], promote_options="default")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UserError(f"{uri} cannot be read as Parquet files of one table ({error}).") from error
-
-
-def table_files(uri: str, table: str) -> list[str]:
-    """Return the Parquet files of a table in the order of their names; for the arguments see `read_parquet`.
-
-    Raises:
-        UserError: nothing is there, or no Parquet file is in the folder.
-    """
-    uri = storage.absolute(uri)
-    if not storage.exists(uri):
-        raise UserError(f"The {table} {uri} do not exist; check the path.")
-    files = [uri]
-    if storage.is_folder(uri):
-        inner = storage.join(uri, table)
-        files = storage.list_files(inner if storage.is_folder(inner) else uri, ".parquet", recursive=False)
-    if not files:
-        raise UserError(f"{uri} holds no Parquet file of {table}; give the file, or the folder of the step's result.")
-    return files
-
-
-def decoding_metadata(settings: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """Return the schema metadata of a predictions file: the effective settings of decoding."""
-    return {DECODING: json.dumps(settings).encode()}
-
-
-def read_decoding(uri: str) -> dict[str, Any] | None:
-    """Return the settings that predictions were decoded with; None where their files do not say it.
-
-    Raises:
-        UserError: files of one folder were decoded with different settings: they are of different evaluations.
-    """
-    found: dict[str, str] = {}
-    for name in table_files(uri, "predictions"):
-        filesystem, path = storage.resolve(name)
-        text = (pq.read_schema(path, filesystem=filesystem).metadata or {}).get(DECODING, b"").decode()
-        found.setdefault(text, name)
-    if len(found) > 1:
-        first, second, *_ = found.values()
-        raise UserError(
-            f"{first} and {second} were decoded with different settings; score the predictions of each evaluation by "
-            "themselves."
-        )
-    (text,) = found
-    return json.loads(text) if text else None
-
-
-def read_file(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """One Parquet file."""
-    filesystem, path = storage.resolve(uri)
-    with filesystem.open_input_file(path) as stream:
-        file = pq.ParquetFile(stream)
-        wanted = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
-        return file.read(wanted)
-
-
-def write_file(uri: str, table: pa.Table) -> None:
-    """One Parquet file, whole or not at all."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    storage.write_atomic(uri, buffer.getvalue())
 
 
 def load_predictions(uri: str, task: str | None) -> pa.Table:
@@ -160,7 +78,7 @@ def _require_unique(table: pa.Table, uri: str) -> None:
 
 
 def join_references(predictions: pa.Table, instructions: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-    """The instructions' rows with their predictions; the answers become the references.
+    """Return the instructions' rows with their predictions; the answers become the references.
 
     A sample without a prediction counts as answered with nothing, which is wrong; it is counted. So are predictions of
     samples that are not there, which are left out.
@@ -183,21 +101,8 @@ def join_references(predictions: pa.Table, instructions: pa.Table) -> tuple[pa.T
     return to_table(rows, PREDICTIONS), {"missing_predictions": missing, "unknown_predictions": len(given)}
 
 
-def prediction_row(instruction: Mapping[str, Any], prediction: str | None, version: str | None) -> dict[str, Any]:
-    """A row of `tables.PREDICTIONS` from a row of `tables.INSTRUCTIONS` and its answer; `box` is the true box."""
-    return {
-        "sample_id": instruction["sample_id"],
-        "image_id": instruction["image_id"],
-        "task": instruction["task"],
-        "prediction": prediction,
-        "box": instruction["box"],
-        "references": instruction["answers"],
-        "model_version": version,
-    }
-
-
 def load_instructions(uri: str) -> pa.Table:
-    """The `instructions` table of a folder.
+    """Return the `instructions` table of a folder.
 
     Raises:
         UserError: it is not such a table, or a sample_id repeats.

@@ -26,7 +26,7 @@ class Estimate:
     high: float
 
     def as_dict(self) -> dict[str, float | int]:
-        """The numbers as plain JSON values."""
+        """Return the numbers as plain JSON values."""
         return {"value": self.value, "n": self.n, "low": self.low, "high": self.high}
 
 
@@ -39,7 +39,7 @@ class Scores:
         primary: the name of the number that stands for the task; `value`, `n`, `low` and `high` are its.
         estimates: every number by name.
         counts: what happened to the samples (empty, unreadable, ...); nothing is left out silently.
-        notes: how it was computed, where that is a choice (the tokeniser, what the interval covers).
+        notes: how it was computed, where that is a choice (the tokenizer, what the interval covers).
         per_sample: (n,) the primary number's share of each sample, in input order, for paired tests.
         outcomes: (n, k) what the primary number is a function of sums of, where it is not the mean of `per_sample`.
     """
@@ -84,7 +84,7 @@ class Scores:
 
 
 def bootstrap_of_sums(statistics: Array, estimate: Callable[[Array], Array]) -> Estimate:
-    """A metric that is a function of sums over samples, with its percentile bootstrap interval.
+    """Return a metric that is a function of sums over samples, with its percentile bootstrap interval.
 
     Drawing n samples with replacement is drawing a multinomial over the distinct rows, so the cost grows with the
     distinct rows only: a million right-or-wrong answers cost as much as two.
@@ -111,13 +111,13 @@ def bootstrap_of_sums(statistics: Array, estimate: Callable[[Array], Array]) -> 
 
 
 def bootstrap_mean(per_sample: Array) -> Estimate:
-    """The mean of per-sample numbers with its bootstrap interval."""
+    """Return the mean of per-sample numbers with its bootstrap interval."""
     n = len(per_sample)
     return bootstrap_of_sums(np.asarray(per_sample, dtype=np.float64).reshape(n, 1), lambda sums: sums[:, 0] / n)
 
 
 def require_samples(n: int) -> None:
-    """Refuses to compute a metric over nothing.
+    """Refuse to compute a metric over nothing.
 
     Raises:
         ValueError: `n` is 0.
@@ -127,7 +127,7 @@ def require_samples(n: int) -> None:
 
 
 def require_pairs(predictions: int, references: int) -> None:
-    """Refuses lists of different lengths.
+    """Refuse lists of different lengths.
 
     Raises:
         ValueError: they differ, or are empty.
@@ -143,5 +143,5 @@ def safe_ratio(numerator: Array, denominator: Array) -> Array:
 
 
 def percent(value: float) -> str:
-    """A fraction as papers print it: times 100, two decimals."""
+    """Return a fraction as papers print it: times 100, two decimals."""
     return "-" if math.isnan(value) else f"{100 * value:.2f}"

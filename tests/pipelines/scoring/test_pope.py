@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.evaluation.metrics.pope import pope, says_yes
+from pipelines.scoring.metrics.pope import pope, says_yes
 
 
 def read(path: Path) -> list[dict[str, Any]]:

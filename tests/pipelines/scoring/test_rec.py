@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.evaluation.metrics.rec import rec
-from pipelines.sources.boxes import AUTO, BoxFormat, format_box, normalise_xywh
+from pipelines.scoring.metrics.rec import rec
+from pipelines.sources.boxes import AUTO, BoxFormat, format_box, normalize_xywh
 
 BOX = (0.1, 0.1, 0.5, 0.5)
 
@@ -82,13 +82,13 @@ def test_predictions_and_true_boxes_may_both_be_in_pixels() -> None:
 def test_true_boxes_written_as_text_score_all_of_refcoco(shared: Path) -> None:
     lines = next((shared / "data/refcoco").glob("*.jsonl")).read_text().splitlines()[:500]
     rows = [json.loads(line) for line in lines]
-    truth = [normalise_xywh(row["bbox_xywh"], 640, 640) for row in rows]  # no COCO image has a longer side
+    truth = [normalize_xywh(row["bbox_xywh"], 640, 640) for row in rows]  # no COCO image has a longer side
     found = rec([format_box(box) for box in truth], truth)
     assert found.value == 1
     assert found.estimates["mean_iou"].value > 0.98
 
 
 @pytest.mark.parametrize("reference", [(10, 10, 50, 50), (0.5, 0.5, 0.1, 0.1), (0.1, 0.1)])
-def test_references_that_are_no_normalised_box_are_refused(reference: tuple[float, ...]) -> None:
+def test_references_that_are_no_normalized_box_are_refused(reference: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=r"within \[0, 1\]"):
         rec(["[0,0,1,1]"], [reference])

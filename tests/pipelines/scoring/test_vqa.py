@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.evaluation.metrics.answer_rules import RULES, VqaRule, normalise_answer
-from pipelines.evaluation.metrics.vqa import aokvqa_direct, exact_match, soft_accuracy, vqa
+from pipelines.scoring.metrics.answer_rules import RULES, VqaRule, normalize_answer
+from pipelines.scoring.metrics.vqa import aokvqa_direct, exact_match, soft_accuracy, vqa
 
 
 @pytest.mark.parametrize(
-    "answer, normalised",
+    "answer, normalized",
     [
         ("The Dog.", "dog"),
         ("two", "2"),
@@ -32,8 +32,8 @@ from pipelines.evaluation.metrics.vqa import aokvqa_direct, exact_match, soft_ac
         ("?", ""),
     ],
 )
-def test_official_normalisation(answer: str, normalised: str) -> None:
-    assert normalise_answer(answer) == normalised
+def test_official_normalization(answer: str, normalized: str) -> None:
+    assert normalize_answer(answer) == normalized
 
 
 @pytest.mark.parametrize("agreeing, accuracy", [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])

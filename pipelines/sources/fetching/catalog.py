@@ -1,4 +1,4 @@
-"""The catalogue of public files: `catalogue.yaml`, read once and checked."""
+"""The catalog of public files: `catalog.yaml`, read once and checked."""
 
 import difflib
 import functools
@@ -18,12 +18,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Entry:
-    """A public file; the fields are explained at the head of `catalogue.yaml`."""
+    """A public file; the fields are explained at the head of `catalog.yaml`."""
 
     name: str
     path: str
     urls: tuple[str, ...]
-    licence: str
+    license: str
     groups: tuple[str, ...]
     size: int | None = None
     sha256: str | None = None
@@ -33,13 +33,13 @@ class Entry:
 
 
 @functools.cache
-def catalogue() -> Mapping[str, Entry]:
-    """The catalogue that comes with the project, by name."""
-    return parse(resources.files(__package__).joinpath("catalogue.yaml").read_text(encoding="utf-8"))
+def catalog() -> Mapping[str, Entry]:
+    """Return the catalog that comes with the project, by name."""
+    return parse(resources.files(__package__).joinpath("catalog.yaml").read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> dict[str, Entry]:
-    """A catalogue from YAML.
+    """Return a catalog from YAML.
 
     Raises:
         ValueError: an entry has an unknown key, lacks one, or a value is not of its kind; the sentence names it.
@@ -58,7 +58,7 @@ def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
     try:
         entry = Entry(name, **{**fields, "urls": tuple(fields["urls"]), "groups": tuple(fields["groups"])})
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{name!r}: {error}; see the head of catalogue.yaml.") from error
+        raise ValueError(f"{name!r}: {error}; see the head of catalog.yaml.") from error
     for place in filter(None, (entry.path, entry.unpack)):
         if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
             raise ValueError(f"{name!r} would leave the folder: {place}.")
@@ -74,7 +74,7 @@ def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
 
 
 def choose(names: Sequence[str], entries: Mapping[str, Entry]) -> list[Entry]:
-    """The files of names and groups, in the catalogue's order; `all` is all that has an address.
+    """Return the files of names and groups, in the catalog's order; `all` is all that has an address.
 
     Raises:
         UserError: there is no such name; the sentence names the nearest.

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.evaluation.estimates import Array, Estimate, bootstrap_of_sums, safe_ratio
-from pipelines.evaluation.metrics.tokenisers import available_tokeniser
+from pipelines.scoring.estimates import Array, Estimate, bootstrap_of_sums, safe_ratio
+from pipelines.scoring.metrics.tokenizers import available_tokenizer
 
 # The program's English parameters, as its wrapper in pycocoevalcap runs it (checked against it in every run).
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
@@ -32,7 +32,7 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Es
     Raises:
         RuntimeError: there is no Java, or the program's score is not the formula's.
     """
-    if available_tokeniser() != "ptb-java":
+    if available_tokenizer() != "ptb-java":
         raise RuntimeError("METEOR needs Java, which is not on the path; install it or leave METEOR out.")
     statistics, official = _statistics(candidates, references)
     estimate = bootstrap_of_sums(statistics, meteor_of_sums)

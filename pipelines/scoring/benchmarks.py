@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pipelines.core.errors import UserError
-from pipelines.evaluation.metrics.answer_rules import RULES
+from pipelines.scoring.metrics.answer_rules import RULES
 from pipelines.sources.boxes import AUTO, BoxFormat
 
 MIXED = "mixed"
@@ -54,7 +54,7 @@ class Registry:
     benchmarks: Mapping[str, Benchmark]
 
     def find(self, name: str) -> Benchmark:
-        """The benchmark, or the task's default, of that name.
+        """Return the benchmark, or the task's default, of that name.
 
         Raises:
             UserError: there is none; the sentence names the nearest.
@@ -70,12 +70,12 @@ class Registry:
 
 @functools.cache
 def registry() -> Registry:
-    """The registry that comes with the project."""
+    """Return the registry that comes with the project."""
     return parse(resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> Registry:
-    """A registry from YAML.
+    """Return a registry from YAML.
 
     Raises:
         ValueError: a key is unknown or missing, or a value is not of its kind; the sentence names the entry.

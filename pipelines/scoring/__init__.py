@@ -1,0 +1,1 @@
+"""Scores of predictions: benchmarks, metrics, intervals. Needs neither Ray nor torch nor a model."""

@@ -1,0 +1,53 @@
+"""Prediction rows, and the settings of decoding that their files carry."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipelines.core import storage
+from pipelines.core.errors import UserError
+from pipelines.core.parquet import table_files
+
+DECODING = b"decoding"
+"""Key of a predictions file's schema metadata: the effective settings of decoding, as JSON."""
+
+
+def decoding_metadata(settings: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Return the schema metadata of a predictions file: the effective settings of decoding."""
+    return {DECODING: json.dumps(settings).encode()}
+
+
+def read_decoding(uri: str) -> dict[str, Any] | None:
+    """Return the settings that predictions were decoded with; None where their files do not say it.
+
+    Raises:
+        UserError: files of one folder were decoded with different settings: they are of different evaluations.
+    """
+    found: dict[str, str] = {}
+    for name in table_files(uri, "predictions"):
+        filesystem, path = storage.resolve(name)
+        text = (pq.read_schema(path, filesystem=filesystem).metadata or {}).get(DECODING, b"").decode()
+        found.setdefault(text, name)
+    if len(found) > 1:
+        first, second, *_ = found.values()
+        raise UserError(
+            f"{first} and {second} were decoded with different settings; score the predictions of each evaluation by "
+            "themselves."
+        )
+    (text,) = found
+    return json.loads(text) if text else None
+
+
+def prediction_row(instruction: Mapping[str, Any], prediction: str | None, version: str | None) -> dict[str, Any]:
+    """A row of `tables.PREDICTIONS` from a row of `tables.INSTRUCTIONS` and its answer; `box` is the true box."""
+    return {
+        "sample_id": instruction["sample_id"],
+        "image_id": instruction["image_id"],
+        "task": instruction["task"],
+        "prediction": prediction,
+        "box": instruction["box"],
+        "references": instruction["answers"],
+        "model_version": version,
+    }
