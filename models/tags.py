@@ -6,7 +6,7 @@ RAM gives every tag a threshold of its own. `TagRule` applies those, or one numb
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -14,6 +14,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 ScoredTag = tuple[str, float]
+"""A tag and its confidence in [0, 1]."""
+ImageTags = list[ScoredTag]
+"""The tags of one image, as a tagger, a processor and a prompt exchange them. Files have `tags_to_rows` of them."""
 TagOrder = Literal["list", "confidence"]
 Threshold = Literal["per_tag"] | float
 
@@ -149,6 +152,20 @@ def check_threshold(threshold: Threshold) -> None:
             raise ValueError(f"threshold is {threshold!r}; give 'per_tag' or a number.")
     elif not 0.0 <= threshold <= 1.0:
         raise ValueError(f"threshold is {threshold}; give 'per_tag' or a number from 0 to 1.")
+
+
+def tags_from_rows(rows: Iterable[Mapping[str, Any]] | None) -> ImageTags:
+    """Return an image's tags from the form of tables, JSON files and requests: ``{"tag": "dog", "score": 0.98}`` each.
+
+    Args:
+        rows: the tags of one image; None (an image without tags in a table) gives an empty list.
+    """
+    return [] if rows is None else [(row["tag"], float(row["score"])) for row in rows]
+
+
+def tags_to_rows(tags: Iterable[ScoredTag]) -> list[dict[str, Any]]:
+    """Return what `tags_from_rows` reads; it also fits the column `tags` of Arrow tables."""
+    return [{"tag": tag, "score": score} for tag, score in tags]
 
 
 def surest(tags: Sequence[ScoredTag], count: int) -> list[ScoredTag]:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,14 @@ def test_a_room_imports_only_rooms_before_it(root: Path, room: str) -> None:
     assert modules
     wrong = {str(path.relative_to(root)): later for path in modules if (later := rooms_imported(path) - allowed)}
     assert not wrong, f"pipelines/{room} comes before these: {wrong}"
+
+
+def test_tags_are_converted_in_one_module(root: Path) -> None:
+    """`models/tags.py` alone turns an image's tags into dictionaries and back."""
+    conversion = re.compile(r'\w\["tag"\],|\{"tag": \w+, "score"')
+    modules = [path for folder in FORBIDDEN for path in (root / folder).rglob("*.py")]
+    places = [str(path.relative_to(root)) for path in modules if conversion.search(path.read_text())]
+    assert places == ["models/tags.py"]
 
 
 def test_every_verb_has_its_yaml_beside_it(root: Path) -> None:

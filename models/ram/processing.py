@@ -16,7 +16,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import cached_file
 
-from models.tags import TagOrder, Threshold, check_threshold
+from models.tags import ImageTags, TagOrder, Threshold, check_threshold
 
 # The names that the released RAM gives its lists.
 TAG_LIST_NAME = "ram_tag_list.txt"
@@ -144,7 +144,7 @@ class RamProcessor(ImageProcessingMixin):
         top_k: int | None = None,
         exclude: Sequence[str] = (),
         order: TagOrder = "confidence",
-    ) -> list[list[tuple[str, float]]]:
+    ) -> list[ImageTags]:
         """Tag with their confidences, read and ordered as by `models.tags.TagRule`.
 
         Args:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.tags import TagRule
+from models.tags import TagRule, tags_from_rows
 from pipelines.comparison.results import Document, Results
 from pipelines.core.parquet import read_parquet
 from pipelines.scoring.estimates import Array
@@ -131,7 +131,7 @@ def _example(
 
 def _tags(image: Mapping[str, Any], rules: Sequence[TagRule]) -> list[tuple[str, float, bool]]:
     """Return the surest tags of an image with their confidences, and whether they are read."""
-    pairs = [(tag["tag"], tag["score"]) for tag in (image["tags"] or ())[:_TAGS]]
+    pairs = tags_from_rows(image["tags"])[:_TAGS]
     read = [any(of_tag) for of_tag in zip(*(rule.reads(pairs) for rule in rules), strict=True)]
     return [(tag, score, is_read) for (tag, score), is_read in zip(pairs, read, strict=True)]
 

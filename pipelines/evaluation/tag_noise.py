@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.tags import ScoredTag, tags_from_rows, tags_to_rows
 from pipelines.core.errors import UserError
 from pipelines.core.tables import TAG
 
-ScoredTag = tuple[str, float]
 _CERTAIN = 1e-6  # confidences of 0 and 1 have no logit; they are taken for this near to it
 
 
@@ -99,12 +99,9 @@ def noisy_column(image_ids: pa.ChunkedArray, tags: pa.ChunkedArray, noise: TagNo
         return tags
     vocabulary = sorted(pc.unique(pc.struct_field(pc.list_flatten(tags), "tag")).to_pylist())
     rows = [
-        None if given is None else [
-            {"tag": tag, "score": score}
-            for tag, score in add_noise([(item["tag"], item["score"]) for item in given], image_id, vocabulary, noise)
-        ]
+        None if given is None else tags_to_rows(add_noise(tags_from_rows(given), image_id, vocabulary, noise))
         for image_id, given in zip(image_ids.to_pylist(), tags.to_pylist(), strict=True)
-    ]  # fmt: skip
+    ]
     return pa.chunked_array([pa.array(rows, pa.list_(TAG))])
 
 

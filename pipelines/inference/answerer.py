@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
+from models.tags import tags_from_rows
 from pipelines.core import storage
 from pipelines.core.copies import local_copy
 from pipelines.core.parquet import read_file, write_file
@@ -219,7 +220,11 @@ class Answerer:
             return None
         try:
             levels = [row["level"] for row in rows]
-            self.processor(text=[row["instruction"] for row in rows], tags=_tags(rows), levels=levels)
+            self.processor(
+                text=[row["instruction"] for row in rows],
+                tags=[tags_from_rows(row["tags"]) for row in rows],
+                levels=levels,
+            )
         except ValueError as error:
             return Unanswered(UNANSWERABLE, str(error))
         return None
@@ -232,7 +237,7 @@ class Answerer:
         inputs = self.processor(
             images=list(images),
             text=[row["instruction"] for row in rows],
-            tags=_tags(rows),
+            tags=[tags_from_rows(row["tags"]) for row in rows],
             levels=[row["level"] for row in rows],
         )
         limits = [bounds[row["task"]] for row in rows]
@@ -263,10 +268,6 @@ def _length(row: Mapping[str, Any], bounds: Mapping[str, int]) -> tuple[int, str
     """What a row is sorted by: its task, those of short answers first, and how much there is to read."""
     letters = len(row["instruction"]) + sum(len(tag["tag"]) for tag in row["tags"] or ())
     return bounds[row["task"]], row["task"], letters
-
-
-def _tags(rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, float]]]:
-    return [[(tag["tag"], tag["score"]) for tag in row["tags"] or []] for row in rows]
 
 
 def _open(row: Mapping[str, Any]) -> "Image | BadImage":

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from models.tags import threshold_in_words
+from models.tags import ImageTags, threshold_in_words
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
@@ -33,7 +33,7 @@ from pipelines.inference.predictor import (
     tags_of,
 )
 from pipelines.inference.questions import build_question
-from pipelines.precompute.taggers import RamTagger, Tags
+from pipelines.precompute.taggers import RamTagger
 from pipelines.registry.registry import RegistryConfig
 from pipelines.sources.images import BadImage, decode_image
 
@@ -79,7 +79,7 @@ class DemoPageConfig:
     registry: RegistryConfig = runtime_group(RegistryConfig)
 
 
-def shown_tags(tags: Tags) -> str:
+def shown_tags(tags: ImageTags) -> str:
     """Return the text of tags for the page, with confidences of two digits."""
     return ", ".join(_shown(tag, score) for tag, score in tags)
 
@@ -88,7 +88,7 @@ def _shown(tag: str, score: float) -> str:
     return f"{tag}: {score:.2f}"
 
 
-def exact_tags(text: str, tags: Tags, shown: Tags) -> Tags:
+def exact_tags(text: str, tags: ImageTags, shown: ImageTags) -> ImageTags:
     """Return the tags of a text that `shown_tags` made and the user may have changed, by falling confidence.
 
     A tag that is written as it was shown has the exact confidence. A text without changes, or a blank one, means all
@@ -105,7 +105,7 @@ def exact_tags(text: str, tags: Tags, shown: Tags) -> Tags:
     if text.strip() in ("", shown_tags(shown)):
         return tags
     exact = {_shown(tag, score): score for tag, score in tags}
-    read: Tags = []
+    read: ImageTags = []
     for piece in text.split(","):
         ((tag, score),) = parse_tags(piece)
         read.append((tag, exact.get(piece.strip(), score)))
@@ -123,7 +123,7 @@ class Oracle:
     def __init__(self, models: Mapping[str, Predictor], tagger: RamTagger | None) -> None:
         self.models = dict(models)
         self.tagger = tagger
-        self._tags: dict[str, Tags] = {}  # of the pictures that were asked about last, by their bytes
+        self._tags: dict[str, ImageTags] = {}  # of the pictures that were asked about last, by their bytes
 
     @property
     def rules_in_words(self) -> str:
@@ -131,7 +131,7 @@ class Oracle:
         rules = [rule for one in self.models.values() for rule in (one.rules.text, one.rules.vector) if rule]
         return " or ".join(dict.fromkeys(f"above {threshold_in_words(rule)}" for rule in rules))
 
-    def tags(self, file: str | None) -> Tags:
+    def tags(self, file: str | None) -> ImageTags:
         """Return the image's tags by falling confidence; none without an image or a tagger.
 
         Raises:
@@ -146,7 +146,7 @@ class Oracle:
             self._tags = {**dict([*self._tags.items()][1 - _KEPT_TAGS :]), digest: tags}
         return list(tags)
 
-    def read_tags(self, tags: Tags) -> Tags:
+    def read_tags(self, tags: ImageTags) -> ImageTags:
         """Return the tags that any of the models reads, in their order."""
         every = [predictor.reads(tags) for predictor in self.models.values()]
         return [tag for tag, reads in zip(tags, zip(*every, strict=True), strict=True) if any(reads)]

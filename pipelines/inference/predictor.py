@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from models.tags import TagOrder, Threshold
+from models.tags import ImageTags, TagOrder, Threshold, tags_to_rows
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.tag_rules import model_rules
@@ -18,7 +18,7 @@ from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from pipelines.inference.questions import Question, longest_answer
 from pipelines.instructions.templates import TASKS
 from pipelines.precompute.config import TaggerConfig
-from pipelines.precompute.taggers import RamTagger, Tags
+from pipelines.precompute.taggers import RamTagger
 from pipelines.registry.registry import ModelReference, Registry, RegistryConfig, resolve
 from pipelines.sources.images import BadImage
 
@@ -83,13 +83,13 @@ def prompt_reads_tags(folder: str) -> bool:
     return bool(LionConfig.from_pretrained(folder).prompt.reads_tags)
 
 
-def parse_tags(text: str) -> Tags:
+def parse_tags(text: str) -> ImageTags:
     """`dog: 0.98, ball` as tags with confidences, one without a number being certain, by falling confidence.
 
     Raises:
         UserError: a tag is blank, or a confidence is not a number from 0 to 1.
     """
-    tags: Tags = []
+    tags: ImageTags = []
     for piece in text.split(","):
         name, colon, number = piece.rpartition(":")
         tag = (name if colon else piece).strip()
@@ -157,7 +157,7 @@ class Predictor:
             )
         )
 
-    def reads(self, tags: Tags) -> list[bool]:
+    def reads(self, tags: ImageTags) -> list[bool]:
         """Whether each tag is above its threshold, for the prompt's text or for its vectors."""
         every = [rule.reads(tags) for rule in (self.rules.text, self.rules.vector) if rule is not None]
         return [any(of_tag) for of_tag in zip(*every, strict=True)]
@@ -168,7 +168,7 @@ class Predictor:
         return bool(self.answerer.model.config.prompt.reads_tags)
 
     def replies(
-        self, images: "Sequence[Image | BadImage]", questions: Sequence[Question], tags: Sequence[Tags]
+        self, images: "Sequence[Image | BadImage]", questions: Sequence[Question], tags: Sequence[ImageTags]
     ) -> list[str | Unanswered]:
         """Return the answer to each question about the image in its place, or why there is none.
 
@@ -181,7 +181,7 @@ class Predictor:
                 "task": question.task,
                 "level": question.level,
                 "instruction": question.instruction,
-                "tags": [{"tag": tag, "score": score} for tag, score in listed],
+                "tags": tags_to_rows(listed),
             }
             for image, question, listed in zip(images, questions, tags, strict=True)
         ]
@@ -219,7 +219,7 @@ def load_tagger(folder: str, on_gpu: bool, precision: Literal["fp32", "bf16"], b
     return tagger
 
 
-def tags_of(tagger: RamTagger, images: "Sequence[Image | BadImage]") -> list[Tags]:
+def tags_of(tagger: RamTagger, images: "Sequence[Image | BadImage]") -> list[ImageTags]:
     """Return each picture's tags by falling confidence; none for one that could not be read."""
     from PIL import Image
 

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from models.tags import ImageTags, tags_to_rows
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
@@ -29,9 +30,6 @@ from pipelines.inference.predictor import (
 from pipelines.inference.questions import Question, Task, build_question
 from pipelines.registry.registry import RegistryConfig
 from pipelines.sources.images import BadImage
-
-if TYPE_CHECKING:
-    from pipelines.precompute.taggers import Tags
 
 log = logging.getLogger("lion.predict")
 ANSWERS = "answers.jsonl"
@@ -134,7 +132,7 @@ def _pictures(named: Sequence[str]) -> tuple[list[str], Contents]:
     return [uri for uris in listed for uri in uris], contents
 
 
-def _fixed_tags(config: PredictConfig, reads_tags: bool) -> "Tags | None":
+def _fixed_tags(config: PredictConfig, reads_tags: bool) -> ImageTags | None:
     """Return the tags of the command line; None where a tagger says them, empty where none are read.
 
     Raises:
@@ -154,7 +152,7 @@ def _fixed_tags(config: PredictConfig, reads_tags: bool) -> "Tags | None":
     return None if config.tagger is not None else []
 
 
-def _say_unread(predictor: Predictor, tags: "Tags") -> None:
+def _say_unread(predictor: Predictor, tags: ImageTags) -> None:
     """Warn of tags of the command line that are not above their threshold."""
     unread = [tag for (tag, _), is_read in zip(tags, predictor.reads(tags), strict=True) if not is_read]
     if unread:
@@ -167,7 +165,7 @@ def _answers(
     question: Question,
     pictures: Sequence[str],
     contents: Contents,
-    fixed: "Tags | None",
+    fixed: ImageTags | None,
     folder: str,
 ) -> Iterator[dict[str, Any]]:
     """Return a row per picture, a batch of them in memory at a time."""
@@ -188,7 +186,7 @@ def _answers(
                 yield row
 
 
-def _row(uri: str, question: Question, tags: "Tags", reply: str | Unanswered, version: str) -> dict[str, Any]:
+def _row(uri: str, question: Question, tags: ImageTags, reply: str | Unanswered, version: str) -> dict[str, Any]:
     answered = isinstance(reply, str)
     phrase = None if question.task == _GROUNDED else question.text
     spans = boxes_of(reply, phrase) if isinstance(reply, str) else []
@@ -200,7 +198,7 @@ def _row(uri: str, question: Question, tags: "Tags", reply: str | Unanswered, ve
         "answer": reply if answered else "",
         "box": list(spans[0].box or ()) if spans else None,
         "boxes": [{"phrase": span.text, "box": list(span.box or ())} for span in spans],
-        "tags": [{"tag": tag, "score": score} for tag, score in tags],
+        "tags": tags_to_rows(tags),
         "model": version,
         "picture": None,
         "problem": None if isinstance(reply, str) else f"{reply.reason}: {reply.detail}",

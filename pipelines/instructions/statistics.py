@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from models.tags import ScoredTag, TagRule
+from models.tags import TagRule, tags_from_rows
 from pipelines.core import storage
 from pipelines.sources.boxes import find_boxes
 
@@ -75,11 +75,7 @@ def _load(folder: str) -> Any:
 
 def usual_tags(tags: Sequence[Mapping[str, Any]] | None, rule: TagRule = USUAL) -> list[str]:
     """Return the tags that a prompt lists, of a row of the tagged table."""
-    return [tag for tag, _ in rule.select(_pairs(tags))]
-
-
-def _pairs(tags: Sequence[Mapping[str, Any]] | None) -> list[ScoredTag]:
-    return [(tag["tag"], tag["score"]) for tag in tags or ()]
+    return [tag for tag, _ in rule.select(tags_from_rows(tags))]
 
 
 def tag_statistics(tags: Sequence[Sequence[Mapping[str, Any]] | None], rule: TagRule = USUAL) -> Counts:
@@ -89,7 +85,7 @@ def tag_statistics(tags: Sequence[Sequence[Mapping[str, Any]] | None], rule: Tag
         if of_image is None:
             add(counts, "untagged")
             continue
-        add(counts, "per_image", str(sum(rule.reads(_pairs(of_image)))))
+        add(counts, "per_image", str(sum(rule.reads(tags_from_rows(of_image)))))
         for tag in of_image:
             add(counts, "confidence", str(_bin(tag["score"], BINS)))
     return counts

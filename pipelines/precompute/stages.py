@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from models.tags import tags_to_rows
 from pipelines.core import storage, tables
 from pipelines.core.runtime import threads_here
 from pipelines.core.shards import ShardIndex, write_parquet
@@ -136,7 +137,7 @@ class Tag:
             usable = table.take(good)
             found = self.tagger.tag(usable["image_id"].to_pylist(), self._pixels(usable))
             for row, of_image in zip(good.tolist(), found, strict=True):
-                tags[row] = [{"tag": tag, "score": score} for tag, score in of_image]
+                tags[row] = tags_to_rows(of_image)
         return table.drop_columns(["pixels"]).append_column(_TAGS, pa.array(tags, _TAGS.type))
 
     def _pixels(self, usable: pa.Table) -> np.ndarray | None:

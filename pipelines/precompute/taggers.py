@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.tags import ImageTags, tags_from_rows
 from pipelines.core import storage
 from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
@@ -25,7 +26,6 @@ from pipelines.precompute.config import Precision, TaggerConfig
 if TYPE_CHECKING:
     import torch
 
-Tags = list[tuple[str, float]]
 _BATCH_SIZES = {"cuda": 32, "cpu": 4}
 
 
@@ -65,7 +65,7 @@ class Tagger(ABC):
         """
 
     @abstractmethod
-    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[ImageTags]:
         """Tag above the floor with their confidences, by falling confidence; empty where there are none.
 
         Args:
@@ -119,11 +119,11 @@ class RamTagger(Tagger):
             values.repeat(self.processor.image_size).to(device) for values in (1 / (255 * std), -mean / std)
         )
 
-    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[ImageTags]:
         import torch
 
         assert pixels is not None  # image_size is set
-        tags: list[Tags] = []
+        tags: list[ImageTags] = []
         size = self.config.batch_size or _BATCH_SIZES[self.device]
         for start in range(0, len(pixels), size):
             with self._autocast():
@@ -173,12 +173,12 @@ class TableTagger(Tagger):
 
         self.table: pa.Table = ray.get(self._shared[0])
 
-    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[ImageTags]:
         positions = [find_sorted(self.table["image_id"], image_id) for image_id in image_ids]
         return [[] if at is None else self._tags_at(at) for at in positions]
 
-    def _tags_at(self, position: int) -> Tags:
-        found = [(item["tag"], item["score"]) for item in self.table["tags"][position].as_py() or ()]
+    def _tags_at(self, position: int) -> ImageTags:
+        found = tags_from_rows(self.table["tags"][position].as_py())
         return sorted((item for item in found if item[1] > self.config.floor), key=lambda item: -item[1])
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from models.tags import ImageTags
 from pipelines.sample_world import drawing, language, tagging
 from pipelines.sample_world.expressions import expressions_for
 from pipelines.sample_world.questions import ChoiceQuestion, VqaQuestion, choice_question, vqa_questions
@@ -37,7 +38,7 @@ class Entry:
     vqa: list[VqaQuestion]
     choice: ChoiceQuestion
     expressions: list[tuple[int, list[str]]]
-    tags: list[tuple[str, float]]
+    tags: ImageTags
     paint_seed: str
 
     def file_name(self, form: drawing.ImageFormat) -> str:

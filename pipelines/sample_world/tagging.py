@@ -7,6 +7,7 @@ another. The vocabulary is every shape, every color and every color-shape pair.
 import math
 import random
 
+from models.tags import ImageTags
 from pipelines.sample_world.scenes import COLORS, LOOK_ALIKES, SHAPES, Scene
 
 VOCABULARY = (*SHAPES, *COLORS, *(f"{color} {shape}" for color in COLORS for shape in SHAPES))
@@ -20,7 +21,7 @@ _ABSENT = (-5.0, 1.2)
 _RARE, _RARE_PENALTY = 0.07, 0.6  # tags rarer than this were seen less in training
 
 
-def tag_scores(scene: Scene, rng: random.Random) -> list[tuple[str, float]]:
+def tag_scores(scene: Scene, rng: random.Random) -> ImageTags:
     """Tag above the floor with their confidences in (0, 1), by falling confidence."""
     evidence = _evidence(scene)
     scores = []

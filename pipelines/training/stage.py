@@ -26,6 +26,7 @@ from models.lion.merge import differing_settings, merge_stages
 from models.lion.precision import set_precision
 from models.lion.processing import QFORMER_LENGTH
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
+from models.tags import ImageTags, tags_from_rows
 from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
 from pipelines.core.tables import INSTRUCTIONS, TAGGED
@@ -57,7 +58,7 @@ class Sample:
     level: str
     instruction: str
     answer: str
-    tags: list[tuple[str, float]]
+    tags: ImageTags
     image: Image.Image
 
 
@@ -124,7 +125,7 @@ class StageData:
                 f"The image of sample {sample['sample_id']} cannot be read any more ({error}); put it back and run the "
                 "same command again, or precompute again, which sets it aside."
             ) from error
-        tags = [(tag["tag"], tag["score"]) for tag in image["tags"] or ()]
+        tags = tags_from_rows(image["tags"])
         task, level, instruction = sample["task"], sample["level"], sample["instruction"]
         if self._settings.augment and level == "region" and not held_out:
             picture, instruction, answer = augment(picture, instruction, answer, task, chance)

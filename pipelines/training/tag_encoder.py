@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor, triplet_margin_loss
-from models.tags import TagRule
+from models.tags import ImageTags, TagRule, tags_from_rows
 from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
 from pipelines.core.tables import TAGGED
@@ -41,7 +41,7 @@ class Triplet:
     """
 
     image_id: str
-    tags: list[tuple[str, float]]
+    tags: ImageTags
     positives: list[str]
     negatives: list[str]
 
@@ -85,7 +85,7 @@ class TagEncoderData:
         # Held-out images meet the same captions in every training, whatever its seed: their losses are compared.
         seed = self._settings.held_out_seed if draw.pool else self._settings.loop.seed
         chance = generator(seed, draw.pool, draw.epoch, draw.index)
-        tags = [(tag["tag"], tag["score"]) for tag in row["tags"] or ()]
+        tags = tags_from_rows(row["tags"])
         return Triplet(row["image_id"], tags, self._texts(row), self._negatives(part, draw.index, own, chance))
 
     def _texts(self, row: dict[str, Any]) -> list[str]:

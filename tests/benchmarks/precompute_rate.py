@@ -20,12 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from models.tags import ImageTags, tags_to_rows
 from pipelines.core.runtime import RayConfig, living_nodes, ray_session
 from pipelines.core.shards import ShardIndex
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, shards
 from pipelines.precompute.pipeline import run_shards
 from pipelines.precompute.plan import make_plan
-from pipelines.precompute.taggers import RamTagger, Tagger, Tags
+from pipelines.precompute.taggers import RamTagger, Tagger
 from pipelines.sources.records import ImageRecord
 from tests.benchmarks.decoding import bare
 from tests.benchmarks.figures import Figure, NotMeasured, Settings, in_turns
@@ -57,7 +58,7 @@ class InstantTagger(Tagger):
     def prepare(self) -> None:
         """It needs nothing."""
 
-    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[ImageTags]:
         """The same for every image."""
         assert pixels is not None
         assert len(pixels) == len(image_ids)
@@ -115,7 +116,7 @@ class Work:
         begun = 0.0
         for number, batch in enumerate(loader):
             found = self.loaded.tag([name for name, _ in batch], np.stack([pixels for _, pixels in batch]))
-            rows = [{"image_id": name, "tags": [{"tag": tag, "score": score} for tag, score in tags]}
+            rows = [{"image_id": name, "tags": tags_to_rows(tags)}
                     for (name, _), tags in zip(batch, found, strict=True)]  # fmt: skip
             pq.write_table(pa.Table.from_pylist(rows), self.folder / f"loop-{number}.parquet", compression="zstd")
             begun = begun or time.perf_counter()

@@ -3,9 +3,20 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from models.tags import TagRule, load_thresholds, make_rule, parse_thresholds, save_thresholds, surest
+from models.tags import (
+    TagRule,
+    load_thresholds,
+    make_rule,
+    parse_thresholds,
+    save_thresholds,
+    surest,
+    tags_from_rows,
+    tags_to_rows,
+)
+from pipelines.core.tables import TAG
 
 # Of RAM's lists (recognize-anything 7cb804a, ram/data), in the order of its tag list.
 RAM = {
@@ -70,6 +81,17 @@ def test_impossible_rules_are_refused() -> None:
         TagRule(threshold="high")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="list, confidence"):
         TagRule(order="alphabet")  # type: ignore[arg-type]
+
+
+def test_tags_go_to_an_arrow_table_and_back() -> None:
+    rows = pa.array([tags_to_rows([("dog", 0.5), ("ball", 0.25)]), None, []], pa.list_(TAG))
+    assert [tags_from_rows(row) for row in rows.to_pylist()] == [[("dog", 0.5), ("ball", 0.25)], [], []]
+
+
+def test_a_request_of_whole_numbers_gives_floats() -> None:
+    ((tag, score),) = tags_from_rows([{"tag": "dog", "score": 1}])
+    assert (tag, score) == ("dog", 1.0)
+    assert isinstance(score, float)
 
 
 def test_the_surest_keep_their_order() -> None:

@@ -6,10 +6,10 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from models.tags import ImageTags, tags_from_rows
 from pipelines.inference.answerer import Unanswered
 from pipelines.inference.predictor import LocalInference, Predictor
 from pipelines.inference.questions import build_question
-from pipelines.precompute.taggers import Tags
 from pipelines.registry.registry import ModelReference
 from pipelines.sources.boxes import parse_box
 from pipelines.sources.images import BadImage, decode_image, load_image
@@ -48,13 +48,13 @@ class ServedLion(PythonModel):
             answers.append({"answer": reply, "box": list(found.box) if found else None})
         return pd.DataFrame(answers, columns=["answer", "box"])
 
-    def _tags(self, number: int, row: dict[Any, Any]) -> Tags:
+    def _tags(self, number: int, row: dict[Any, Any]) -> ImageTags:
         listed = row.get("tags")
         if listed is None or isinstance(listed, float):  # pandas writes a missing value as NaN
             if self.predictor.reads_tags:
                 raise ValueError(f"Row {number} has no tags, and the model's prompt is made of them; [] says: none.")
             return []
-        return [(tag["tag"], float(tag["score"])) for tag in listed]
+        return tags_from_rows(listed)
 
 
 def _text(row: dict[Any, Any], name: str) -> str:

@@ -9,6 +9,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from models.alignment import align_weights
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
+from models.tags import tags_from_rows
 
 
 class ServedTagEncoder(PythonModel):
@@ -25,7 +26,7 @@ class ServedTagEncoder(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[list[float]]:
         """One vector (a list of floats) per row of the data frame."""
-        rows = [[(tag["tag"], float(tag["score"])) for tag in tags] for tags in model_input["tags"]]
+        rows = [tags_from_rows(tags) for tags in model_input["tags"]]
         with torch.inference_mode():
             return self.encoder.encode(**self.processor(rows).as_dict()).float().tolist()
 

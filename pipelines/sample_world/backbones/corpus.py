@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
+from models.tags import THRESHOLD
 from pipelines.instructions.templates import REC_ANSWER, TASKS
 from pipelines.sample_world.backbones.world import normalized_box
 from pipelines.sample_world.entries import Entry
@@ -211,7 +212,7 @@ def _regions(entry: Entry, rng: random.Random) -> list[tuple[int, _Asked]]:
 
 def tag_prefix(entry: Entry, rng: random.Random) -> str:
     """LION's prompt with the tags of the sample world's simulated tagger, errors included."""
-    tags = [tag for tag, score in entry.tags if score > 0.5][: rng.randint(0, 12)]
+    tags = [tag for tag, score in entry.tags if score > THRESHOLD][: rng.randint(0, 12)]
     listed = f"you are allowed to use or partially use the following tags: [{', '.join(tags)}]. "
     return "According to <extra_id_0>, " + (listed if rng.random() < 0.8 else "")
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.lion.generation import cache_for
 from models.ram import RamForImageTagging, RamProcessor
+from models.tags import THRESHOLD
 from pipelines.sample_world.backbones.config import LanguageSettings, VisionSettings
 from pipelines.sample_world.backbones.corpus import Question, questions
 from pipelines.sample_world.backbones.language import Reader, SceneTexts, load_reader
@@ -136,7 +137,7 @@ def tag_held_out(folder: str, scenes: int = 512, seed: int = HELD_OUT_SEED, pres
     return Tagging(torch.cat(confidences), torch.stack([present_tags(entry.scene) for entry in entries]))
 
 
-def measure_tagger(tagging: Tagging, threshold: float = 0.5) -> dict[str, float]:
+def measure_tagger(tagging: Tagging, threshold: float = THRESHOLD) -> dict[str, float]:
     """mAP over the tags that occur, precision and recall at a threshold, and expected calibration error (10 bins)."""
     from sklearn.metrics import average_precision_score
 
@@ -164,11 +165,11 @@ def _reliability(tagging: Tagging) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def best_thresholds(tagging: Tagging, candidates: Sequence[float] = _CANDIDATES) -> list[float]:
-    """For each tag the threshold of best F1; 0.5 for a tag that never occurs."""
+    """For each tag the threshold of best F1; `models.tags.THRESHOLD` for a tag that never occurs."""
     found = []
     for scores, present in zip(tagging.confidences.T, tagging.present.T, strict=True):
         if not present.any():
-            found.append(0.5)
+            found.append(THRESHOLD)
             continue
         f1 = [float(2 * (present * (scores > t)).sum() / (present.sum() + (scores > t).sum())) for t in candidates]
         best = [t for t, value in zip(candidates, f1, strict=True) if value == max(f1)]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.ram import RamConfig, RamForImageTagging, RamProcessor
 from models.ram.modeling import RamOutput
+from models.tags import THRESHOLD
 from pipelines.sample_world.backbones.config import TaggerSettings
 from pipelines.sample_world.backbones.vision import Probe, patch_tensors, probe_loss
 from pipelines.sample_world.backbones.world import entry, place_of
@@ -20,7 +21,6 @@ from pipelines.training.order import Draw
 from pipelines.training.task import Output
 
 _PLACE = {tag: number for number, tag in enumerate(VOCABULARY)}
-_THRESHOLD = 0.5
 _PATCH_WEIGHT = 3.0  # of the patches' loss beside the asymmetric one, which is a sum over all tags
 
 
@@ -39,7 +39,7 @@ def config(settings: TaggerSettings) -> RamConfig:
 
 def processor(ram: RamConfig, thresholds: Sequence[float] | None = None) -> RamProcessor:
     """Its processor, with thresholds by tag."""
-    return RamProcessor(VOCABULARY, thresholds or [_THRESHOLD] * len(VOCABULARY), image_size=ram.swin.image_size)
+    return RamProcessor(VOCABULARY, thresholds or [THRESHOLD] * len(VOCABULARY), image_size=ram.swin.image_size)
 
 
 class TaughtTagger(nn.Module):

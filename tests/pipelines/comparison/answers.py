@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.tags import tags_to_rows
 from pipelines.comparison.config import CompareConfig
 from pipelines.comparison.plan import Run
 from pipelines.comparison.results import Results, read_evaluation
@@ -29,7 +30,7 @@ def write_world(root: Path, images: int) -> tuple[str, str, list[Row]]:
     for entry in entries:
         path = root / entry.file_name("png")
         entry.draw().save(path)
-        tags = [{"tag": tag, "score": score} for tag, score in entry.tags]
+        tags = tags_to_rows(entry.tags)
         size = {"width": entry.scene.width, "height": entry.scene.height}
         tagged.append({"image_id": str(entry.image_id), "uri": str(path), "source": "sample", "tags": tags, **size})
     for name, table in (("instructions", to_table(rows, INSTRUCTIONS)), ("tagged", to_table(tagged, TAGGED))):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.tags import tags_to_rows
 from pipelines.core.errors import UserError
 from pipelines.core.tables import TAG
 from pipelines.evaluation.tag_noise import TagNoise, add_noise, noisy_column
@@ -24,7 +25,7 @@ noises = st.builds(
 
 
 def column(rows: list[list[tuple[str, float]] | None]) -> pa.ChunkedArray:
-    listed = [None if row is None else [{"tag": tag, "score": score} for tag, score in row] for row in rows]
+    listed = [None if row is None else tags_to_rows(row) for row in rows]
     return pa.chunked_array([pa.array(listed, pa.list_(TAG))])
 
 

@@ -12,12 +12,13 @@ from ray.data._internal.execution.operators.actor_pool_map_operator import Actor
 from ray.data._internal.execution.operators.task_pool_map_operator import TaskPoolMapOperator
 from ray.data._internal.logical.optimizers import get_execution_plan
 
+from models.tags import ImageTags
 from pipelines.core.errors import UserError
 from pipelines.core.shards import ShardIndex, blocks, from_items
 from pipelines.precompute import TaggerConfig, shards
 from pipelines.precompute.pipeline import make_dataset, run_shards
 from pipelines.precompute.plan import Plan, Pool
-from pipelines.precompute.taggers import Tagger, Tags
+from pipelines.precompute.taggers import Tagger
 from pipelines.sources.records import ImageRecord
 from tests.pipelines.precompute.worlds import folder_config, rows_of, write_pictures
 
@@ -33,7 +34,7 @@ class Rows(Tagger):
     def prepare(self) -> None:
         pass
 
-    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[ImageTags]:
         assert pixels is not None
         return [[(str(len(pixels)), 1.0)]] * len(image_ids)
 
@@ -41,7 +42,7 @@ class Rows(Tagger):
 class SlowRows(Rows):
     """Takes half a second for it."""
 
-    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[ImageTags]:
         time.sleep(0.5)
         return super().tag(image_ids, pixels)
 

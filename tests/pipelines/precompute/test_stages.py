@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from models.tags import ImageTags
 from pipelines.core import storage
 from pipelines.core.shards import ShardIndex
 from pipelines.core.tables import TAGGED
 from pipelines.precompute import TaggerConfig, shards
 from pipelines.precompute.stages import Commit, Decode, ReadShard, Tag
-from pipelines.precompute.taggers import Tagger, Tags
+from pipelines.precompute.taggers import Tagger
 from pipelines.sources.records import ImageRecord
 from tests.pipelines.precompute.worlds import digests_of, rows_of, write_pictures
 
@@ -30,7 +31,7 @@ class Brightness(Tagger):
     def prepare(self) -> None:
         pass
 
-    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[Tags]:
+    def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[ImageTags]:
         assert pixels is not None
         assert pixels.shape == (len(image_ids), SIDE, SIDE, 3)
         return [[("brightness", float(image.mean() / 255))] for image in pixels]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from models.tags import tags_to_rows
 from pipelines.core.tables import TAG
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig
 
@@ -26,7 +27,7 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int] = (40, 30)) -
 
 def write_tags(path: Path, tags: Mapping[str, Sequence[tuple[str, float]]]) -> Path:
     """A tag table with a list of (tag, score) for each image id."""
-    listed = [[{"tag": tag, "score": score} for tag, score in found] for found in tags.values()]
+    listed = [tags_to_rows(found) for found in tags.values()]
     pq.write_table(pa.table({"image_id": list(tags), "tags": pa.array(listed, pa.list_(TAG))}), path)
     return path
 

@@ -15,7 +15,7 @@ from transformers import BertConfig
 
 from models.lion import LionProcessor
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
-from models.tags import TagRule, save_thresholds
+from models.tags import TagRule, save_thresholds, tags_from_rows
 from pipelines.core.errors import UserError
 from pipelines.core.steps import read_manifest
 from pipelines.core.tag_rules import TABLE_THRESHOLDS, model_rules
@@ -170,10 +170,7 @@ def test_lengths_count_the_tags_that_are_read(world: World) -> None:
     """As the rule reads them one by one; rows of equal length share micro-batches."""
     tags = pq.read_table(world.tagged)["tags"].combine_chunks()
     for rule in (TagRule(), TagRule(threshold="per_tag", thresholds={"red": 0.96, "cloud": 0.05})):
-        expected = [
-            sum(len(tag) + 2 for tag, _ in rule.select([(item["tag"], item["score"]) for item in row]))
-            for row in tags.to_pylist()
-        ]
+        expected = [sum(len(tag) + 2 for tag, _ in rule.select(tags_from_rows(row))) for row in tags.to_pylist()]
         assert letters_of_tags(tags, rule).tolist() == expected
 
 
