@@ -7,11 +7,11 @@ from typing import Any
 
 from pipelines.comparison.config import CompareConfig, OncePer, StageSpec, check
 from pipelines.core.errors import UserError
+from pipelines.core.resources import LaunchConfig, cores_per_process
 from pipelines.core.steps import canonical
 from pipelines.core.workflow import Prepare, StepSpec, merged
 from pipelines.evaluation.tag_noise import TagNoise
-from pipelines.training.config import LaunchConfig, TrainStageConfig
-from pipelines.training.launch import share_of_cores
+from pipelines.training.config import TrainStageConfig
 
 _RANK: Mapping[OncePer, int] = {"comparison": 0, "seed": 1, "run": 2}
 
@@ -87,7 +87,7 @@ def evaluation(config: CompareConfig, model: str, strength: float) -> StepSpec:
     errors = {name: value for name, value in dataclasses.asdict(config.noise).items() if name != "levels"}
     inference = dataclasses.asdict(config.inference)
     if config.at_once > 1 and config.inference.launcher == "local" and config.inference.cpus is None:
-        inference["cpus"] = float(share_of_cores(config.at_once))
+        inference["cpus"] = float(cores_per_process(config.at_once))
     values = {
         "benchmark": config.benchmark,
         "model": model,
@@ -121,7 +121,7 @@ def _stage_values(config: CompareConfig, stage: str, run: Run) -> dict[str, Any]
     values["loop"] = merged(values.get("loop", {}), {"seed": run.seed})
     launch = LaunchConfig(**values.get("launch", {}))
     if config.at_once > 1 and launch.launcher == "local" and launch.cpus_per_worker is None:
-        share = share_of_cores(config.at_once * launch.workers)
+        share = cores_per_process(config.at_once * launch.workers)
         values["launch"] = merged(values["launch"], {"cpus_per_worker": share})
     dynamic = values.get("prompt", {}).get("kind") in ("dynamic", "both")
     if dynamic and config.tag_encoder is not None:

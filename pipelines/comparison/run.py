@@ -22,6 +22,7 @@ from pipelines.comparison.side_by_side import run_side_by_side
 from pipelines.comparison.tracking import log_comparison
 from pipelines.core import storage
 from pipelines.core.errors import UserError
+from pipelines.core.resources import resolve_launch, workers_that_fit
 from pipelines.core.runtime import keep_ray, living_nodes, ray_session
 from pipelines.core.steps import StepFolder, StepResult, canonical, run_step
 from pipelines.core.tag_rules import model_rules
@@ -31,7 +32,6 @@ from pipelines.inference.decoding import in_words
 from pipelines.registry.registry import Registry
 from pipelines.scoring.predictions import load_instructions
 from pipelines.scoring.score import select_rows
-from pipelines.training.launch import resolved, room_for_workers
 
 log = logging.getLogger("lion.compare")
 REPORT = "report.html"
@@ -95,8 +95,8 @@ def _require_room(config: CompareConfig, plan: Plan) -> None:
     with ray_session(config.ray):
         nodes = living_nodes()
         for launch in launches:
-            asked = resolved(launch, nodes)
-            room = room_for_workers(asked, nodes, 0.0) // launch.workers
+            asked = resolve_launch(launch, nodes)
+            room = workers_that_fit(asked, nodes, 0.0) // launch.workers
             if room < config.at_once:
                 raise UserError(
                     f"at_once is {config.at_once}, and the cluster has room for {room} trainings of {launch.workers} "

@@ -10,12 +10,11 @@ from typing import Any
 
 from pipelines.core import storage
 from pipelines.core.errors import UserError
+from pipelines.core.resources import LaunchConfig, resolve_launch, workers_that_fit
 from pipelines.core.steps import StepFolder
 from pipelines.sweeps.config import SweepConfig
 from pipelines.sweeps.space import Range
 from pipelines.sweeps.trial import Trial
-from pipelines.training.config import LaunchConfig
-from pipelines.training.launch import resolved, room_for_workers
 
 log = logging.getLogger("lion.sweep")
 _OWN_CPUS = 0.1  # of the process that a trial starts its workers from
@@ -67,7 +66,7 @@ def run_trials(
 
 def resolved_launch(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) -> LaunchConfig:
     """The launch with what it leaves open decided by the cluster, so that every trial takes what was reckoned."""
-    return resolved(dataclasses.replace(launch, cpus_per_worker=launch.cpus_per_worker or 1), nodes)
+    return resolve_launch(dataclasses.replace(launch, cpus_per_worker=launch.cpus_per_worker or 1), nodes)
 
 
 def trials_at_once(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], most: int | None) -> int:
@@ -84,7 +83,7 @@ def trials_at_once(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], mos
     cpus, gpus = float(launch.cpus_per_worker or 1), launch.gpus_per_worker or 0.0
     count = 0
     while most is None or count < most:
-        if room_for_workers(launch, nodes, (count + 1) * _OWN_CPUS) < (count + 1) * launch.workers:
+        if workers_that_fit(launch, nodes, (count + 1) * _OWN_CPUS) < (count + 1) * launch.workers:
             break
         count += 1
     if not count:

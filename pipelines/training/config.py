@@ -7,6 +7,7 @@ from typing import Literal
 from models.tags import TOP_K, Threshold, check_threshold
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
+from pipelines.core.resources import LaunchConfig
 from pipelines.core.runtime import RayConfig
 from pipelines.core.steps import runtime_field, runtime_group
 from pipelines.registry.registry import RegistryConfig
@@ -133,48 +134,6 @@ class LoopConfig:
         require_seed("loop.seed", self.seed)
         if self.offload and self.zero_stage == 0:
             raise UserError("loop.offload needs a ZeRO stage: set loop.zero_stage to 1, 2 or 3.")
-
-
-@dataclasses.dataclass(frozen=True)
-class LaunchConfig:
-    """Where the loop runs."""
-
-    launcher: Literal["ray", "local"] = "ray"
-    """`ray`: Ray Train's workers, restarted when they fail. `local`: this machine without Ray; one worker runs in this
-    process, more are started by torchrun's launcher."""
-    workers: int = 1
-    """Processes, each with its share of every batch; on GPUs one per GPU."""
-    min_workers: int | None = None
-    """The fewest that a training on Ray begins or goes on with where nodes are missing; it grows back to `workers` from
-    its last checkpoint when there is room for them again. Empty: it waits for all of them."""
-    resize_every: float = 60.0
-    """Seconds between two looks at whether there is room for more workers, where fewer than `workers` run."""
-    cpus_per_worker: int | None = None
-    """CPU threads of a worker; empty: this machine's cores shared by the workers, 8 at most."""
-    gpus_per_worker: float | None = None
-    """GPUs of a worker; empty: 1 where there are GPUs, else 0."""
-    gpu_memory: float | None = None
-    """GiB of each GPU that the training has to fit into, for a refusal before anything starts; empty: each worker
-    looks at its own GPU."""
-    max_failures: int = 3
-    """How often Ray restarts the workers, from the last checkpoint, before it gives up."""
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise UserError(f"launch.workers is {self.workers}; at least one has to do the work.")
-        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
-            raise UserError(
-                f"launch.min_workers is {self.min_workers}; give a number from 1 to launch.workers, {self.workers}."
-            )
-        if self.min_workers is not None and self.launcher == "local":
-            raise UserError("launch.min_workers needs launch.launcher ray; local processes come and go together.")
-        if self.resize_every <= 0:
-            raise UserError(f"launch.resize_every is {self.resize_every:g}; give a number of seconds above 0.")
-
-    @property
-    def fewest(self) -> int:
-        """The number of workers that must have room."""
-        return self.workers if self.min_workers is None else self.min_workers
 
 
 def require_reading(top_k: int | None, threshold: Threshold | None) -> None:

@@ -3,19 +3,19 @@
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import signal
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from pipelines.core import storage
 from pipelines.core.errors import DataRefused, Stopped, UserError
+from pipelines.core.resources import LaunchConfig, cores_per_process, worker_resources
 from pipelines.core.runtime import RayConfig, ray_session, require_resources
-from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig
+from pipelines.training.config import LoopConfig, OptimizerConfig
 
 if TYPE_CHECKING:
     from pipelines.training.memory import MemoryEstimate
@@ -87,7 +87,7 @@ def launch(job: Job, config: LaunchConfig, ray: RayConfig) -> None:
     if job.loop.trace and storage.is_remote(job.folder):
         raise UserError(f"loop.trace appends to local files, which {job.folder} is not; leave it out.")
     if config.launcher == "local":
-        _locally(dataclasses.replace(job, threads=config.cpus_per_worker or share_of_cores(config.workers)), config)
+        _locally(dataclasses.replace(job, threads=config.cpus_per_worker or cores_per_process(config.workers)), config)
     else:
         with ray_session(ray):
             _on_ray(job, config)
@@ -154,46 +154,6 @@ def _failure(job: Job) -> Exception | None:
     if found["attempt"] != job.attempt:
         return None
     return _ERRORS[found["kind"]](found["message"])
-
-
-def worker_resources(config: LaunchConfig, gpus_there: bool) -> tuple[int, float]:
-    """CPUs and GPUs of each worker, with what the user left open decided.
-
-    Args:
-        config: how it is launched.
-        gpus_there: whether the cluster has any GPU.
-    """
-    gpus = float(gpus_there) if config.gpus_per_worker is None else config.gpus_per_worker
-    return config.cpus_per_worker or share_of_cores(config.workers), gpus
-
-
-def resolved(config: LaunchConfig, nodes: Sequence[Mapping[str, Any]]) -> LaunchConfig:
-    """Return the launch with what it leaves open decided by the nodes' resources."""
-    cpus, gpus = worker_resources(config, any(node.get("GPU") for node in nodes))
-    return dataclasses.replace(config, cpus_per_worker=cpus, gpus_per_worker=gpus)
-
-
-def room_for_workers(launch: LaunchConfig, nodes: Sequence[Mapping[str, Any]], taken: float) -> int:
-    """How many workers have room; what is left over on two nodes makes none.
-
-    Args:
-        launch: a resolved one.
-        nodes: the resources of each living node.
-        taken: CPUs that something else may hold on any of them.
-    """
-    cpus, gpus = float(launch.cpus_per_worker or 1), launch.gpus_per_worker or 0.0
-    workers = 0
-    for node in nodes:
-        room = math.floor((node.get("CPU", 0.0) - taken + 1e-9) / cpus)
-        if gpus:
-            room = min(room, math.floor(node.get("GPU", 0.0) / gpus + 1e-9))
-        workers += max(room, 0)
-    return workers
-
-
-def share_of_cores(processes: int) -> int:
-    """Return the cores of one of so many processes of this machine; more threads than cores hinder each other."""
-    return max(1, min(8, (os.cpu_count() or 1) // processes))
 
 
 def _locally(job: Job, config: LaunchConfig) -> None:

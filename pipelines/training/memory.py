@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pipelines.core.errors import UserError
-from pipelines.training.config import LaunchConfig, LoopConfig
+from pipelines.core.resources import LaunchConfig
+from pipelines.training.config import LoopConfig
 from pipelines.training.precision import effective_stage
 
 log = logging.getLogger("lion.training")

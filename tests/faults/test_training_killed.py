@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipelines.core.resources import LaunchConfig
 from pipelines.core.runtime import RayConfig
-from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, TrainTagEncoderConfig
+from pipelines.training.config import LoopConfig, OptimizerConfig, TrainTagEncoderConfig
 from pipelines.training.launch import Job, launch
 from pipelines.training.tag_encoder import TagEncoderTask
 from tests.pipelines.training import conftest as drawn

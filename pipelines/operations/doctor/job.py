@@ -7,10 +7,10 @@ from typing import Any
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_places
+from pipelines.core.resources import LaunchConfig, resolve_launch, workers_that_fit
 from pipelines.core.workflow import Prepare, substitute
 from pipelines.operations.doctor.findings import Finding, refused
 from pipelines.registry.registry import Registry
-from pipelines.training.config import LaunchConfig
 
 Nodes = Sequence[Mapping[str, Any]]
 _POINTER = 1024  # bytes; git LFS leaves about 130 in the place of a large file
@@ -96,14 +96,12 @@ def _training(settings: Any, nodes: Nodes) -> str:
     launch: LaunchConfig = settings.launch
     if launch.launcher == "local":
         return f"{launch.workers} processes on this machine, without Ray"
-    from pipelines.training.launch import resolved, room_for_workers
-
-    asked = resolved(launch, nodes)
+    asked = resolve_launch(launch, nodes)
     cpus, gpus = asked.cpus_per_worker, asked.gpus_per_worker
     wanted = "loop.precision fp16" if settings.loop.precision == "fp16" else "launch.gpu_memory"
     if not gpus and (settings.loop.precision == "fp16" or launch.gpu_memory is not None):
         raise UserError(f"{wanted} is for GPUs, and no node has one; give the cluster some, or leave that field out.")
-    room = room_for_workers(asked, nodes, 0.0)
+    room = workers_that_fit(asked, nodes, 0.0)
     said = f"{launch.workers} workers of {cpus} CPUs and {gpus:g} GPUs"
     if room < launch.fewest:
         raise UserError(

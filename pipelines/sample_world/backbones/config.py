@@ -3,9 +3,10 @@
 import dataclasses
 
 from pipelines.core.paths import path_field
+from pipelines.core.resources import LaunchConfig
 from pipelines.core.runtime import RayConfig
 from pipelines.core.steps import runtime_group
-from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig
+from pipelines.training.config import LoopConfig, OptimizerConfig
 
 PARTS = ("vision", "language", "tagger", "tag_encoder")
 

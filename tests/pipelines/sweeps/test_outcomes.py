@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from pipelines.core.errors import UserError
+from pipelines.core.resources import LaunchConfig
 from pipelines.sweeps.outcomes import Outcome, outcome_of, ranked, saved_by_stopping
 from pipelines.sweeps.run import ranking_text
 from pipelines.sweeps.space import Range
 from pipelines.sweeps.tuning import trial_number, trials_at_once
-from pipelines.training.config import LaunchConfig
 
 MARGIN = Range("margin", "uniform", (0.1, 1.0))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.core.errors import UserError
-from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, TrainStageConfig
+from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig
 
 
 def test_the_warm_up_warms_up() -> None:
@@ -30,11 +30,10 @@ def test_schedules_fall_from_one_to_their_minimum(schedule: str, middle: float) 
         lambda: LoopConfig(steps=-1),
         lambda: LoopConfig(offload=True),
         lambda: OptimizerConfig(learning_rate=0),
-        lambda: LaunchConfig(workers=0),
     ],
 )
 def test_settings_that_cannot_go_well_are_refused(make: object) -> None:
-    with pytest.raises(UserError, match=r"must be|needs|at least"):
+    with pytest.raises(UserError, match=r"must be|needs"):
         make()  # type: ignore[operator]
 
 
@@ -50,11 +49,3 @@ def test_stages_train_their_groups_with_the_prompts_own_parts() -> None:
     assert groups(3, "both") == set(TRAINABLE)
     assert groups(1, "static") == {"q_former", "query_tokens", "t5_projection", "ln_vision", "image_adapter", "prompt"}
     assert groups(2, "dynamic") == {"vision_aggregator", "region_adapter", "projector"}
-
-
-def test_an_elastic_training_needs_room_for_the_fewest() -> None:
-    assert LaunchConfig(workers=4).fewest == 4
-    assert LaunchConfig(workers=4, min_workers=2).fewest == 2
-    for wrong in ({"min_workers": 5}, {"min_workers": 0}, {"min_workers": 2, "launcher": "local"}, {"resize_every": 0}):
-        with pytest.raises(UserError, match="launch"):
-            LaunchConfig(**{"workers": 4, **wrong})  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from pipelines.comparison.examples import _picture
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.parquet import read_parquet
+from pipelines.core.resources import LaunchConfig
 from pipelines.core.tables import IMAGE_BYTES, INSTRUCTIONS, TAGGED, to_table
 from pipelines.evaluation.distributed import InferenceConfig
 from pipelines.evaluation.run import EvaluateConfig, evaluate
@@ -30,7 +31,7 @@ from pipelines.precompute import precompute
 from pipelines.sources import embedded
 from pipelines.sources.embedded import embedded_digests, find_embedded, open_embedded
 from pipelines.sources.images import load_image
-from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, TrainStageConfig
+from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig
 from pipelines.training.runs import train_stage
 from tests.pipelines.precompute.worlds import folder_config, rows_of
 

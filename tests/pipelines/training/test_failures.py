@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from pipelines.core.errors import UserError
+from pipelines.core.resources import LaunchConfig
 from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 from pipelines.registry.registry import Registry, RegistryConfig
 from pipelines.training.callbacks import Callback, LogToMlflow, Step, catch_up
 from pipelines.training.checkpoint import Checkpoints
-from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig
+from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.context import current
 from pipelines.training.loop import train
 from pipelines.training.runs import train_tag_encoder

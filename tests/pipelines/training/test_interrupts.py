@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.core.errors import Stopped
+from pipelines.core.resources import LaunchConfig
 from pipelines.core.runtime import RayConfig
 from pipelines.training.checkpoint import Checkpoints
-from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, TrainTagEncoderConfig
+from pipelines.training.config import LoopConfig, OptimizerConfig, TrainTagEncoderConfig
 from pipelines.training.interrupts import Interrupts
 from pipelines.training.launch import Job, launch
 from pipelines.training.tag_encoder import TagEncoderTask

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pipelines.core.errors import UserError
-from pipelines.training.config import LaunchConfig, LoopConfig, OptimizerConfig, PromptSettings, TrainStageConfig
+from pipelines.core.resources import LaunchConfig
+from pipelines.training.config import LoopConfig, OptimizerConfig, PromptSettings, TrainStageConfig
 from pipelines.training.context import current
 from pipelines.training.data import Batch
 from pipelines.training.engine import Engine

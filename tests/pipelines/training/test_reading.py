@@ -17,12 +17,13 @@ from models.lion import LionProcessor
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
 from models.tags import TagRule, save_thresholds, tags_from_rows
 from pipelines.core.errors import UserError
+from pipelines.core.resources import LaunchConfig
 from pipelines.core.steps import read_manifest
 from pipelines.core.tag_rules import TABLE_THRESHOLDS, model_rules
 from pipelines.inference.answerer import Answerer
 from pipelines.inference.predictor import LocalInference, Predictor
 from pipelines.registry.registry import ModelReference
-from pipelines.training.config import LaunchConfig, LoopConfig, PromptSettings, TrainStageConfig, TrainTagEncoderConfig
+from pipelines.training.config import LoopConfig, PromptSettings, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.reading import differences, letters_of_tags, stage_rule
 from pipelines.training.runs import train_stage, train_tag_encoder
 from pipelines.training.stage import StageTask

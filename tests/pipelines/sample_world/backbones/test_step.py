@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.core.errors import UserError
+from pipelines.core.resources import LaunchConfig
 from pipelines.sample_world.backbones.config import PretrainTinyConfig, TagTextSettings
 from pipelines.sample_world.backbones.step import halve, pretrain_tiny
-from pipelines.training.config import LaunchConfig, LoopConfig
+from pipelines.training.config import LoopConfig
 
 
 def test_a_part_is_trained_measured_and_kept_and_a_second_run_does_nothing(tmp_path: Path) -> None:
