@@ -17,6 +17,12 @@ FORBIDDEN = {
     "pipelines": {"jobs", "tests"},
     "jobs": {"tests"},
 }
+MODELS = {
+    "lion": {"tag_encoder"},  # a LION with a dynamic prompt contains a tag encoder
+    "ram": set(),
+    "tag_encoder": set(),
+}
+"""The packages of `models/`, each with those that it may import. What they share is in the modules of `models/`."""
 ROOMS = (
     "core",  # steps, storage, tables, shards, Ray sessions, errors
     "sources",  # readers of annotation files and images, boxes, fetching
@@ -58,15 +64,15 @@ def test_arrows_point_one_way(root: Path, room: str) -> None:
     assert not wrong, f"{room}/ may not import these: {wrong}"
 
 
-def rooms_imported(path: Path) -> set[str]:
-    """Return the folders of `pipelines/` that a module imports, anywhere in it."""
+def submodules_imported(path: Path, package: str) -> set[str]:
+    """Return the names below `package` that a module imports, anywhere in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("pipelines.")}
+    return {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
 
 
 def test_no_module_of_pipelines_is_loose(root: Path) -> None:
@@ -80,8 +86,24 @@ def test_a_room_imports_only_rooms_before_it(root: Path, room: str) -> None:
     allowed = set(ROOMS[: ROOMS.index(room) + 1])
     modules = list((root / "pipelines" / room).rglob("*.py"))
     assert modules
-    wrong = {str(path.relative_to(root)): later for path in modules if (later := rooms_imported(path) - allowed)}
+    wrong = {
+        str(path.relative_to(root)): later
+        for path in modules
+        if (later := submodules_imported(path, "pipelines") - allowed)
+    }
     assert not wrong, f"pipelines/{room} comes before these: {wrong}"
+
+
+def test_packages_of_models_share_modules_and_not_each_other(root: Path) -> None:
+    packages = {path.name for path in (root / "models").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert packages == set(MODELS)
+    for package, allowed in MODELS.items():
+        modules = list((root / "models" / package).rglob("*.py"))
+        forbidden = packages - allowed - {package}
+        wrong = {path.name: others for path in modules if (others := submodules_imported(path, "models") & forbidden)}
+        assert not wrong, f"models/{package} may not import these: {wrong}"
+    loose = {path.name: packages & submodules_imported(path, "models") for path in (root / "models").glob("*.py")}
+    assert not any(loose.values()), f"shared modules may not import a package of models/: {loose}"
 
 
 def test_tags_are_converted_in_one_module(root: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, T5Config
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from models.lion.checkpoint_files import folder_tensors, read_generation_settings, read_state_dict
+from models.checkpoint_files import folder_tensors, read_generation_settings, read_state_dict
 from models.lion.configuration import LEVELS, LionConfig
 from models.lion.generation import PUBLISHED, decoding_settings, generation_defaults
 from models.lion.groups import FOUNDATIONS, parameter_group

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature, CLIPImageProcessorPil, PreTrainedTokenizerBase, ProcessorMixin
 
+from models.images import to_rgb
 from models.lion.configuration import LEVELS, LionConfig, PromptConfig
-from models.ram.processing import to_rgb
 from models.tag_encoder.processing import TagEncoderProcessor
 from models.tags import (
     TOP_K,
@@ -174,7 +174,7 @@ class LionProcessor(ProcessorMixin):
         """Inputs of `LionForConditionalGeneration` for B samples; an argument left out leaves its outputs out.
 
         Args:
-            images: PIL images of any mode (`models.ram.processing.to_rgb` says what becomes of each) and size.
+            images: PIL images of any mode (converted by `models.images.to_rgb`) and size.
             text: Questions, without any prompt around them.
             tags: Each image's tags and confidences; read where the prompt has tags.
             levels: ``"image"`` or ``"region"`` of each sample.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.lion.checkpoint_files import read_state_dict
+from models.checkpoint_files import read_state_dict
 from models.ram.configuration import RamConfig
 from models.ram.modeling import RamForImageTagging
 from models.ram.processing import RamProcessor, read_tag_list, read_thresholds

@@ -16,6 +16,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import cached_file
 
+from models.images import to_rgb
 from models.tags import ImageTags, TagOrder, Threshold, check_threshold
 
 # The names that the released RAM gives its lists.
@@ -59,34 +60,6 @@ def _checked_thresholds(thresholds: Sequence[float], n_tags: int, where: str) ->
         if math.isnan(value) or not 0.0 <= value <= 1.0:
             raise ValueError(f"{where}, threshold {number}: {value} is not between 0 and 1.")
     return list(thresholds)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an RGB image of any PIL mode.
-
-    Transparency is laid over white; 16-bit gray keeps its upper 8 bits (PIL would clip it to white); palettes, gray,
-    CMYK, LAB and the like convert as PIL does. An EXIF orientation is not applied here: boxes and captions refer to
-    whatever the reader of the file decided.
-
-    Raises:
-        ValueError: For 32-bit integer and float images ("I", "F") with values outside 0 to 255, whose range is unknown.
-    """
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        values = np.asarray(image)
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255):
-            raise ValueError(
-                f"An image of mode {image.mode!r} has values outside 0 to 255; scale it to 8 bits before tagging."
-            )
-        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        straight = image.convert("LA") if image.mode == "La" else image  # PIL converts premultiplied gray to LA alone
-        rgba = straight.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
-    return image.convert("RGB")
 
 
 class RamProcessor(ImageProcessingMixin):

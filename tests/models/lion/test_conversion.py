@@ -173,7 +173,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, which: str) -> 
     files = released_files(case, tmp_path)
     victim = files["llm"] / "shard1.bin" if which == "shard" else files[which]
     torch.save({"model": {"query_tokens": torch.ones(1), "note": Hostile(marker)}}, victim)
-    with pytest.raises(ValueError, match="was refused"):
+    with pytest.raises(ValueError, match="contains other objects than tensors"):
         convert(case, files, tmp_path / "out")
     assert not marker.exists()
     torch.load(victim, weights_only=False)
@@ -189,9 +189,9 @@ def test_files_that_are_no_checkpoints_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     shutil.copy(files["llm"] / "config.json", tmp_path / "empty")
     for change, told in (
-        ({"checkpoint": tmp_path / "none.pth"}, "is no file"),
+        ({"checkpoint": tmp_path / "none.pth"}, "is not a file"),
         ({"checkpoint": tmp_path / "text.pth"}, "text.pth"),
-        ({"checkpoint": tmp_path / "numbers.pth"}, "holds no state dict"),
+        ({"checkpoint": tmp_path / "numbers.pth"}, "has no state dict"),
         ({"vit": files["checkpoint"]}, "no pos_embed"),
         ({"llm": tmp_path / "empty"}, "has no weights"),
     ):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.lion.checkpoint_files import read_state_dict
+from models.checkpoint_files import read_state_dict
 from models.ram import RamConfig, RamForImageTagging, RamProcessor
 from models.ram.conversion import (
     check_placed,
@@ -170,6 +170,6 @@ def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path: Path, writer: st
         torch.save({"model": {"fc.weight": Hostile(trace)}}, checkpoint)
     else:
         checkpoint.write_bytes(pickle.dumps({"model": Hostile(trace)}))
-    with pytest.raises(ValueError, match="was refused"):
+    with pytest.raises(ValueError, match="contains other objects than tensors"):
         read_state_dict(checkpoint)
     assert not trace.exists()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from models.ram import RamProcessor
-from models.ram.processing import read_tag_list, read_thresholds, to_rgb
+from models.ram.processing import read_tag_list, read_thresholds
 from models.tags import TagRule
 
 TAGS = ["ant", "bee", "cat", "dog"]
@@ -34,32 +34,6 @@ def test_resizing_is_bilinear_over_the_whole_image(processor: RamProcessor) -> N
     expected = np.asarray(image.resize((48, 48), Image.Resampling.BILINEAR))[..., 1] / 255
     found = processor(image).pixel_values[0, 1] * 0.224 + 0.456
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"]
-)
-def test_every_mode_of_8_bits_becomes_rgb(processor: RamProcessor, mode: str) -> None:
-    assert to_rgb(Image.new(mode, (10, 10))).mode == "RGB"
-    assert torch.isfinite(processor(Image.new(mode, (10, 10))).pixel_values).all()
-
-
-@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
-def test_16_bit_gray_is_scaled_and_not_clipped(mode: str) -> None:
-    assert to_rgb(Image.new(mode, (4, 4), 0x8000)).getpixel((0, 0)) == (128, 128, 128)
-
-
-def test_transparency_lies_over_white() -> None:
-    assert to_rgb(Image.new("RGBA", (2, 2), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
-    palette = Image.new("P", (2, 2), 0)
-    palette.info["transparency"] = 0
-    assert to_rgb(palette).getpixel((0, 0)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize(("mode", "value"), [("I", 70000), ("F", -1.0), ("F", float("nan"))])
-def test_values_of_unknown_range_are_refused(mode: str, value: float) -> None:
-    with pytest.raises(ValueError, match="scale it to 8 bits"):
-        to_rgb(Image.new(mode, (2, 2), value))
 
 
 def test_what_is_no_image_is_refused(processor: RamProcessor) -> None:

@@ -1,4 +1,7 @@
-"""Reading weights that others made: lazily, and without running anything that a file may carry."""
+"""Read weights of other projects without running code that a file may contain.
+
+Tensors are memory-mapped where the format allows it, so that a file larger than the free memory can be converted.
+"""
 
 import json
 import os
@@ -16,35 +19,35 @@ _SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a ``.pth``, ``.bin`` or ``.safetensors`` file by name, mapped and not yet read where possible.
+    """Return the tensors of a ``.pth``, ``.bin`` or ``.safetensors`` file by name, memory-mapped where possible.
 
-    A training checkpoint may keep them under ``model``, ``module`` or ``state_dict``.
+    The tensors of a training checkpoint may be under the key ``model``, ``module`` or ``state_dict``.
 
     Raises:
-        ValueError: If the file holds anything but tensors and plain values (nothing of it is run), cannot be read, or
-            has no tensor.
+        ValueError: the file contains other objects than tensors and plain values (they are not loaded), cannot be
+            read, or has no tensor.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} is no file; give the checkpoint itself.")
+        raise ValueError(f"{path} is not a file; give the path of the checkpoint file.")
     content = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     for key in ("model", "module", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path} holds no state dict: expected tensors by name, at the top or under 'model'.")
+        raise ValueError(f"{path} has no state dict: expected tensors by name, at the top level or under 'model'.")
     return {str(name): tensor for name, tensor in content.items()}
 
 
 def read_generation_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the settings of decoding that a ``.pth`` holds beside its weights, under ``generation_config``.
+    """Return the decoding settings of a ``.pth`` file, which are under its key ``generation_config``.
 
     Returns:
-        Values by name; empty where there are none, as in released files and in ``.safetensors``.
+        Values by name. Empty for files without them, such as released files and ``.safetensors``.
 
     Raises:
-        ValueError: If they are no settings by name.
+        ValueError: ``generation_config`` is not a dictionary.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -54,7 +57,7 @@ def read_generation_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     if settings is None:
         return {}
     if not isinstance(settings, dict):
-        raise ValueError(f"{path}: generation_config must give values by name; it is {settings!r}.")
+        raise ValueError(f"{path}: generation_config is {settings!r}; it must be a dictionary.")
     return {str(name): value for name, value in settings.items()}
 
 
@@ -63,7 +66,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no readable safetensors file: {error}.") from error
+        raise ValueError(f"{path} is not a readable safetensors file: {error}.") from error
 
 
 def _pickled(path: Path) -> Any:
@@ -71,24 +74,24 @@ def _pickled(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} was refused: it holds more than tensors, and running code from a checkpoint is never allowed. "
+            f"{path} contains other objects than tensors; they are not loaded, because they could run code. "
             "Save the plain state dict with torch.save, or as safetensors."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no readable checkpoint: {error}.") from error
+        raise ValueError(f"{path} is not a readable checkpoint: {error}.") from error
 
 
 def _is_zip(path: Path) -> bool:
-    # Files from before torch 1.6 are no zip archives and cannot be mapped.
+    # torch before 1.6 wrote plain pickles, which cannot be memory-mapped.
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
 
 def folder_tensors(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Tensor]]:
-    """Name and tensors of a Hugging Face folder, one shard in memory at a time.
+    """Yield names and tensors of a Hugging Face folder, with one shard in memory at a time.
 
     Raises:
-        ValueError: If the folder has no weights.
+        ValueError: the folder has no weights, or its index names a file outside the folder.
     """
     folder = Path(folder)
     for name in _INDEXES:
@@ -102,5 +105,5 @@ def folder_tensors(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Tensor
         raise ValueError(f"{folder} has no weights; expected one of {', '.join((*_INDEXES, *_SINGLE))}.")
     for file in files:
         if file.resolve().parent != folder.resolve() and not file.is_symlink():
-            raise ValueError(f"The weight index of {folder} leads outside the folder: {file}.")
+            raise ValueError(f"The weight index of {folder} names {file}, which is outside the folder.")
         yield from read_state_dict(file).items()
