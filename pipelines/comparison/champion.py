@@ -12,7 +12,7 @@ from pipelines.comparison.plan import Run
 from pipelines.comparison.results import Document, Evaluation, Results, largest, measure_group
 from pipelines.comparison.statistics import Interval, interval
 from pipelines.core.errors import UserError
-from pipelines.registry.registry import Registry
+from pipelines.registry import Registry
 
 log = logging.getLogger("lion.compare")
 

@@ -10,7 +10,7 @@ from pipelines.core.runtime import RayConfig
 from pipelines.core.steps import runtime_field, runtime_group
 from pipelines.evaluation.distributed import InferenceConfig
 from pipelines.evaluation.tag_noise import TagErrors
-from pipelines.registry.registry import RegistryConfig
+from pipelines.registry import RegistryConfig
 from pipelines.scoring.benchmarks import MIXED, registry
 from pipelines.scoring.score import ScoringConfig
 from pipelines.training.config import TrainStageConfig

@@ -12,7 +12,7 @@ from pipelines.comparison.plan import Plan, Run
 from pipelines.comparison.results import Document
 from pipelines.core import storage
 from pipelines.core.steps import canonical, git_commit, read_manifest, versions
-from pipelines.registry.registry import Registry
+from pipelines.registry import Registry
 from pipelines.training.config import TrainStageConfig
 
 

@@ -29,7 +29,7 @@ from pipelines.core.tag_rules import model_rules
 from pipelines.core.workflow import Prepare, StepSpec, run_steps
 from pipelines.evaluation.run import require_scorable
 from pipelines.inference.decoding import in_words
-from pipelines.registry.registry import Registry
+from pipelines.registry import Registry
 from pipelines.scoring.predictions import load_instructions
 from pipelines.scoring.score import select_rows
 

@@ -9,7 +9,7 @@ from pipelines.comparison.results import Document
 from pipelines.core import storage
 from pipelines.core.steps import StepFolder, canonical, git_commit
 from pipelines.evaluation.tracking import log_numbers, mlflow_name
-from pipelines.registry.registry import Registry
+from pipelines.registry import Registry
 
 
 def log_comparison(

@@ -41,7 +41,7 @@ from pipelines.inference.answerer import (
     shard_file,
 )
 from pipelines.inference.decoding import Decoding, box_warning, in_words, resolve_decoding
-from pipelines.registry.registry import RegistryConfig
+from pipelines.registry import RegistryConfig
 from pipelines.scoring.benchmarks import MIXED, registry
 from pipelines.scoring.estimates import Scores
 from pipelines.scoring.prediction_files import prediction_row, read_decoding
@@ -110,7 +110,7 @@ def evaluate(config: EvaluateConfig) -> StepResult:
         return steps.run_step(
             "evaluate", identity, config.out, lambda folder: _score_given(config, folder), inputs, _VERSION
         )
-    from pipelines.registry.registry import Registry
+    from pipelines.registry import Registry
 
     models = Registry(config.registry, config.out)
     found = models.lookup(model)

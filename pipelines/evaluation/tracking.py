@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.registry.registry import ModelReference, Registry
+    from pipelines.registry import ModelReference, Registry
 
 _SPELLED = {"@": "_at_", "+": "plus"}
 _NOT_IN_NAMES = re.compile(r"[^\w.\- /]")

@@ -34,7 +34,7 @@ from pipelines.inference.predictor import (
 )
 from pipelines.inference.questions import build_question
 from pipelines.precompute.taggers import RamTagger
-from pipelines.registry.registry import RegistryConfig
+from pipelines.registry import RegistryConfig
 from pipelines.sources.images import BadImage, decode_image
 
 if TYPE_CHECKING:

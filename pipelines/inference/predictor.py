@@ -19,7 +19,7 @@ from pipelines.inference.questions import Question, longest_answer
 from pipelines.instructions.templates import TASKS
 from pipelines.precompute.config import TaggerConfig
 from pipelines.precompute.taggers import RamTagger
-from pipelines.registry.registry import ModelReference, Registry, RegistryConfig, resolve
+from pipelines.registry import ModelReference, Registry, RegistryConfig, resolve
 from pipelines.sources.images import BadImage
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from pipelines.inference.predictor import (
     tags_of,
 )
 from pipelines.inference.questions import Question, Task, build_question
-from pipelines.registry.registry import RegistryConfig
+from pipelines.registry import RegistryConfig
 from pipelines.sources.images import BadImage
 
 log = logging.getLogger("lion.predict")

@@ -1,4 +1,4 @@
-"""What served models take and give, and what serves them."""
+"""The inputs and outputs of served models, and the packages that a server installs."""
 
 import base64
 import importlib.metadata
@@ -11,12 +11,16 @@ SERVED_WITH: Mapping[Kind, tuple[str, ...]] = {
     "tag_encoder": _EVERY_KIND,
     "lion": (*_EVERY_KIND, "pyarrow", "pillow", "pyyaml"),
 }
-"""The distributions that a kind of model is served with; they bring numpy, pandas and tokenizers along."""
+"""The distributions that a server of each kind of model installs; numpy, pandas and tokenizers are dependencies of
+these."""
 _ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
 
 
 def signature_and_example(kind: Kind) -> tuple[Any, Any]:
-    """What a served model takes and gives, with an example."""
+    """Return the MLflow signature of a kind of model (its columns and their types), and an example input.
+
+    LION gives a row an `answer` and the `box` in it; a tag encoder gives a vector.
+    """
     import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, Object, Property, Schema
@@ -41,5 +45,5 @@ def signature_and_example(kind: Kind) -> tuple[Any, Any]:
 
 
 def requirements(kind: Kind) -> list[str]:
-    """Return what a server of a model installs, pinned to the versions of the process that registers it."""
+    """Return the requirements of a server of a model, pinned to the versions of the process that registers it."""
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in SERVED_WITH[kind]]

@@ -7,7 +7,7 @@ from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field, settings_field
 from pipelines.core.runtime import RayConfig
 from pipelines.core.steps import runtime_field, runtime_group
-from pipelines.registry.registry import RegistryConfig
+from pipelines.registry import RegistryConfig
 from pipelines.training.config import TrainStageConfig, TrainTagEncoderConfig
 
 Verb = Literal["train_tag_encoder", "train_stage"]

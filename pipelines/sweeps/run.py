@@ -15,8 +15,7 @@ from pipelines.core.errors import UserError
 from pipelines.core.runtime import keep_ray, living_nodes, ray_session
 from pipelines.core.steps import StepFolder, StepResult, canonical, git_commit, run_step
 from pipelines.core.workflow import Prepare
-from pipelines.registry.registry import PARENT_RUN, Registry
-from pipelines.registry.signature import Kind
+from pipelines.registry import PARENT_RUN, Kind, Registry
 from pipelines.sweeps.config import SweepConfig, check
 from pipelines.sweeps.outcomes import (
     DEFAULT,

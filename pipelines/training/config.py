@@ -10,7 +10,7 @@ from pipelines.core.paths import path_field
 from pipelines.core.resources import LaunchConfig
 from pipelines.core.runtime import RayConfig
 from pipelines.core.steps import runtime_field, runtime_group
-from pipelines.registry.registry import RegistryConfig
+from pipelines.registry import RegistryConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]

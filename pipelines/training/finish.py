@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pipelines.core import storage
 from pipelines.core.errors import Stopped, UserError
 from pipelines.core.steps import StepFolder, canonical, git_commit
-from pipelines.registry.registry import Kind, Registry
+from pipelines.registry import Kind, Registry
 from pipelines.training.config import LoopConfig
 from pipelines.training.launch import Job, launch, quiet_loading
 

@@ -10,7 +10,7 @@ from pipelines.core.copies import cache_folder, for_workers, local_copy
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepFolder, StepResult, fingerprint, run_step
 from pipelines.core.tag_rules import described
-from pipelines.registry.registry import Registry
+from pipelines.registry import Registry
 from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.finish import Training, train_and_register
 

@@ -200,7 +200,7 @@ class Training(UnderFire):
 
     def _gives_back(self, folder: Path) -> bool:
         """P8: what the registry gives back is what the training left."""
-        from pipelines.registry.registry import Registry, RegistryConfig
+        from pipelines.registry import Registry, RegistryConfig
 
         uri = self.options.get("registry.tracking_uri")
         found = Registry(RegistryConfig(tracking_uri=uri), self.out).lookup(f"models:/{MODEL}@candidate")

@@ -25,7 +25,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_step_that_writes_local_files_leaves_them_in_the_bucket(bucket: str, root: Path) -> None:
     """Backbones from the bucket, a LION to it: what a pipeline's next step opens by its URI alone."""
     from models.lion import LionForConditionalGeneration
-    from pipelines.registry.registry import Registry, RegistryConfig
+    from pipelines.registry import Registry, RegistryConfig
     from pipelines.sample_world.backbones.compose import TinyLionConfig, tiny_lion
 
     storage.upload_folder(str(root / "pipelines/sample_world/backbones/weights"), f"{bucket}/backbones")

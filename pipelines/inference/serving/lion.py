@@ -10,7 +10,7 @@ from models.tags import ImageTags, tags_from_rows
 from pipelines.inference.answerer import Unanswered
 from pipelines.inference.predictor import LocalInference, Predictor
 from pipelines.inference.questions import build_question
-from pipelines.registry.registry import ModelReference
+from pipelines.registry import ModelReference
 from pipelines.sources.boxes import parse_box
 from pipelines.sources.images import BadImage, decode_image, load_image
 

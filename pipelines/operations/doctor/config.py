@@ -7,7 +7,7 @@ from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
 from pipelines.core.runtime import RayConfig
 from pipelines.core.steps import runtime_group
-from pipelines.registry.registry import RegistryConfig
+from pipelines.registry import RegistryConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pipelines.core.paths import path_places
 from pipelines.core.resources import LaunchConfig, resolve_launch, workers_that_fit
 from pipelines.core.workflow import Prepare, substitute
 from pipelines.operations.doctor.findings import Finding, refused
-from pipelines.registry.registry import Registry
+from pipelines.registry import Registry
 
 Nodes = Sequence[Mapping[str, Any]]
 _POINTER = 1024  # bytes; git LFS leaves about 130 in the place of a large file

@@ -14,7 +14,7 @@ from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.operations.doctor.config import DoctorConfig
 from pipelines.operations.doctor.findings import Finding, ok_unless, refused
-from pipelines.registry.registry import Registry
+from pipelines.registry import Registry
 
 _PIN = re.compile(r"^(?P<name>[\w.-]+)(?:\[[^\]]*\])?==(?P<version>\S+)")
 # Results, checkpoints or the wire between processes depend on these; of others another version is a warning.

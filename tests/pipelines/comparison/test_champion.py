@@ -11,7 +11,7 @@ from pipelines.comparison.plan import Run
 from pipelines.comparison.results import Document, Evaluation, Results, analyze, read_evaluation
 from pipelines.comparison.statistics import Interval
 from pipelines.core.errors import UserError
-from pipelines.registry.registry import Registry, RegistryConfig
+from pipelines.registry import Registry, RegistryConfig
 from tests.pipelines.comparison.answers import all_results, evaluated, write_world
 
 RULE = ChampionRule(metric="vqa.soft_accuracy")

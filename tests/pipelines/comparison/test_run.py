@@ -16,7 +16,7 @@ from pipelines.comparison.run import NUMBERS, REPORT, compare
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepResult
-from pipelines.registry.registry import Registry
+from pipelines.registry import Registry
 from tests.pipelines.comparison.conftest import World, make_config
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.core.errors import UserError
 from pipelines.core.secrets import holds_credentials
-from pipelines.registry.registry import Registry, RegistryConfig
+from pipelines.registry import Registry, RegistryConfig
 
 
 @pytest.mark.parametrize(

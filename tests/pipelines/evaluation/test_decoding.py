@@ -19,7 +19,7 @@ from pipelines.core.steps import StepResult, read_manifest
 from pipelines.evaluation.distributed import InferenceConfig
 from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
 from pipelines.inference.decoding import DecodingConfig
-from pipelines.registry.registry import Registry, RegistryConfig
+from pipelines.registry import Registry, RegistryConfig
 from pipelines.scoring.prediction_files import read_decoding
 from tests.pipelines.evaluation.conftest import World
 

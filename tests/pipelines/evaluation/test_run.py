@@ -31,7 +31,7 @@ from pipelines.inference.answerer import (
     shard_file,
 )
 from pipelines.inference.decoding import Decoding, DecodingConfig, resolve_decoding
-from pipelines.registry.registry import Registry, RegistryConfig
+from pipelines.registry import Registry, RegistryConfig
 from pipelines.scoring.metrics.pope import f1
 from tests.pipelines.evaluation.conftest import IMAGES, World, instruction
 

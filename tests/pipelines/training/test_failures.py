@@ -16,7 +16,7 @@ import torch
 from pipelines.core.errors import UserError
 from pipelines.core.resources import LaunchConfig
 from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
-from pipelines.registry.registry import Registry, RegistryConfig
+from pipelines.registry import Registry, RegistryConfig
 from pipelines.training.callbacks import Callback, LogToMlflow, Step, catch_up
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig

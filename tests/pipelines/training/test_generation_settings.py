@@ -13,7 +13,7 @@ from models.lion import LionForConditionalGeneration
 from models.lion.generation import decoding_settings
 from pipelines.core.resources import LaunchConfig
 from pipelines.inference.decoding import DecodingConfig, resolve_decoding
-from pipelines.registry.registry import resolve
+from pipelines.registry import resolve
 from pipelines.training.config import LoopConfig, OptimizerConfig, PromptSettings, TrainStageConfig
 from pipelines.training.runs import train_stage
 from pipelines.training.stage import merge_parents

@@ -22,7 +22,7 @@ from pipelines.core.steps import read_manifest
 from pipelines.core.tag_rules import TABLE_THRESHOLDS, model_rules
 from pipelines.inference.answerer import Answerer
 from pipelines.inference.predictor import LocalInference, Predictor
-from pipelines.registry.registry import ModelReference
+from pipelines.registry import ModelReference
 from pipelines.training.config import LoopConfig, PromptSettings, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.reading import differences, letters_of_tags, stage_rule
 from pipelines.training.runs import train_stage, train_tag_encoder

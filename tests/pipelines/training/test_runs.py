@@ -13,7 +13,7 @@ from models.tag_encoder import TagEncoder
 from pipelines.core.errors import UserError
 from pipelines.core.resources import LaunchConfig
 from pipelines.core.steps import read_manifest
-from pipelines.registry.registry import Registry, RegistryConfig, resolve
+from pipelines.registry import Registry, RegistryConfig, resolve
 from pipelines.training.config import (
     LoopConfig,
     OptimizerConfig,

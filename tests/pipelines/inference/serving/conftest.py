@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.registry.registry import Registry, RegistryConfig
+from pipelines.registry import Registry, RegistryConfig
 from pipelines.sample_world.backbones.kept import kept_backbones
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.registry.signature import SERVED_WITH, Kind, requirements
+from pipelines.registry import SERVED_WITH, Kind, requirements
 from tests.pipelines.inference.serving import only_required
 from tests.pipelines.inference.serving.conftest import Served
 

@@ -23,7 +23,7 @@ from pipelines.operations.doctor.place import (
     probe_nodes,
 )
 from pipelines.operations.doctor.run import examine
-from pipelines.registry.registry import RegistryConfig
+from pipelines.registry import RegistryConfig
 
 HERE = {"python": "3.11.9", "ray": "2.60.0", "torch": "2.13.0"}
 WELL = Probe("worker-1", HERE, 0.0, None, True, None, 100 * 2**30, 0.4, None)
