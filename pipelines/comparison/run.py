@@ -23,7 +23,7 @@ from pipelines.comparison.tracking import log_comparison
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.resources import resolve_launch, workers_that_fit
-from pipelines.core.runtime import keep_ray, living_nodes, ray_session
+from pipelines.core.runtime import keep_ray, live_nodes, ray_session
 from pipelines.core.steps import StepFolder, StepResult, canonical, run_step
 from pipelines.core.tag_rules import model_rules
 from pipelines.core.workflow import Prepare, StepSpec, run_steps
@@ -93,7 +93,7 @@ def _require_room(config: CompareConfig, plan: Plan) -> None:
     if config.at_once == 1 or not launches:
         return
     with ray_session(config.ray):
-        nodes = living_nodes()
+        nodes = live_nodes()
         for launch in launches:
             asked = resolve_launch(launch, nodes)
             room = workers_that_fit(asked, nodes, 0.0) // launch.workers

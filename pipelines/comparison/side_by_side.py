@@ -20,7 +20,7 @@ import yaml
 from pipelines.core.errors import DataRefused, Stopped, UserError
 from pipelines.core.runtime import python_path
 from pipelines.core.signals import on_sigterm
-from pipelines.core.workflow import StepSpec, ending, references, substitute
+from pipelines.core.workflow import StepSpec, completion_text, references, substitute
 
 log = logging.getLogger("lion.pipeline")
 _SET_PARENT_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
@@ -133,7 +133,7 @@ class _Child:
         if code:
             raise _failure(self._verb, code, list(self._said))
         found = json.loads(printed[-1])
-        log.info("%s %s %s", self._place, self.name, ending(found["skipped"], seconds))
+        log.info("%s %s %s", self._place, self.name, completion_text(found["skipped"], seconds))
         return {"name": self.name, "seconds": seconds, **found}
 
 

@@ -1,7 +1,8 @@
-"""Models in object stores: a copy on the machine that loads them, and a place that all workers of a step can read.
+"""Copies of models between object stores and local disks.
 
-Libraries load weights from folders of their own machine. A copy is made once per machine and kept, under a name that
-changes with the files' names, sizes and times; a crash leaves no half of it behind.
+Libraries load weights from local folders only. Each machine downloads a model once and keeps it in a cache. The name in
+the cache depends on the files' names, sizes and modification times, so a changed model is downloaded again. The copy
+gets its name when it is complete: a crash leaves no half copy under it.
 """
 
 import contextlib
@@ -17,11 +18,11 @@ from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepFolder
 
-_DONE = ".complete.json"
+_COMPLETE = ".complete.json"
 
 
 def cache_folder(*parts: str) -> str:
-    """Return a folder of this user's own that outlives the process, made where it is missing."""
+    """Return a folder in the user's cache (`$XDG_CACHE_HOME`, else `~/.cache`); create it if it is missing."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     path = os.path.join(home, "dynamic-lion", *parts)
     os.makedirs(path, exist_ok=True)
@@ -29,32 +30,32 @@ def cache_folder(*parts: str) -> str:
 
 
 def local_copy(uri: str) -> str:
-    """Return the local path of a file or folder: its own, or that of a copy.
+    """Return the local path of a file or folder; a remote one is first copied to this machine's cache.
 
     Raises:
-        UserError: nothing lies there.
+        UserError: it does not exist, or cannot be read.
     """
     return _copied(uri) if storage.is_remote(uri) else storage.absolute(uri)
 
 
-@functools.lru_cache(maxsize=64)  # a process that has loaded a model goes on with that one
+@functools.lru_cache(maxsize=64)  # within one process a model stays the same, even if it changes in the store
 def _copied(uri: str) -> str:
     uri = storage.absolute(uri)
     try:
-        there = storage.exists(uri)
+        exists = storage.exists(uri)
     except OSError as error:
         raise UserError(
             f"{uri} cannot be read ({error}); check the path, and the credentials of this machine."
         ) from error
-    if not there:
+    if not exists:
         raise UserError(f"{uri} does not exist; check the path.")
     single = not storage.is_folder(uri)
-    state = storage.state_of(uri)
+    state = storage.file_states(uri)
     key = hashlib.sha256(repr((uri, state)).encode()).hexdigest()[:24]
     base = os.path.basename(uri)
     target = os.path.join(cache_folder("copies", key), base)
     with open(f"{target}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process of a machine copies, the others wait for it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process of the machine copies, the others wait
         if not os.path.exists(target):
             partial = f"{target}.{uuid.uuid4().hex[:8]}.partial"
             if single:
@@ -65,31 +66,35 @@ def _copied(uri: str) -> str:
     return target
 
 
-def for_workers(model: str, folder: StepFolder, name: str) -> str:
-    """Where the workers of a step find a model that lies on the driver's machine.
+def share_model(model: str, folder: StepFolder, name: str) -> str:
+    """Return a path or URI from which every worker of a step can load a model of the driver's machine.
+
+    If the step's folder is in an object store, the machines may not share a disk: the model is uploaded to that folder.
 
     Args:
-        model: its local folder.
-        folder: the step's; where it is in an object store, the machines need not share a disk, and the model is put
-            beside the results.
-        name: of the copy.
+        model: the model's local folder.
+        folder: the step's folder.
+        name: the name of the uploaded copy.
 
     Returns:
-        What `local_copy` opens on every machine.
+        An argument for `local_copy` on any machine.
     """
     if not storage.is_remote(folder.path):
         return model
     target = folder.child("start", name)
-    done = target + _DONE
-    if not storage.exists(done):
+    marker = target + _COMPLETE
+    if not storage.exists(marker):
         storage.upload_folder(model, target)
-        storage.write_json(done, {"files": len(storage.list_files(target))})
+        storage.write_json(marker, {"files": len(storage.list_files(target))})
     return target
 
 
 @contextlib.contextmanager
-def on_disk(folder: StepFolder) -> Iterator[StepFolder]:
-    """A step's folder for work that writes local files alone; in an object store, they are sent there at the end."""
+def local_results(folder: StepFolder) -> Iterator[StepFolder]:
+    """Give a local version of a step's folder, for libraries that can write local files only.
+
+    If the step's folder is in an object store, the files are uploaded when the block ends without an error.
+    """
     if not storage.is_remote(folder.path):
         yield folder
         return

@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first used, so that one module does not bring its neighbors along."""
+"""Lazy imports of a package's names: importing one module of the package does not import all the others."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package that imports each name's module on first use.
+    """Return a package's `__getattr__`, which imports the module of a name on first use.
 
-    A served model installs only what it needs; it reads `pipelines.precompute.taggers`, whose package would otherwise
-    import the readers of annotation files and their libraries.
+    A served model has only a part of the requirements installed. It imports `pipelines.precompute.taggers`; without
+    lazy imports, that package would also import the annotation readers and libraries that are not installed there.
 
     Args:
         package: the package's `__name__`.
-        modules: name → the module inside the package that defines it.
+        modules: for each public name, the module in the package that defines it.
     """
 
     def attribute(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Which fields of a configuration are paths: marked where the field is, read by doctor, submit and the command line.
+"""Configuration fields that are paths. `doctor`, `submit` and the command line find them by the field's metadata.
 
-A field that holds a path, a URI or a model's address is made with `path_field`; a free mapping that is the
-configuration of a training, or a part of it, with `settings_field`. Nobody keeps a list of names beside it.
+Declare a field that holds a path, a URI or a model's address with `path_field`. Declare a free mapping that contains
+(a part of) another configuration with `settings_field`. There is no separate list of path names to maintain.
 """
 
 import dataclasses
@@ -15,22 +15,27 @@ from typing import Any, Literal, TypeVar
 from pipelines.core import storage
 
 Role = Literal["input", "model", "name", "output"]
-"""input: a file, folder or URI that must be there. model: that, or models:/NAME@ALIAS. name: a path, or something else,
-such as the name of a model in a hub. output: where results go."""
+"""Purpose of a path.
+
+- input: a file, folder or URI that must exist.
+- model: like input, or `models:/NAME@ALIAS`.
+- name: a path, or a name that is not a path, such as a model's name in a hub.
+- output: a folder or URI for results.
+"""
 Config = TypeVar("Config")
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # s3://bucket, models:/name@alias, mlflow-artifacts:/folder
-_REFERENCE = re.compile(r"\$\{\w+\}")  # to a pipeline's step or variable
+_REFERENCE = re.compile(r"\$\{\w+\}")  # a reference to a step or a variable of a pipeline
 
 
 @dataclasses.dataclass(frozen=True)
-class PathPlace:
+class ConfigPath:
     """A path in a configuration.
 
     Attributes:
-        field: dotted, such as `sets[0].annotations`.
-        role: what it is for.
-        text: the path.
-        sent: whether it is a small configuration file that `submit` sends with the job.
+        field: the dotted name, such as `sets[0].annotations`.
+        role: the purpose; see `Role`.
+        text: the path itself.
+        sent: whether the file is a small configuration file that `submit` uploads with the job.
     """
 
     field: str
@@ -40,7 +45,7 @@ class PathPlace:
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is filled in later, by a step or a variable of a pipeline."""
+        """Whether the path contains `${name}`, which a step or a variable of a pipeline replaces."""
         return bool(_REFERENCE.search(self.text))
 
 
@@ -56,11 +61,11 @@ def path_field(
     """Return a configuration field that is a path, a list of paths, or a mapping of names to paths.
 
     Args:
-        role: see `Role`.
-        default: as of `dataclasses.field`.
-        default_factory: likewise.
-        names: texts that are no paths whatever lies in the working directory, such as a preset's name.
-        sent: see `PathPlace`.
+        role: the purpose; see `Role`.
+        default: as in `dataclasses.field`.
+        default_factory: as in `dataclasses.field`.
+        names: values that are never paths, such as a preset's name, even if a file of that name exists.
+        sent: see `ConfigPath`.
         runtime: see `pipelines.core.steps.runtime_field`.
     """
     metadata = {"path": role, "names": tuple(names), "sent": sent, "runtime": runtime}
@@ -71,42 +76,43 @@ def settings_field(settings_of: Callable[[Any], type | None], *, each: bool = Fa
     """Return a free mapping whose keys are fields of another configuration.
 
     Args:
-        settings_of: the configuration that has the mapping → the type whose fields are meant; None: not known.
-        each: the mapping holds one such mapping for each of its keys.
-        dotted: the keys are dotted fields, and each value a mapping whose lists hold values of that field.
+        settings_of: a function from the configuration that has the mapping to the type that has the fields, or None
+            if the type is unknown.
+        each: the values of the mapping are such mappings, not the mapping itself.
+        dotted: the keys are dotted field names; each value is a mapping whose lists contain values of that field.
     """
     metadata = {"settings_of": settings_of, "each": each, "dotted": dotted}
     return dataclasses.field(default_factory=dict, metadata=metadata)
 
 
 def names_field() -> Any:
-    """A mapping whose keys are names that may stand in the place of a model in the fields beside and inside it."""
+    """Return a mapping field whose keys are names, such as stages; sibling and nested fields may use them as models."""
     return dataclasses.field(default_factory=dict, metadata={"defines_names": True})
 
 
-def path_places(config: Any, prefix: str = "") -> Iterator[PathPlace]:
-    """Return every path in a configuration that is not empty and is no preset's name."""
-    places: list[PathPlace] = []
+def config_paths(config: Any, prefix: str = "") -> Iterator[ConfigPath]:
+    """Yield every path in a configuration, without empty ones and names of presets."""
+    paths: list[ConfigPath] = []
 
-    def note(place: PathPlace) -> str:
-        places.append(dataclasses.replace(place, field=prefix + place.field))
-        return place.text
+    def collect(path: ConfigPath) -> str:
+        paths.append(dataclasses.replace(path, field=prefix + path.field))
+        return path.text
 
-    _Walk(note).settings(config, type(config), "", frozenset())
-    yield from places
+    _PathVisitor(collect).settings(config, type(config), "", frozenset())
+    yield from paths
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """Return the configuration with relative paths made absolute by the working directory.
+    """Return the configuration with relative paths made absolute, relative to the working directory.
 
-    Absolute paths, URIs, references of a pipeline, and names of models that are no path here stay, letter by letter.
+    Absolute paths, URIs, references of a pipeline, and model names that are not existing paths stay unchanged.
     """
-    walk = _Walk(_absolute)
-    return typing.cast(Config, walk.settings(config, type(config), "", frozenset()))
+    visitor = _PathVisitor(_absolute)
+    return typing.cast(Config, visitor.settings(config, type(config), "", frozenset()))
 
 
 def sent_options(config_type: type) -> list[str]:
-    """Return the options of a verb that name a configuration file to be sent with a job."""
+    """Return the options of a verb whose value is a configuration file that `submit` uploads with the job."""
     return [f"--{name}" for name in _sent_fields(config_type, "")]
 
 
@@ -119,32 +125,32 @@ def _sent_fields(config_type: type, prefix: str) -> Iterator[str]:
             yield from _sent_fields(inner, f"{prefix}{field.name}.")
 
 
-def _absolute(place: PathPlace) -> str:
-    text = place.text
-    if _ADDRESS.match(text) or place.is_reference or os.path.isabs(text):
+def _absolute(path: ConfigPath) -> str:
+    text = path.text
+    if _ADDRESS.match(text) or path.is_reference or os.path.isabs(text):
         return text
-    if place.role in ("model", "name") and not os.path.exists(os.path.expanduser(text)):
+    if path.role in ("model", "name") and not os.path.exists(os.path.expanduser(text)):
         return text
     return storage.absolute(text)
 
 
-class _Walk:
-    """Goes through a configuration and puts what a function returns in the place of each path.
+class _PathVisitor:
+    """A walk through a configuration that replaces each path with the result of a function.
 
     Args:
-        visit: a path → the text that stands there afterwards.
+        visit: returns the new text of a path.
     """
 
-    def __init__(self, visit: Callable[[PathPlace], str]) -> None:
+    def __init__(self, visit: Callable[[ConfigPath], str]) -> None:
         self._visit = visit
 
     def settings(self, value: Any, kind: type, prefix: str, names: frozenset[str]) -> Any:
-        """Return a configuration, or a mapping with some of its fields; the same object where nothing changes."""
+        """Return a configuration, or a mapping with some of its fields; the same object if nothing changes."""
         if not isinstance(value, Mapping) and not isinstance(value, kind):
             return value
         fields = {field.name: field for field in dataclasses.fields(kind)}
         content_of = value if isinstance(value, Mapping) else vars(value)
-        present = {name: content_of[name] for name in fields if name in content_of}
+        present = {name: content_of[name] for name in fields if name in content_of}  # mappings may lack fields
         for name, content in present.items():
             if fields[name].metadata.get("defines_names"):
                 names |= frozenset(content)
@@ -166,63 +172,63 @@ class _Walk:
         prefix: str,
         names: frozenset[str],
     ) -> Any:
-        place = prefix + field.name
+        dotted = prefix + field.name
         if "path" in field.metadata:
-            return self._path(field, content, place, names)
+            return self._path(field, content, dotted, names)
         if "settings_of" in field.metadata:
-            return self._free(field, content, owner, place, names)
+            return self._free(field, content, owner, dotted, names)
         for inner in _configurations(hint):
-            content = self._nested(content, inner, place, names)
+            content = self._nested(content, inner, dotted, names)
         return content
 
-    def _path(self, field: "dataclasses.Field[Any]", content: Any, place: str, names: frozenset[str]) -> Any:
+    def _path(self, field: "dataclasses.Field[Any]", content: Any, dotted: str, names: frozenset[str]) -> Any:
         """Return a path, a list or a mapping of paths."""
         if isinstance(content, str):
             if not content or content in names or content in field.metadata["names"]:
                 return content
-            return self._visit(PathPlace(place, field.metadata["path"], content, field.metadata["sent"]))
+            return self._visit(ConfigPath(dotted, field.metadata["path"], content, field.metadata["sent"]))
         if isinstance(content, list | tuple):
-            items = [self._path(field, item, place, names) for item in content]
+            items = [self._path(field, item, dotted, names) for item in content]
             return content if _same(items, content) else items
         if isinstance(content, Mapping):
-            values = {key: self._path(field, item, f"{place}.{key}", names) for key, item in content.items()}
+            values = {key: self._path(field, item, f"{dotted}.{key}", names) for key, item in content.items()}
             return content if _same(values.values(), content.values()) else values
         return content
 
     def _free(
-        self, field: "dataclasses.Field[Any]", content: Any, owner: Any, place: str, names: frozenset[str]
+        self, field: "dataclasses.Field[Any]", content: Any, owner: Any, dotted: str, names: frozenset[str]
     ) -> Any:
         kind = field.metadata["settings_of"](owner)
         if kind is None or not isinstance(content, Mapping):
             return content
         if field.metadata["dotted"]:
-            changed = {key: self._range(item, kind, key, f"{place}.{key}", names) for key, item in content.items()}
+            changed = {key: self._range(item, kind, key, f"{dotted}.{key}", names) for key, item in content.items()}
         elif field.metadata["each"]:
-            changed = {key: self.settings(item, kind, f"{place}.{key}.", names) for key, item in content.items()}
+            changed = {key: self.settings(item, kind, f"{dotted}.{key}.", names) for key, item in content.items()}
         else:
-            return self.settings(content, kind, f"{place}.", names)
+            return self.settings(content, kind, f"{dotted}.", names)
         return content if _same(changed.values(), content.values()) else changed
 
-    def _range(self, content: Any, kind: type, dotted: str, place: str, names: frozenset[str]) -> Any:
-        """What a field may be, such as {choice: [a, b]}."""
-        field = _field_at(kind, dotted)
+    def _range(self, content: Any, kind: type, key: str, dotted: str, names: frozenset[str]) -> Any:
+        """Return the possible values of a field in a search space, such as {choice: [a, b]}."""
+        field = _field_at(kind, key)
         if field is None or "path" not in field.metadata or not isinstance(content, Mapping):
             return content
-        changed = {key: self._path(field, item, place, names) for key, item in content.items()}
+        changed = {key: self._path(field, item, dotted, names) for key, item in content.items()}
         return content if _same(changed.values(), content.values()) else changed
 
-    def _nested(self, content: Any, kind: type, place: str, names: frozenset[str]) -> Any:
+    def _nested(self, content: Any, kind: type, dotted: str, names: frozenset[str]) -> Any:
         """Return a configuration inside another, or a list or mapping of such."""
         if isinstance(content, kind):
-            return self.settings(content, kind, f"{place}.", names)
+            return self.settings(content, kind, f"{dotted}.", names)
         if isinstance(content, list | tuple):
-            items = [self.settings(item, kind, f"{place}[{at}].", names) for at, item in enumerate(content)]
+            items = [self.settings(item, kind, f"{dotted}[{at}].", names) for at, item in enumerate(content)]
             return content if _same(items, content) else items
         if isinstance(content, Mapping) and all(isinstance(item, kind) for item in content.values()):
-            values = {key: self.settings(item, kind, f"{place}.{key}.", names) for key, item in content.items()}
+            values = {key: self.settings(item, kind, f"{dotted}.{key}.", names) for key, item in content.items()}
             return content if _same(values.values(), content.values()) else values
-        # In a free mapping a nested configuration is a mapping, too.
-        return self.settings(content, kind, f"{place}.", names)
+        # Inside a free mapping (`settings_field`), a nested configuration is a plain mapping.
+        return self.settings(content, kind, f"{dotted}.", names)
 
 
 def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
@@ -230,11 +236,11 @@ def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def _same(first: Any, second: Any) -> bool:
-    return all(one is other for one, other in zip(first, second, strict=True))
+    return all(before is after for before, after in zip(first, second, strict=True))
 
 
 def _field_at(kind: type, dotted: str) -> "dataclasses.Field[Any] | None":
-    """Return the field of a dotted name, None where there is none."""
+    """Return the field with a dotted name, or None."""
     head, _, rest = dotted.partition(".")
     field = next((field for field in dataclasses.fields(kind) if field.name == head), None)
     if field is None or not rest:
@@ -244,7 +250,7 @@ def _field_at(kind: type, dotted: str) -> "dataclasses.Field[Any] | None":
 
 
 def _configurations(hint: Any) -> list[type]:
-    """Return the configurations in a type: of X, X | None, list[X] and dict[str, X] each X."""
+    """Return the configuration types in a type hint: X for each of X, X | None, list[X] and dict[str, X]."""
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return [hint]
     return [kind for part in typing.get_args(hint) for kind in _configurations(part)]

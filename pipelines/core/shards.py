@@ -1,16 +1,17 @@
-"""Shards: what a step computes with Ray Data, cut once, each piece done or not. Precompute and instructions share them.
+"""Shards: equal pieces of a source that Ray Data processes independently. A killed step resumes with the missing ones.
 
-Of a set of shards NAME with its result RESULT, in a step's folder:
+`precompute` and `instructions` use them. Files of a set of shards NAME with the result RESULT, in a step's folder:
 
     source/NAME-00000000.parquet       `shard_rows` records in source order
-    source/NAME.json                   how many records and bad records there are; written last
+    source/NAME.json                   numbers of records and bad records; written last
     quarantine/annotations@NAME-….parquet  records that could not be read
     RESULT/NAME-00000000.parquet       the shard's result
-    quarantine/NAME-00000000.parquet   its rows that could not be used; no file where there are none
-    done/NAME-00000000.json            its counts and digests; written last, so that it is the proof
+    quarantine/NAME-00000000.parquet   its rows that could not be used; no file if all could be used
+    done/NAME-00000000.json            its counts and digests; written last, as the proof that the shard is complete
 
-A block of Ray Data is one shard from end to end. What that takes at the pinned Ray: no upper block size (Ray Data would
-split a large block), and `batch_size=None` in every stage (it would merge small ones). Tests hold both.
+Each block of Ray Data holds exactly one shard in all stages. With the pinned version of Ray this needs two settings: no
+upper block size (Ray Data would split large blocks) and `batch_size=None` in every stage (it would merge small blocks).
+Tests check both.
 """
 
 import copy
@@ -36,20 +37,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Proof = dict[str, Any]
-"""What a shard's last stage says of it: its number, its counts, its `files`."""
+"""Entry of a finished shard: its number, its counts and its `files`."""
 _BAD_RECORDS_A_FILE = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardIndex:
-    """A source as it was cut.
+    """Size of a source that was cut into shards.
 
     Attributes:
-        rows: records.
-        shard_rows: records a shard; the last has the rest.
-        bad_records: records that were quarantined, by reason.
-        files: their files.
-        counts: whatever else its reader counted.
+        rows: number of records.
+        shard_rows: records per shard; the last shard has the rest.
+        bad_records: number of quarantined records by reason.
+        files: the files of the quarantined records, as manifests list files.
+        counts: other counts of the source's reader.
     """
 
     rows: int
@@ -64,18 +65,18 @@ class ShardIndex:
         return -(-self.rows // self.shard_rows)
 
     def rows_of(self, shard: int) -> int:
-        """Record of one shard."""
+        """Return the number of records of a shard."""
         return min(self.shard_rows, self.rows - shard * self.shard_rows)
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardSet:
-    """The shards of one source in a step's folder, by name: see the module's text.
+    """File names and states of the shards of one source in a step's folder; see the module's docstring.
 
     Attributes:
         folder: the step's folder.
-        result: the folder of the result in it.
-        name: of the set.
+        result: the name of the results' folder in it.
+        name: the name of the set.
     """
 
     folder: str
@@ -83,40 +84,40 @@ class ShardSet:
     name: str = "part"
 
     def source_file(self, shard: int) -> str:
-        """Return a shard's records."""
+        """Return the URI of the file with a shard's records."""
         return storage.join(self.folder, f"source/{self.name}-{shard:08d}.parquet")
 
     def result_name(self, shard: int) -> str:
-        """Return a shard's result, relative to the folder."""
+        """Return the name of a shard's result file, relative to the folder."""
         return f"{self.result}/{self.name}-{shard:08d}.parquet"
 
     def quarantine_name(self, shard: int) -> str:
-        """Return a shard's rows that could not be used, relative to the folder."""
+        """Return the name of the file with a shard's unusable rows, relative to the folder."""
         return f"quarantine/{self.name}-{shard:08d}.parquet"
 
     def result_file(self, shard: int) -> str:
-        """Return a shard's result."""
+        """Return the URI of a shard's result file."""
         return storage.join(self.folder, self.result_name(shard))
 
     def quarantine_file(self, shard: int) -> str:
-        """Return a shard's rows that could not be used."""
+        """Return the URI of the file with a shard's unusable rows."""
         return storage.join(self.folder, self.quarantine_name(shard))
 
     def done_file(self, shard: int) -> str:
-        """Return the proof that a shard is done."""
+        """Return the URI of the proof that a shard is complete."""
         return storage.join(self.folder, f"done/{self.name}-{shard:08d}.json")
 
     @property
     def index_file(self) -> str:
-        """The index of the cut source."""
+        """URI of the source's index."""
         return storage.join(self.folder, f"source/{self.name}.json")
 
     def done(self) -> set[int]:
-        """Return the shards whose proof and result are both there."""
+        """Return the numbers of the shards that have both a proof and a result."""
         return self._numbers("done", ".json") & self._numbers(self.result, ".parquet")
 
     def quarantined(self) -> set[int]:
-        """Return the shards with rows that could not be used."""
+        """Return the numbers of the shards with unusable rows."""
         return self._numbers("quarantine", ".parquet")
 
     def _numbers(self, folder: str, ending: str) -> set[int]:
@@ -129,21 +130,21 @@ class ShardSet:
         }
 
     def index(self) -> ShardIndex | None:
-        """Return the index, or None where the source has not been cut to the end."""
+        """Return the index, or None if the source is not completely cut."""
         return ShardIndex(**storage.read_json(self.index_file)) if storage.exists(self.index_file) else None
 
     def write_quarantine(self, shard: int, bad: pa.Table) -> list[dict[str, Any]]:
-        """Write a shard's rows that could not be used; delete those of an earlier attempt where there are none now.
+        """Write a shard's unusable rows, or delete the file of an earlier attempt if there are none now.
 
-        Call it before the shard's result and its proof are written. The proof of an earlier attempt goes first: a
-        process killed at any point leaves no proof beside a quarantine of another attempt.
+        Call this before the shard's result and its proof are written. The proof of an earlier attempt is deleted first:
+        a process killed at any point leaves no proof together with the quarantine of another attempt.
 
         Args:
-            shard: its number.
-            bad: of `tables.QUARANTINE`.
+            shard: the number of the shard.
+            bad: a table of `tables.QUARANTINE`.
 
         Returns:
-            The file as a manifest lists it, or nothing.
+            A list of the file, as manifests list files; empty if there are no unusable rows.
         """
         storage.delete_file(self.done_file(shard))
         if not bad.num_rows:
@@ -152,12 +153,12 @@ class ShardSet:
         return [write_parquet(self.folder, self.quarantine_name(shard), bad)]
 
     def proofs(self, done: Iterable[int]) -> list[Proof]:
-        """Return the proofs of shards, in the order given."""
+        """Return the proofs of shards, in the order of `done`."""
         with ThreadPoolExecutor(16) as pool:
             return list(pool.map(lambda shard: storage.read_json(self.done_file(shard)), done))
 
     def read(self, shard: int, schema: pa.Schema) -> pa.Table:
-        """Return a shard's records."""
+        """Read a shard's records."""
         return pq.read_table(pa.BufferReader(storage.read_bytes(self.source_file(shard))), schema=schema)
 
     def cut(
@@ -167,17 +168,17 @@ class ShardSet:
         shard_rows: int,
         counts: Mapping[str, int] | None = None,
     ) -> ShardIndex:
-        """Write records as shards and bad records as quarantine, in one pass and in the memory of one shard.
+        """Write records as shards and bad records as quarantine, in one pass and with one shard in memory.
 
         Args:
-            records: rows of `schema` and of `tables.QUARANTINE` (which have a `reason`), in source order.
-            schema: of the shards.
-            shard_rows: records a shard.
-            counts: what is to stand in the index; read at the end.
+            records: rows of `schema`, and rows of `tables.QUARANTINE` (recognized by their `reason`), in source order.
+            schema: the schema of the shards.
+            shard_rows: records per shard.
+            counts: other counts for the index; read when all records are.
         """
         self._forget_cut()
         bad = _BadRecords(self)
-        rows = bad.apart(records)
+        rows = bad.separate(records)
         total = 0
         for shard in itertools.count():
             part = list(itertools.islice(rows, shard_rows))
@@ -191,7 +192,7 @@ class ShardSet:
         return index
 
     def _forget_cut(self) -> None:
-        """Delete the bad records of an earlier cut that was not finished, and before them the proof that it was."""
+        """Delete the index, then the bad records, of an earlier attempt to cut the source."""
         storage.delete_file(self.index_file)
         start = f"annotations@{self.name}-"
         for file in storage.list_files(storage.join(self.folder, "quarantine"), ".parquet", recursive=False):
@@ -201,7 +202,7 @@ class ShardSet:
 
 
 class _BadRecords:
-    """What is quarantined while a source is cut."""
+    """Quarantined records of a source that is being cut."""
 
     def __init__(self, shards: ShardSet) -> None:
         self._shards = shards
@@ -209,8 +210,8 @@ class _BadRecords:
         self.reasons = Counter[str]()
         self.files: list[dict[str, Any]] = []
 
-    def apart(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-        """Return the good ones."""
+    def separate(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Yield the usable records; collect the others."""
         for record in records:
             if "reason" not in record:
                 yield record
@@ -221,7 +222,7 @@ class _BadRecords:
                 self.write()
 
     def write(self) -> None:
-        """Write those that wait."""
+        """Write the collected records to a new file."""
         if self._rows:
             name = f"quarantine/annotations@{self._shards.name}-{len(self.files):08d}.parquet"
             self.files.append(write_parquet(self._shards.folder, name, tables.to_table(self._rows, tables.QUARANTINE)))
@@ -249,9 +250,9 @@ def from_items(items: Sequence[Mapping[str, Any]]) -> "Dataset":
 
 
 def run(make_dataset: Callable[[], "Dataset"]) -> Generator[Proof, None, None]:
-    """Run a dataset whose last stage gives a column `proof` (JSON), and yields the proofs as they come, in any order.
+    """Run a dataset whose last stage returns a column `proof` (JSON) and yield the proofs in the order of completion.
 
-    Closing the iterator ends the pipeline; what was committed stays. The caller's own Ray Data is not changed.
+    Closing the iterator stops the run; finished shards stay. The caller's Ray Data settings are not changed.
     """
     from ray.data import DataContext
 
@@ -261,13 +262,13 @@ def run(make_dataset: Callable[[], "Dataset"]) -> Generator[Proof, None, None]:
 
 
 def blocks(dataset: "Dataset") -> Generator[pa.Table, None, None]:
-    """Execute a dataset of Arrow blocks and yields each block with rows as it comes, in any order.
+    """Execute a dataset of Arrow blocks and yield each non-empty block in the order of completion.
 
-    `Dataset.iter_batches` fetches in a thread that outlives the iterator: where a run is refused, and Ray ends right
-    after, it calls the Ray that is gone, and that ends the process. Here nothing but the caller fetches.
+    `Dataset.iter_batches` fetches blocks in a thread that outlives the iterator. If Ray is shut down right after a run
+    was refused, that thread calls Ray and ends the process. This function fetches in the caller's thread only.
 
     Raises:
-        UserError: a disk that a stage writes to is full.
+        UserError: a disk on which a stage writes is full.
     """
     import ray
     from ray.exceptions import RayTaskError
@@ -278,12 +279,12 @@ def blocks(dataset: "Dataset") -> Generator[pa.Table, None, None]:
                 block = ray.get(entry.ref)
                 if block.num_rows:
                     yield block
-    except RayTaskError as error:  # of its cause, Ray brings the text alone
+    except RayTaskError as error:  # Ray keeps only the text of the cause
         full = [line for line in str(error).splitlines() if f"[Errno {errno.ENOSPC}]" in line]
         if not full:
             raise
         raise UserError(
-            f"A disk is full ({full[-1].strip()}); make room and run the same command again: what is done stays."
+            f"A disk is full ({full[-1].strip()}); free space and run the same command again: finished shards are kept."
         ) from error
 
 
@@ -296,7 +297,11 @@ def _context(current: "DataContext") -> "DataContext":
 
 
 def in_tasks(function: Callable[..., T], calls: Sequence[Sequence[Any]]) -> list[T]:
-    """Return the results of a function from Ray tasks of one CPU each; the user's mistakes come back as themselves."""
+    """Call a function in Ray tasks of one CPU each and return the results in order.
+
+    Raises:
+        UserError: a task raised it; other errors are raised as Ray's `RayTaskError`.
+    """
     import ray
     from ray.exceptions import RayTaskError
 

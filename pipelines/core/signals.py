@@ -1,4 +1,4 @@
-"""SIGTERM as a request that a running step can answer before it ends."""
+"""Handling of SIGTERM, with which cluster managers announce that a process will be killed."""
 
 import contextlib
 import signal
@@ -9,7 +9,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def on_sigterm(act: Callable[[], Any]) -> Iterator[None]:
-    """Call `act` at each SIGTERM instead of ending; outside a main thread, where Python hears none, does nothing."""
+    """Call `act` at each SIGTERM instead of ending the process.
+
+    Outside the main thread this is a no-op, because Python delivers signals to the main thread only.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,8 @@
-"""Steps: a function and a frozen configuration, with a result folder that is complete when its manifest is there.
+"""Steps: a function and a frozen configuration, whose result is a folder with a manifest.
 
-The folder's name carries a hash of the configuration and of the inputs' digests. A finished step run again does
-nothing (P7), a changed configuration never mixes with old results, and `manifest.json`, published last, is the proof of
-completion. Everything a step writes before that is either resumable by the step itself or written over.
+The folder's name contains a hash of the configuration and of the inputs' digests. A changed configuration therefore
+never mixes with old results, and a finished step is skipped when it is run again (P7). `manifest.json` is written last:
+it proves that the step is complete. All files before it are either resumed or overwritten by the next attempt.
 """
 
 import contextlib
@@ -27,33 +27,38 @@ _VERSIONED = ("ray", "torch", "transformers", "deepspeed", "sentence-transformer
 
 
 def runtime_field(default: Any = dataclasses.MISSING, **kwargs: Any) -> Any:
-    """Return a configuration field that says how a step runs, not what it results in; it takes no part in the hash.
+    """Return a configuration field that does not change a step's result; it is not part of the hash.
 
-    Batch sizes of inference, numbers of actors and limits are such fields: a step refused or killed is continued with
-    other values of them.
+    Examples are batch sizes of inference, numbers of actors, and limits. A killed or refused step can be resumed with
+    other values.
     """
     return dataclasses.field(default=default, metadata={"runtime": True}, **kwargs)
 
 
 def later_field(default: Any, **kwargs: Any) -> Any:
-    """Return a configuration field that steps had no need of before: at its default it takes no part in the hash.
+    """Return a field that was added to an existing configuration; at its default it is not part of the hash.
 
-    So results from before the field existed are found again.
+    Results from before the field existed therefore keep their hash, and their steps are skipped.
     """
     return dataclasses.field(default=default, metadata={"later": True}, **kwargs)
 
 
 def runtime_group(factory: Callable[[], Any]) -> Any:
-    """Like `runtime_field`, for a nested configuration."""
+    """Return a `runtime_field` that is a nested configuration."""
     return dataclasses.field(default_factory=factory, metadata={"runtime": True})
 
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
-    """What a verb prints as its last line: where the result is, whether it was there already, and its counts.
+    """Result of a verb, which the command line prints as its last line.
 
-    `lines` are printed before it: what the user asked to read. `exit_code` is the process's: not 0 where a verb that
-    did its work has bad news.
+    Attributes:
+        step: the name of the step.
+        path: the folder or URI of the result.
+        skipped: whether the step was complete before this run.
+        summary: further entries of the printed line, such as counts and metrics.
+        lines: text that is printed before that line.
+        exit_code: the exit code of the process; not 0 if the verb succeeded and reports a problem (`doctor`).
     """
 
     step: str
@@ -64,26 +69,32 @@ class StepResult:
     exit_code: int = 0
 
     def as_json(self) -> str:
-        """One line of JSON."""
+        """Return the result as one line of JSON."""
         head = {"step": self.step, "path": self.path, "skipped": self.skipped}
         return json.dumps({**head, **{k: v for k, v in self.summary.items() if k not in head}}, ensure_ascii=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class StepFolder:
-    """The folder a running step writes to."""
+    """Folder in which a running step writes its result.
+
+    Attributes:
+        step: the name of the step.
+        path: the folder or URI.
+        hash: the full hash of the configuration and inputs; the folder's name has the first 12 digits.
+    """
 
     step: str
     path: str
     hash: str
 
     def child(self, *parts: str) -> str:
-        """Return the URI of something inside the folder."""
+        """Return the URI of a file or folder inside the folder."""
         return storage.join(self.path, *parts)
 
 
 def canonical(value: Any) -> Any:
-    """Return a configuration as plain JSON values, without its runtime fields and later fields at their defaults.
+    """Return a configuration as plain JSON values, without runtime fields and without later fields at their defaults.
 
     1.0 is written as 1 so that equal settings get equal hashes.
     """
@@ -107,15 +118,15 @@ def _is_hashed(field: "dataclasses.Field[Any]", value: Any) -> bool:
 
 
 def digest_of(value: Any) -> str:
-    """Return the SHA-256 of a JSON-like value, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON-like value; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def fingerprint(uri: str) -> str:
-    """What identifies an input: a step's folder by its manifest, a file by its content, another folder by its files.
+    """Return the digest of an input: of a step's manifest, of a file's content, or of the files of another folder.
 
     Raises:
-        UserError: nothing is there, or it is the folder of a step that did not finish.
+        UserError: the input does not exist, or it is the folder of an unfinished step.
     """
     uri = storage.absolute(uri)
     if not storage.exists(uri):
@@ -126,7 +137,7 @@ def fingerprint(uri: str) -> str:
     if storage.exists(manifest):
         return str(storage.read_json(manifest)["digest"])
     if storage.exists(storage.join(uri, _LOCK)):
-        raise UserError(f"{uri} holds a step that has not finished; run that step again first.")
+        raise UserError(f"{uri} is the folder of a step that has not finished; run that step again first.")
     files = [name for name in storage.list_files(uri) if not os.path.basename(name).startswith(".")]
     return digest_of([(name.removeprefix(uri), storage.sha256(name)) for name in files])
 
@@ -135,19 +146,20 @@ def read_manifest(folder: str) -> dict[str, Any]:
     """Return the manifest of a finished step.
 
     Raises:
-        UserError: the folder is not a finished step's.
+        UserError: the folder is not that of a finished step.
     """
     path = storage.join(storage.absolute(folder), MANIFEST)
     if not storage.exists(path):
-        raise UserError(f"{folder} has no {MANIFEST}: it is not the folder of a finished step; give the step's `path`.")
+        raise UserError(f"{folder} has no {MANIFEST}: it is not the folder of a finished step; pass the step's `path`.")
     return storage.read_json(path)
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, with `+` behind it where the tree was changed; None outside a checkout."""
+    """Return the commit of the running code, with a `+` if files are changed; None outside a git checkout."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    if not os.path.exists(os.path.join(root, ".git")):  # where a job was unpacked, git may find somebody else's
-        return os.environ.get("LION_GIT_COMMIT")  # set by whoever ships the code without its history
+    # Without .git, git would search the parent folders and could return the commit of another repository.
+    if not os.path.exists(os.path.join(root, ".git")):
+        return os.environ.get("LION_GIT_COMMIT")  # `submit` and the container image set it
     try:
         run = {"cwd": root, "capture_output": True, "text": True, "check": True}
         commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()  # type: ignore[call-overload]
@@ -158,17 +170,23 @@ def git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the libraries that a result depends on."""
+    installed = {"python": platform.python_version()}
     for name in _VERSIONED:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 @contextlib.contextmanager
 def step_lock(folder: StepFolder) -> Iterator[None]:
-    """Keep a second process of this machine out of the folder; the lock dies with its owner, however that ends."""
+    """Lock the folder against other processes of this machine. The system removes the lock when the process ends.
+
+    For a folder in an object store this is a no-op, because object stores have no locks.
+
+    Raises:
+        UserError: another process has the lock.
+    """
     if storage.is_remote(folder.path):
         yield
         return
@@ -194,17 +212,17 @@ def run_step(
     inputs: Mapping[str, str] | None = None,
     version: int = 1,
 ) -> StepResult:
-    """Run `work` unless its result is there already, then publishes the manifest.
+    """Run `work` and write the manifest. If the step is complete already, return its result.
 
     Args:
-        step: the step's name, which becomes the folder's.
-        config: a frozen dataclass; its runtime fields (and `out`) take no part in the folder's hash.
-        out: the folder or URI under which the step's folder lies.
-        work: writes into the folder and returns the manifest's entries: at least `rows`; `files` (a list of
-            `{"path", "rows", "sha256"}`, relative paths) and whatever else describes the result. Keys under
-            `summary` go to the JSON line.
-        inputs: name → path of everything that is read and that decides the result.
-        version: raised when the code of a step changes what it results in.
+        step: the step's name, with which the folder's name begins.
+        config: a frozen dataclass; runtime fields and `out` are not part of the hash.
+        out: the parent folder or URI of the step's folder.
+        work: writes files into the folder and returns the manifest's entries: `rows`, `files` (a list of
+            `{"path", "rows", "sha256"}` with relative paths) and other descriptions of the result. The entries of
+            `summary` are also printed as part of the JSON line.
+        inputs: the path or URI of each input that determines the result, by name.
+        version: the version of the step's code. Raise it when a change of the code changes results.
 
     Raises:
         UserError: an input is missing, or another process runs the same step.
@@ -212,18 +230,18 @@ def run_step(
     digests = {name: fingerprint(path) for name, path in (inputs or {}).items()}
     settings = {key: value for key, value in canonical(config).items() if key != "out"}
     for name in digests:
-        settings.pop(name, None)  # an input counts by its content, not by where it lies
+        settings.pop(name, None)  # an input is identified by its content, not by its path
     identity = digest_of({"step": step, "version": version, "config": settings, "inputs": digests})
     folder = StepFolder(step, storage.join(storage.absolute(out), f"{step}-{identity[:12]}"), identity)
     manifest_path = folder.child(MANIFEST)
     if storage.exists(manifest_path):
         return _result(step, folder, storage.read_json(manifest_path), skipped=True)
     with step_lock(folder):
-        if storage.exists(manifest_path):  # finished by another process while this one waited at the door
+        if storage.exists(manifest_path):  # another process finished it between the check and the lock
             return _result(step, folder, storage.read_json(manifest_path), skipped=True)
-        found = dict(work(folder))
+        entries = dict(work(folder))
         paths = {name: storage.absolute(path) for name, path in (inputs or {}).items()}
-        manifest = _manifest(folder, settings, paths, digests, found)
+        manifest = _manifest(folder, settings, paths, digests, entries)
         storage.write_json(manifest_path, manifest)
     return _result(step, folder, manifest, skipped=False)
 
@@ -233,16 +251,20 @@ def _manifest(
     settings: Mapping[str, Any],
     paths: Mapping[str, str],
     digests: Mapping[str, str],
-    found: Mapping[str, Any],
+    entries: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the manifest; its digest covers what the step is and what it left, not when, where or by which commit."""
-    digest = digest_of({"hash": folder.hash, "rows": found.get("rows"), "files": found.get("files")})
+    """Return the manifest.
+
+    Its digest covers the step's hash, rows and files, but not the time, the place or the commit: the same step run
+    twice is the same input for later steps.
+    """
+    digest = digest_of({"hash": folder.hash, "rows": entries.get("rows"), "files": entries.get("files")})
     return {
         "step": folder.step,
         "hash": folder.hash,
         "digest": digest,
-        "rows": found.get("rows"),
-        **{key: value for key, value in found.items() if key != "rows"},
+        "rows": entries.get("rows"),
+        **{key: value for key, value in entries.items() if key != "rows"},
         "config": settings,
         "inputs": {name: {"path": paths[name], "digest": digests[name]} for name in digests},
         "versions": versions(),

@@ -1,7 +1,6 @@
-"""Files anywhere `pyarrow.fs` reaches: local paths, `s3://`, `gs://`. One place, so that no step cares which.
+"""Reading and writing of files on local disks and in object stores (`s3://`, `gs://`), through `pyarrow.fs`.
 
-An object store that answers errors for a while is asked again for `PATIENCE` seconds, everywhere: what a job lost by
-giving up would be more.
+All functions retry transient errors of an object store for `PATIENCE` seconds: a job that fails loses more time.
 """
 
 import contextlib
@@ -28,7 +27,8 @@ PATIENCE = 300.0
 _CHUNK = 1 << 20
 _BUCKETS = ("s3", "gs")
 _CLIENT_SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_REGION")
-# In what pyarrow says of a request: the server is overloaded, out of order or out of reach. All else stays as it is.
+# pyarrow raises OSError for all errors of an object store; only the text tells which are transient (overload, outage,
+# network). Other errors, such as a denied access, are raised immediately.
 _PASSING = re.compile(
     r"HTTP status (408|429|5\d\d)|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|NETWORK_CONNECTION|REQUEST_TIMEOUT|"
     r"THROTTLING|Retry policy exhausted"
@@ -37,12 +37,12 @@ _patience: ContextVar[float] = ContextVar("patience", default=PATIENCE)
 
 
 class Unavailable(OSError):
-    """An object store that answered errors for longer than anybody should wait."""
+    """An object store that returned transient errors for longer than the time limit."""
 
 
 @contextlib.contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """Wait for an object store only so long, in this thread."""
+    """Set the time limit of retries in this thread, in seconds."""
     token = _patience.set(seconds)
     try:
         yield
@@ -51,15 +51,18 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 def retry_transient(function: Callable[..., T]) -> Callable[..., T]:
-    """Return the function of one or more URIs, which is called again while an object store answers errors that pass.
+    """Return a function that calls `function` again while the object store of its URI arguments has transient errors.
+
+    A loop instead of `tenacity`: served models import this module too, so a package for retries would have to be
+    installed with each of them, and the rules (error texts, time limit, final message) would still be here.
 
     Raises:
-        Unavailable: they did not pass.
+        Unavailable: the errors lasted longer than the time limit; see `patience`.
     """
 
     @functools.wraps(function)
     def patient(*arguments: Any, **named: Any) -> T:
-        uri = next((one for one in arguments if isinstance(one, str) and is_remote(one)), None)
+        uri = next((value for value in arguments if isinstance(value, str) and is_remote(value)), None)
         begun, pause = time.monotonic(), 0.5
         while True:
             try:
@@ -70,10 +73,10 @@ def retry_transient(function: Callable[..., T]) -> Callable[..., T]:
                 waited = time.monotonic() - begun
                 if waited + pause > _patience.get():
                     raise Unavailable(
-                        f"{uri}: the object store has answered nothing but errors for {waited:.0f} s ({error}); run "
-                        "the same command again when it is well: it goes on where it was."
+                        f"{uri}: the object store has returned nothing but errors for {waited:.0f} s ({error}); run "
+                        "the same command again when the store is available: it resumes."
                     ) from error
-                log.warning("%s: %s; trying again in %.1f s", uri, str(error)[:200], pause)
+                log.warning("%s: %s; retrying in %.1f s", uri, str(error)[:200], pause)
                 time.sleep(pause)
                 pause = min(2 * pause, 10.0)
 
@@ -81,19 +84,19 @@ def retry_transient(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def is_remote(uri: str) -> bool:
-    """Whether `uri` names an object store rather than a file of this machine."""
+    """Return whether a URI is in an object store rather than on a local disk."""
     return "://" in uri and not uri.startswith("file://")
 
 
 def absolute(uri: str) -> str:
-    """`uri` as it means the same from any working directory (Ray's workers have another one)."""
+    """Return a URI or an absolute path: Ray's workers have other working directories than the driver."""
     if is_remote(uri):
         return uri.rstrip("/")
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
 
 
 def join(uri: str, *parts: str) -> str:
-    """`uri` with path parts appended."""
+    """Append path parts to a URI."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
@@ -101,7 +104,7 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     """Return the file system of `uri` and the path inside it.
 
     Raises:
-        UserError: the scheme is not one that pyarrow opens.
+        UserError: pyarrow does not support the scheme.
     """
     if not is_remote(uri):
         return pafs.LocalFileSystem(), absolute(uri)
@@ -109,7 +112,7 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     try:
         if scheme not in _BUCKETS or "?" in uri:
             return pafs.FileSystem.from_uri(uri)
-        # Keys are taken as they are: names may hold spaces, `#` and `%`, which a URI parser refuses or turns.
+        # The key is not parsed as a URI: names may contain spaces, `#` and `%`, which a parser would refuse or change.
         bucket, _, key = rest.partition("/")
         filesystem = _open_bucket(f"{scheme}://{bucket}", *(os.environ.get(name) for name in _CLIENT_SETTINGS))
         return filesystem, f"{bucket}/{key}".rstrip("/")
@@ -121,21 +124,23 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
 
 @functools.lru_cache(maxsize=32)
 def _open_bucket(root: str, *settings: str | None) -> pafs.FileSystem:
-    """A client of a bucket; kept, because making one takes longer than reading a file. `settings` only tell clients of
-    different environments apart."""
+    """Return the client of a bucket, from a cache because creating one takes longer than reading a file.
+
+    `settings` are part of the cache's key only: a changed environment gets a new client.
+    """
     return pafs.FileSystem.from_uri(root)[0]
 
 
 @retry_transient
 def exists(uri: str) -> bool:
-    """Whether a file or folder is there."""
+    """Return whether a file or folder exists."""
     filesystem, path = resolve(uri)
     return filesystem.get_file_info(path).type != pafs.FileType.NotFound
 
 
 @retry_transient
 def is_folder(uri: str) -> bool:
-    """Whether `uri` is a folder (on an object store: a prefix with something under it)."""
+    """Return whether a URI is a folder (in an object store: a prefix of at least one object)."""
     filesystem, path = resolve(uri)
     return filesystem.get_file_info(path).type == pafs.FileType.Directory
 
@@ -145,7 +150,7 @@ def read_bytes(uri: str) -> bytes:
     """Return the whole content of a file.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: the file does not exist.
     """
     filesystem, path = resolve(uri)
     with filesystem.open_input_stream(path) as stream:
@@ -158,14 +163,14 @@ def read_json(uri: str) -> Any:
 
 
 def make_folder(uri: str) -> None:
-    """Create the folder and its parents; on object stores folders need no creation."""
+    """Create a folder and its parents; a no-op in object stores, which have no folders."""
     if not is_remote(uri):
         os.makedirs(absolute(uri), exist_ok=True)
 
 
 @retry_transient
 def write_atomic(uri: str, content: bytes) -> None:
-    """Write a file that readers see whole or not at all: a rename locally, a single PUT on object stores."""
+    """Write a file that readers see complete or not at all: by a rename locally, by a single PUT in object stores."""
     if is_remote(uri):
         filesystem, path = resolve(uri)
         with filesystem.open_output_stream(path) as stream:
@@ -187,26 +192,26 @@ def write_atomic(uri: str, content: bytes) -> None:
 
 
 def write_json(uri: str, document: Any) -> None:
-    """`document` as readable JSON, atomically."""
+    """Write a document as indented JSON, atomically."""
     write_atomic(uri, (json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode())
 
 
 @retry_transient
 def list_files(uri: str, suffix: str = "", recursive: bool = True) -> list[str]:
-    """Files under a folder whose name ends with `suffix`, sorted, as URIs; none where the folder is missing."""
+    """Return the sorted URIs of the files in a folder whose names end with `suffix`; empty if the folder is missing."""
     filesystem, root = resolve(uri)
-    found = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=recursive))
+    entries = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=recursive))
     base = absolute(uri)
     return sorted(
-        join(base, info.path[len(root.rstrip("/")) :])
-        for info in found
-        if info.type == pafs.FileType.File and info.path.endswith(suffix)
+        join(base, entry.path[len(root.rstrip("/")) :])
+        for entry in entries
+        if entry.type == pafs.FileType.File and entry.path.endswith(suffix)
     )
 
 
 @retry_transient
 def delete_file(uri: str) -> None:
-    """Delete a file that may be gone already."""
+    """Delete a file; a no-op if it does not exist."""
     filesystem, path = resolve(uri)
     with contextlib.suppress(FileNotFoundError):
         filesystem.delete_file(path)
@@ -214,28 +219,30 @@ def delete_file(uri: str) -> None:
 
 @retry_transient
 def delete_folder(uri: str) -> None:
-    """Delete a folder with everything in it; it may be gone already."""
+    """Delete a folder with its content; a no-op if it does not exist."""
     filesystem, path = resolve(uri)
     with contextlib.suppress(FileNotFoundError):
         filesystem.delete_dir(path)
 
 
 @retry_transient
-def state_of(uri: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a file, or of each file under a folder: what tells two states of it apart."""
+def file_states(uri: str) -> list[tuple[str, int, int]]:
+    """Return name, size and modification time (ns) of a file, or of each file in a folder, to detect changes."""
     filesystem, root = resolve(uri)
     info = filesystem.get_file_info(root)
-    found = [info] if info.is_file else filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
-    return sorted((one.path.removeprefix(root), one.size, one.mtime_ns or 0) for one in found if one.is_file)
+    entries = [info] if info.is_file else filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
+    return sorted(
+        (entry.path.removeprefix(root), entry.size, entry.mtime_ns or 0) for entry in entries if entry.is_file
+    )
 
 
 @retry_transient
 def copy_file(source: str, target: str) -> None:
-    """Copy a file as a stream; an object is there when all of it is, a local file from the start."""
-    (come_from, path), (go_to, other) = resolve(source), resolve(target)
+    """Copy a file as a stream. A remote copy appears when it is complete; a local one grows under its name."""
+    (reader, path), (writer, target_path) = resolve(source), resolve(target)
     if not is_remote(target):
         os.makedirs(os.path.dirname(absolute(target)), exist_ok=True)
-    with come_from.open_input_stream(path) as stream, go_to.open_output_stream(other) as sink:
+    with reader.open_input_stream(path) as stream, writer.open_output_stream(target_path) as sink:
         while chunk := stream.read(_CHUNK * 8):
             sink.write(chunk)
 
@@ -254,10 +261,10 @@ def download_folder(uri: str, local: str) -> None:
 
 @retry_transient
 def sha256(uri: str) -> str:
-    """Return the content digest of a file, read as a stream.
+    """Return the SHA-256 of a file's content, read as a stream.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: the file does not exist.
     """
     digest = hashlib.sha256()
     filesystem, path = resolve(uri)

@@ -1,8 +1,8 @@
-"""The tables that pass between steps, one `pyarrow` schema each. Every boundary casts to its schema.
+"""Schemas of the tables that steps exchange. Each step casts what it reads and writes to these schemas.
 
-Conventions: ids are strings; `box` is `x1, y1, x2, y2` normalized to [0, 1] by the un-padded image's width and height;
-`uri` is what `pyarrow.fs` opens (a local path, `s3://…`, `gs://…`); scores are the tagger's probabilities, above a
-floor. Thresholds apply when tags are read; the tagger's own lie beside the table (`pipelines.core.tag_rules`).
+Conventions: ids are strings. `box` is `x1, y1, x2, y2`, normalized to [0, 1] by the width and height of the unpadded
+image. `uri` is a local path, `s3://…` or `gs://…`. Scores are the tagger's probabilities above a floor; thresholds
+are applied when tags are read, and a tagger's thresholds are stored with its table (`pipelines.core.tag_rules`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,7 +36,7 @@ TAGGED = pa.schema(
     ]
 )
 
-# An image's encoded file, a further column of `TAGGED` where `precompute --embed_bytes` put it there.
+# The encoded image file: an additional column of `TAGGED` that `precompute --embed_bytes` writes.
 IMAGE_BYTES = pa.field("image_bytes", pa.binary())
 
 QUARANTINE = pa.schema(
@@ -61,7 +61,7 @@ INSTRUCTIONS = pa.schema(
     ]
 )
 
-# `box` is the true box, for metrics that need no other file; the predicted one is read from `prediction`.
+# `box` is the true box, so that metrics need no other file. The predicted box is parsed from `prediction`.
 PREDICTIONS = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -74,8 +74,8 @@ PREDICTIONS = pa.schema(
     ]
 )
 
-# A sample's share of its group's primary number; `outcomes` are what that number is computed from by summing, where it
-# is not the mean of `score` (POPE's F1: true and false positives, true and false negatives).
+# A sample's contribution to the primary metric of its group. If the metric is not the mean of `score`, it is computed
+# from the sums of `outcomes` (F1 of POPE: true and false positives, true and false negatives).
 SCORES = pa.schema(
     [
         pa.field("group", pa.string(), nullable=False),
@@ -90,10 +90,10 @@ LEVELS = ("image", "region")
 
 
 def require_unicode(table: pa.Table, uri: str) -> None:
-    """Refuse a table of a user's file whose texts are not UTF-8; Parquet's writers and readers do not look.
+    """Refuse a table of a user's file with text that is not UTF-8. Parquet libraries do not check this.
 
     Raises:
-        UserError: names the column and the row.
+        UserError: a text is not UTF-8; the message has its column and row.
     """
     for name in table.column_names:
         begin = 0
@@ -117,15 +117,15 @@ def _is_valid(array: pa.Array) -> bool:
 
 
 def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows (mappings by column name) as a table of `schema`; a missing column is null, an unknown one is an error.
+    """Return rows (mappings by column name) as a table of `schema`; missing columns are null.
 
     Raises:
-        ValueError: a row names a column that the schema does not have, or a non-nullable column is null.
+        ValueError: a row has a column that is not in the schema, or a non-nullable column is null.
     """
     rows = list(rows)
-    known = set(schema.names)
+    names = set(schema.names)
     for row in rows:
-        if unknown := set(row) - known:
+        if unknown := set(row) - names:
             raise ValueError(f"Columns {sorted(unknown)} are not part of the table; it has {schema.names}.")
     table = pa.Table.from_pylist(rows, schema=schema)
     for field in schema:

@@ -1,7 +1,7 @@
-"""A table's thresholds by tag, the rules by which trained models read tags, and how manifests describe them.
+"""Thresholds of tags: those of tables, those of trained models, and their description in manifests.
 
-A tagger's thresholds lie beside the Parquet files of its table, as `_tag_thresholds.json`: a copy of the folder, to an
-object store or back, brings them along. A model's folder has those that it was trained with.
+A tagger's thresholds are stored in the folder of its table as `_tag_thresholds.json`, so that a copy of the folder
+includes them. A model's folder has the thresholds with which the model was trained.
 """
 
 import dataclasses
@@ -18,18 +18,18 @@ from pipelines.core.errors import UserError
 from pipelines.core.steps import digest_of
 
 TABLE_THRESHOLDS = "_tag_thresholds.json"
-"""The file beside a table. Readers of Parquet folders (pyarrow, Spark) pass over names that begin with `_`."""
+"""Name of the file in a table's folder. Readers of Parquet folders (pyarrow, Spark) skip names that begin with `_`."""
 _PROCESSOR = "processor_config.json"
 _OF_THE_ENCODER = "tag_encoder_thresholds.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelRules:
-    """How a LION reads tags.
+    """Rules by which a LION selects an image's tags.
 
     Attributes:
-        text: for the prompt's text.
-        vector: for the vectors of a dynamic prompt; None where the prompt has none.
+        text: the rule for the prompt's text.
+        vector: the rule for the vectors of a dynamic prompt; None if the prompt has no such vectors.
     """
 
     text: TagRule
@@ -41,10 +41,10 @@ class ModelRules:
         order: TagOrder | None = None,
         thresholds: Mapping[str, float] | None = None,
     ) -> "ModelRules":
-        """Return both with another threshold or order; see `TagRule.changed`.
+        """Return both rules with another threshold or order; see `TagRule.changed`.
 
         Raises:
-            UserError: neither the model nor the tags have the thresholds that are needed.
+            UserError: the rule needs thresholds by tag, but neither the model nor the tags have them.
         """
         try:
             vector = self.vector and self.vector.changed(threshold, order, thresholds)
@@ -53,18 +53,18 @@ class ModelRules:
             raise UserError(str(error)) from error
 
     def described(self) -> dict[str, Any]:
-        """Return both for a manifest."""
+        """Return both rules as an entry of a manifest."""
         return {"text": described(self.text)} | ({"vector": described(self.vector)} if self.vector else {})
 
     def in_words(self) -> str:
-        """Return both for people."""
+        """Return both rules as text."""
         text = self.text.in_words()
         differs = self.vector is not None and self.vector != self.text
         return f"{text}; for the prompt's vectors {self.vector.in_words()}" if differs and self.vector else text
 
 
 def described(rule: TagRule) -> dict[str, Any]:
-    """Return a rule for a manifest; thresholds by their number and digest."""
+    """Return a rule as an entry of a manifest; thresholds are represented by their number and digest."""
     entry: dict[str, Any] = {"top_k": rule.top_k, "threshold": rule.threshold, "tag_order": rule.order}
     if rule.thresholds is not None and (rule.threshold == "per_tag" or rule.order == "list"):
         entry["thresholds"] = {"tags": len(rule.thresholds), "sha256": digest_of(list(rule.thresholds.items()))}
@@ -75,7 +75,7 @@ def read_thresholds(uri: str) -> dict[str, float]:
     """Return the thresholds of a file; see `models.tags.parse_thresholds`.
 
     Raises:
-        UserError: it is not there, or holds something else.
+        UserError: the file does not exist, or is not a list of thresholds.
     """
     if not storage.exists(uri):
         raise UserError(f"The thresholds {uri} do not exist; check the path.")
@@ -86,23 +86,23 @@ def read_thresholds(uri: str) -> dict[str, float]:
 
 
 def thresholds_of(table: str) -> dict[str, float] | None:
-    """Return the thresholds of a table of tags, None where its tagger has none.
+    """Return the thresholds of a table of tags, or None if its tagger has none.
 
     Args:
-        table: a precompute step's folder, a folder with several of them, the folder of a table, or a Parquet file.
+        table: the folder of a precompute step, a folder of several such folders, a table's folder, or a Parquet file.
 
     Raises:
-        UserError: the folder has tables of taggers with different thresholds.
+        UserError: the folder has tables with different thresholds.
     """
     if not table:
         return None
     root = storage.absolute(table)
     if not storage.is_folder(root):
-        beside = storage.join(root.rpartition("/")[0], TABLE_THRESHOLDS)
-        return read_thresholds(beside) if storage.exists(beside) else None
-    for near in (storage.join(root, TABLE_THRESHOLDS), storage.join(root, "tagged", TABLE_THRESHOLDS)):
-        if storage.exists(near):
-            return read_thresholds(near)
+        sibling = storage.join(root.rpartition("/")[0], TABLE_THRESHOLDS)
+        return read_thresholds(sibling) if storage.exists(sibling) else None
+    for candidate in (storage.join(root, TABLE_THRESHOLDS), storage.join(root, "tagged", TABLE_THRESHOLDS)):
+        if storage.exists(candidate):
+            return read_thresholds(candidate)
     lists = [read_thresholds(name) for name in storage.list_files(root, TABLE_THRESHOLDS)]
     if any(list(other.items()) != list(lists[0].items()) for other in lists[1:]):
         raise UserError(f"{table} has tables of taggers with different thresholds; set threshold to one number.")
@@ -112,12 +112,12 @@ def thresholds_of(table: str) -> dict[str, float] | None:
 def table_rule(
     table: str, top_k: int | None = None, threshold: Threshold | None = None, order: TagOrder | None = None
 ) -> TagRule:
-    """Return the rule of settings for the tags of a table; None is the default of `models.tags.make_rule`.
+    """Return the rule by which a table's tags are read; None means the default of `models.tags.make_rule`.
 
     Raises:
-        UserError: a value is out of range, or the table has no thresholds and they are needed.
+        UserError: a value is out of range, or the rule needs thresholds by tag and the table has none.
     """
-    # One number in place of thresholds needs none: a folder of several taggers can be read by it.
+    # With one number for all tags, the table's thresholds are not read: they may differ between its taggers.
     needed = not isinstance(threshold, int | float) or order == "list"
     try:
         return make_rule(top_k, threshold, order, thresholds_of(table) if needed else None)
@@ -126,11 +126,11 @@ def table_rule(
 
 
 def model_rules(folder: str, thresholds: Mapping[str, float] | None = None) -> ModelRules:
-    """Return how a LION reads tags, by its folder's settings.
+    """Return the rules by which a LION reads tags, from the settings in its folder.
 
     Args:
-        folder: of the model, a path or a URI.
-        thresholds: of the tags that are at hand: what a model goes by that no training has decided.
+        folder: the path or URI of the model.
+        thresholds: the thresholds of the tagger in use; they apply if the model's settings have no threshold.
 
     Raises:
         UserError: the folder has no settings.
@@ -147,7 +147,7 @@ def model_rules(folder: str, thresholds: Mapping[str, float] | None = None) -> M
     if settings.get("prompt", {}).get("kind") not in ("dynamic", "both"):
         return ModelRules(text)
     encoder = settings.get("tag_encoder")
-    if encoder is None:  # saved before a LION kept its encoder's settings: it read what the text lists
+    if encoder is None:  # an older folder: its encoder read the tags of the text
         return ModelRules(text, text)
     own = _optional(storage.join(folder, _OF_THE_ENCODER))
     return ModelRules(text, TagRule(encoder["top_k"], encoder["threshold"], encoder["tag_order"], own))
@@ -157,19 +157,19 @@ def _optional(uri: str) -> dict[str, float] | None:
     return read_thresholds(uri) if storage.exists(uri) else None
 
 
-def are_read(tags: pa.Array, scores: np.ndarray, rule: TagRule) -> np.ndarray:
-    """Return for each of many tags whether its confidence is above its threshold, (n,) bool; `top_k` is left aside.
+def exceed_threshold(tags: pa.Array, scores: np.ndarray, rule: TagRule) -> np.ndarray:
+    """Return for each tag whether its confidence is above its threshold, (n,) bool. `top_k` is not applied.
 
     Args:
         tags: (n,) strings.
         scores: (n,) float32.
-        rule: which are read.
+        rule: the thresholds.
     """
     if rule.threshold != "per_tag":
         above: np.ndarray = scores > np.float32(rule.threshold)
         return above
     own = rule.thresholds or {}
     limits = np.array([*own.values(), THRESHOLD], dtype=np.float32)
-    places = pc.fill_null(pc.index_in(tags, value_set=pa.array(list(own), pa.string())), len(own))
-    above = scores > limits[places.to_numpy(zero_copy_only=False)]
+    indices = pc.fill_null(pc.index_in(tags, value_set=pa.array(list(own), pa.string())), len(own))
+    above = scores > limits[indices.to_numpy(zero_copy_only=False)]
     return above

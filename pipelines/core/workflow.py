@@ -1,6 +1,6 @@
-"""Steps by name that refer to each other's folders: what a pipeline, a comparison and a sweep are made of.
+"""Named steps that refer to each other's result folders: the parts of a pipeline, a comparison and a sweep.
 
-A `${name}` inside a configuration's text stands for the result folder of the step of that name, or for a variable.
+In the text of a configuration, `${name}` is replaced by the result folder of the step `name`, or by a variable.
 """
 
 import dataclasses
@@ -19,23 +19,24 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class StepSpec:
-    """One step of a pipeline."""
+    """A step of a pipeline."""
 
     verb: str
-    """The verb that runs it, such as precompute."""
+    """The verb to run, such as precompute."""
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The verb's configuration, as in its own YAML; ${name} stands for another step's folder or a variable."""
+    """The verb's configuration, as in its YAML file. ${name} is replaced by an earlier step's folder or a variable."""
     why: str = ""
-    """One sentence for the person who watches: what this step is for."""
+    """The purpose of the step in one sentence, which is logged when the step starts."""
 
 
 Runner = Callable[[Any], StepResult]
 Prepare = Callable[[str, Mapping[str, Any]], tuple[Any, Runner]]
-"""(verb, configuration as plain values) → (the typed configuration, what runs it); raises UserError on a bad one."""
+"""(verb, configuration as plain values) → (typed configuration, function that runs it). Raises UserError if the
+configuration is invalid."""
 
 
 def references(value: Any) -> set[str]:
-    """Return the names that a configuration refers to."""
+    """Return the names of all `${name}` in a configuration."""
     if isinstance(value, str):
         return set(_REFERENCE.findall(value))
     if isinstance(value, Mapping):
@@ -45,19 +46,19 @@ def references(value: Any) -> set[str]:
     return set()
 
 
-def substitute(value: Any, known: Mapping[str, str]) -> Any:
-    """`value` with every `${name}` replaced by what `known` has for it; other braces stay."""
+def substitute(value: Any, values: Mapping[str, str]) -> Any:
+    """Return a configuration with every `${name}` replaced by its value; unknown names stay unchanged."""
     if isinstance(value, str):
-        return _REFERENCE.sub(lambda match: known.get(match[1], match[0]), value)
+        return _REFERENCE.sub(lambda match: values.get(match[1], match[0]), value)
     if isinstance(value, Mapping):
-        return {key: substitute(item, known) for key, item in value.items()}
+        return {key: substitute(item, values) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [substitute(item, known) for item in value]
+        return [substitute(item, values) for item in value]
     return value
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` over it, group by group."""
+    """Return `base` updated with `changes`; nested mappings are merged at any depth."""
     result = dict(base)
     for key, value in changes.items():
         below = result.get(key)
@@ -68,28 +69,28 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 def run_steps(
     steps: Mapping[str, StepSpec], prepare: Prepare, out: str, variables: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """Run steps in order and return what each printed, with its name and seconds; finished ones are skipped.
+    """Run steps in order and return the JSON line of each, with its name and seconds. Finished steps are skipped.
 
     Args:
-        steps: by name; `${name}` in a configuration is the folder of an earlier step, a variable, or `out`.
-        prepare: makes a verb's configuration and finds what runs it.
-        out: where the steps' folders lie.
-        variables: texts by name.
+        steps: the steps by name; `${name}` in a configuration is the folder of an earlier step, a variable, or `out`.
+        prepare: returns a verb's typed configuration and the function that runs it.
+        out: the parent folder or URI of the steps' folders.
+        variables: the values of further names.
     """
-    known = {**(variables or {}), "out": out}
+    values = {**(variables or {}), "out": out}
     outcomes: list[dict[str, Any]] = []
     for number, (name, spec) in enumerate(steps.items(), 1):
         log.info("[%d/%d] %s (%s). %s", number, len(steps), name, spec.verb, spec.why)
         began = time.perf_counter()
-        step_config, runner = prepare(spec.verb, {"out": out, **substitute(spec.config, known)})
+        step_config, runner = prepare(spec.verb, {"out": out, **substitute(spec.config, values)})
         result = runner(step_config)
-        known[name] = result.path
+        values[name] = result.path
         seconds = round(time.perf_counter() - began, 1)
-        log.info("[%d/%d] %s %s", number, len(steps), name, ending(result.skipped, seconds))
+        log.info("[%d/%d] %s %s", number, len(steps), name, completion_text(result.skipped, seconds))
         outcomes.append({"name": name, "seconds": seconds, **json.loads(result.as_json())})
     return outcomes
 
 
-def ending(skipped: bool, seconds: float) -> str:
-    """How a progress line says that a step is over."""
+def completion_text(skipped: bool, seconds: float) -> str:
+    """Return the end of the progress line of a finished step."""
     return "was done before, skipped" if skipped else f"done in {seconds:.1f} s"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.core import steps, storage
-from pipelines.core.copies import for_workers
+from pipelines.core.copies import share_model
 from pipelines.core.errors import UserError
 from pipelines.core.parquet import read_file, read_parquet, write_file
 from pipelines.core.paths import path_field
@@ -200,7 +200,7 @@ def _ask_and_score(
         with contextlib.nullcontext() if local else ray_session(config.ray):
             pool = plan_here(config.inference) if local else plan_pool(config.inference)
             asking = Asking(
-                model=model if local else for_workers(model, folder, "model"),
+                model=model if local else share_model(model, folder, "model"),
                 version=version,
                 limits=limits,
                 decoding=decoding,

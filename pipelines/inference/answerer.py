@@ -12,7 +12,7 @@ from models.tags import tags_from_rows
 from pipelines.core import storage
 from pipelines.core.copies import local_copy
 from pipelines.core.parquet import read_file, write_file
-from pipelines.core.runtime import threads_here
+from pipelines.core.runtime import worker_threads
 from pipelines.core.tables import IMAGE_BYTES, PREDICTIONS, QUARANTINE, to_table
 from pipelines.inference.decoding import Decoding
 from pipelines.scoring.prediction_files import decoding_metadata, prediction_row
@@ -151,7 +151,7 @@ class Answerer:
         disable_progress_bar()
         self.asking = asking
         if not asking.on_gpu:
-            torch.set_num_threads(threads_here(asking.threads))
+            torch.set_num_threads(worker_threads(asking.threads))
         self.device = torch.device("cuda" if asking.on_gpu else "cpu")
         folder = local_copy(asking.model)
         self.processor = LionProcessor.from_pretrained(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.core import storage
-from pipelines.core.copies import local_copy, on_disk
+from pipelines.core.copies import local_copy, local_results
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
 from pipelines.core.steps import StepFolder, StepResult, fingerprint, run_step
@@ -61,7 +61,7 @@ def convert(config: ConvertConfig) -> StepResult:
         return _back(config)
 
     def work(folder: StepFolder) -> Mapping[str, Any]:
-        with on_disk(folder) as local:
+        with local_results(folder) as local:
             return _forward(config, local)
 
     return run_step("convert", config, config.out, work, _inputs(config))

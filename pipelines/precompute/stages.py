@@ -20,7 +20,7 @@ from PIL import Image
 
 from models.tags import tags_to_rows
 from pipelines.core import storage, tables
-from pipelines.core.runtime import threads_here
+from pipelines.core.runtime import worker_threads
 from pipelines.core.shards import ShardIndex, write_parquet
 from pipelines.precompute.captioner import Captioner
 from pipelines.precompute.config import CaptionerConfig, Precision
@@ -56,7 +56,7 @@ class Caption:
     def __init__(self, folder: str, config: CaptionerConfig, gpus: float, threads: int) -> None:
         import torch
 
-        torch.set_num_threads(threads_here(threads))
+        torch.set_num_threads(worker_threads(threads))
         self.read = ReadShard(folder)
         self.captioner = Captioner(config.path, config.batch_size, device_of(gpus))
 

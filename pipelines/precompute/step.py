@@ -11,7 +11,7 @@ from typing import Any
 from models.tags import THRESHOLD, thresholds_text
 from pipelines.core import steps, storage, tables
 from pipelines.core.errors import DataRefused, UserError
-from pipelines.core.runtime import living_nodes, ray_session, require_resources
+from pipelines.core.runtime import live_nodes, ray_session, require_resources
 from pipelines.core.shards import ShardIndex, in_tasks
 from pipelines.core.steps import StepFolder, StepResult
 from pipelines.core.tag_rules import TABLE_THRESHOLDS
@@ -139,7 +139,7 @@ class _Run:
     def _compute(self, index: ShardIndex, missing: list[int], tally: "Tally") -> list[dict[str, Any]]:
         from pipelines.precompute.pipeline import run_shards, task_memory
 
-        nodes = living_nodes()
+        nodes = live_nodes()
         captioner = self.config.captioner if index.counts["captions"] else None
         plan = make_plan(self.config.tagger, captioner, nodes, self.tagger.needs_model)
         needed = {**plan.total(), "memory": task_memory(self.config, self.tagger)}

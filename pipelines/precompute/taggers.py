@@ -18,7 +18,7 @@ from models.tags import ImageTags, tags_from_rows
 from pipelines.core import storage
 from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
-from pipelines.core.runtime import threads_here
+from pipelines.core.runtime import worker_threads
 from pipelines.core.tables import TAG, require_unicode
 from pipelines.core.tag_rules import read_thresholds, thresholds_of
 from pipelines.precompute.config import Precision, TaggerConfig
@@ -106,7 +106,7 @@ class RamTagger(Tagger):
         from models.ram import RamForImageTagging, RamProcessor
 
         disable_progress_bar()  # an actor's bar would run through everybody's log
-        torch.set_num_threads(threads_here(threads))
+        torch.set_num_threads(worker_threads(threads))
         folder = local_copy(self.config.path)
         self.processor = RamProcessor.from_pretrained(folder)
         self.model = RamForImageTagging.from_pretrained(folder)

@@ -12,7 +12,7 @@ import yaml
 
 from pipelines.core import storage
 from pipelines.core.errors import UserError
-from pipelines.core.runtime import keep_ray, living_nodes, ray_session
+from pipelines.core.runtime import keep_ray, live_nodes, ray_session
 from pipelines.core.steps import StepFolder, StepResult, canonical, git_commit, run_step
 from pipelines.core.workflow import Prepare
 from pipelines.registry import PARENT_RUN, Kind, Registry
@@ -111,7 +111,7 @@ class _Sweep:
         from pipelines.sweeps.tuning import resolved_launch, run_trials, trials_at_once
 
         config = self.config
-        nodes = living_nodes()
+        nodes = live_nodes()
         launch = resolved_launch(self.settings.launch, nodes)
         at_once = trials_at_once(launch, nodes, config.concurrent)
         log.info("%d trials at once, %d workers each", at_once, launch.workers)

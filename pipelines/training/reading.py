@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.tags import TagRule
-from pipelines.core.tag_rules import ModelRules, are_read, table_rule, thresholds_of
+from pipelines.core.tag_rules import ModelRules, exceed_threshold, table_rule, thresholds_of
 from pipelines.training.config import TrainStageConfig
 
 
@@ -48,6 +48,6 @@ def letters_of_tags(tags: pa.ListArray, rule: TagRule) -> np.ndarray:
     letters = np.zeros(len(tags), dtype=np.int64)
     images, listed = pc.list_parent_indices(tags), pc.list_flatten(tags)
     added = pc.utf8_length(pc.struct_field(listed, "tag")).to_numpy() + 2  # a comma and a blank
-    read = are_read(pc.struct_field(listed, "tag"), pc.struct_field(listed, "score").to_numpy(), rule)
+    read = exceed_threshold(pc.struct_field(listed, "tag"), pc.struct_field(listed, "score").to_numpy(), rule)
     np.add.at(letters, images.to_numpy()[read], added[read])
     return letters

@@ -6,7 +6,7 @@ import os
 import uuid
 
 from pipelines.core import storage
-from pipelines.core.copies import cache_folder, for_workers, local_copy
+from pipelines.core.copies import cache_folder, local_copy, share_model
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepFolder, StepResult, fingerprint, run_step
 from pipelines.core.tag_rules import described
@@ -40,7 +40,7 @@ def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
 
     def work(folder: StepFolder) -> dict[str, object]:
         digests = {name: fingerprint(path) for name, path in inputs.items()}
-        ready = start if start in PRESETS else for_workers(storage.absolute(start), folder, "base")
+        ready = start if start in PRESETS else share_model(storage.absolute(start), folder, "base")
         task = TagEncoderTask(config, storage.absolute(config.data), ready, digests.get("base", start))
         lineage = {f"digest.{name}": digest for name, digest in digests.items()} | parent
         rule = task.rule()
@@ -80,8 +80,8 @@ def train_stage(config: TrainStageConfig) -> StepResult:
         start = found["parent1"].folder
         if len(parents) == 2:
             start = _merged(start, found["parent2"].folder, folder)
-        start = for_workers(start, folder, "lion")
-        encoder = for_workers(found["tag_encoder"].folder, folder, "tag_encoder") if "tag_encoder" in found else None
+        start = share_model(start, folder, "lion")
+        encoder = share_model(found["tag_encoder"].folder, folder, "tag_encoder") if "tag_encoder" in found else None
         base = tuple((name, digests[name]) for name in found)
         settings = dataclasses.replace(config, optimizer=_with_projector(config))
         task = StageTask(settings, storage.absolute(config.data), storage.absolute(config.tagged), start, encoder, base)

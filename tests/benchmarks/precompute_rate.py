@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from models.tags import ImageTags, tags_to_rows
-from pipelines.core.runtime import RayConfig, living_nodes, ray_session
+from pipelines.core.runtime import RayConfig, live_nodes, ray_session
 from pipelines.core.shards import ShardIndex
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, shards
 from pipelines.precompute.pipeline import run_shards
@@ -141,7 +141,7 @@ class Work:
         config = dataclasses.replace(
             self.config, tagger=dataclasses.replace(self.config.tagger, actors=actors, cpus=cpus)
         )
-        plan = make_plan(config.tagger, None, living_nodes())
+        plan = make_plan(config.tagger, None, live_nodes())
         done, begun = [], time.perf_counter()
         for _ in run_shards(missing, str(self.folder), self.index, config, self.tagger, plan, "fp32", {}):
             done.append(time.perf_counter() - begun)

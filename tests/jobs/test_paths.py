@@ -18,7 +18,7 @@ from jobs.cli import from_values, parse
 from jobs.pipeline import prepare
 from jobs.submit import make_job
 from pipelines.core.errors import UserError
-from pipelines.core.paths import path_places, sent_options, with_absolute_paths
+from pipelines.core.paths import config_paths, sent_options, with_absolute_paths
 from pipelines.operations.doctor.job import job_findings
 from pipelines.operations.submission.job import require_portable
 from pipelines.operations.submission.package import make_package
@@ -217,5 +217,5 @@ def test_small_configuration_files_are_sent_with_the_job(here: Path, root: Path)
 
 def test_places_are_named_by_their_dotted_fields() -> None:
     config = from_values("sweep", config_of("sweep"), {"training": {"data": "/d", "base": "tiny"}, "out": "/o"})
-    places = {(place.field, place.role) for place in path_places(config)}
+    places = {(place.field, place.role) for place in config_paths(config)}
     assert places == {("training.data", "input"), ("out", "output")}

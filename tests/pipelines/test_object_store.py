@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.core import storage
-from pipelines.core.copies import for_workers, local_copy
+from pipelines.core.copies import local_copy, share_model
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepFolder, fingerprint
 from tests.object_store import BUCKET, s3_server, settings
@@ -54,7 +54,7 @@ def test_a_folder_is_copied_once_and_again_when_it_changes(bucket: str) -> None:
 
 def test_a_model_that_only_the_driver_has_is_put_beside_the_results(bucket: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    assert for_workers(str(tmp_path), StepFolder("train", str(tmp_path / "out"), "h"), "lion") == str(tmp_path)
-    remote = for_workers(str(tmp_path), StepFolder("train", f"{bucket}/train-1", "h"), "lion")
+    assert share_model(str(tmp_path), StepFolder("train", str(tmp_path / "out"), "h"), "lion") == str(tmp_path)
+    remote = share_model(str(tmp_path), StepFolder("train", f"{bucket}/train-1", "h"), "lion")
     assert storage.read_json(storage.join(remote, "config.json")) == {}
     assert fingerprint(local_copy(remote)) == fingerprint(str(tmp_path))

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.core import storage
 from pipelines.core.errors import UserError
-from pipelines.core.paths import path_places
+from pipelines.core.paths import config_paths
 from pipelines.core.resources import LaunchConfig, resolve_launch, workers_that_fit
 from pipelines.core.workflow import Prepare, substitute
 from pipelines.operations.doctor.findings import Finding, refused
@@ -59,7 +59,7 @@ def _pipeline_findings(values: Mapping[str, Any], prepare: Prepare, nodes: Nodes
 def _missing(settings: Any) -> Iterator[str]:
     """Return the inputs that are not there; what an earlier step will make is not looked for."""
     registry = Registry(settings.registry, settings.out) if hasattr(settings, "registry") else None
-    for place in path_places(settings):
+    for place in config_paths(settings):
         field, value = place.field, place.text
         if place.role == "output" or place.is_reference:
             continue

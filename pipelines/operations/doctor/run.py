@@ -9,7 +9,7 @@ import yaml
 
 from pipelines.core import storage
 from pipelines.core.errors import UserError
-from pipelines.core.runtime import living_nodes, ray_session
+from pipelines.core.runtime import live_nodes, ray_session
 from pipelines.core.workflow import Prepare, merged
 from pipelines.operations.doctor.config import DoctorConfig
 from pipelines.operations.doctor.cost import cost_findings
@@ -69,4 +69,4 @@ def _on_ray(config: DoctorConfig, prepare: Prepare, values: dict[str, Any]) -> I
     here = {"python": platform.python_version(), "ray": ray.__version__, "torch": torch.__version__}
     yield from node_findings(config, probe_nodes(config, nodes), here)
     if config.verb:
-        yield from job_findings(config.verb, values, prepare, living_nodes())
+        yield from job_findings(config.verb, values, prepare, live_nodes())

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.core import storage
 from pipelines.core.errors import UserError
-from pipelines.core.paths import path_places
+from pipelines.core.paths import config_paths
 from pipelines.core.steps import canonical, digest_of
 
 
@@ -64,9 +64,9 @@ def _everywhere(path: str) -> bool:
 
 def _local_paths(job: Job) -> Iterator[tuple[str, str]]:
     """Relative paths in a configuration that lead to something here; other texts may be names of a model."""
-    places = [*path_places(job.config)]
+    places = [*config_paths(job.config)]
     for prefix, config in job.steps.items():
-        places += path_places(config, f"{prefix}.")
+        places += config_paths(config, f"{prefix}.")
     for place in places:
         if place.role == "output" or place.sent or place.is_reference:
             continue

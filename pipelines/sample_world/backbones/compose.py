@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from pipelines.core import storage
-from pipelines.core.copies import local_copy, on_disk
+from pipelines.core.copies import local_copy, local_results
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
 from pipelines.core.steps import StepFolder, StepResult, run_step
@@ -42,7 +42,7 @@ def tiny_lion(config: TinyLionConfig) -> StepResult:
         from pipelines.sample_world.backbones.lion import make_lion
 
         made = (backbones.vision, backbones.language, backbones.tag_encoder)
-        with on_disk(result) as local:
+        with local_results(result) as local:
             make_lion(*made, local.child("model"), config.seed, visual_input=config.visual_input)
             digest = storage.sha256(local.child("model", "model.safetensors"))
         return {"rows": None, "files": [{"path": "model/model.safetensors", "rows": None, "sha256": digest}]}

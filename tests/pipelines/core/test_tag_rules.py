@@ -9,7 +9,7 @@ import pytest
 from models.tags import TagRule, save_thresholds
 from pipelines.core import storage
 from pipelines.core.errors import UserError
-from pipelines.core.tag_rules import TABLE_THRESHOLDS, are_read, table_rule, thresholds_of
+from pipelines.core.tag_rules import TABLE_THRESHOLDS, exceed_threshold, table_rule, thresholds_of
 
 LIST = {"dog": 0.9, "cat": 0.2, "red": 0.5}
 
@@ -57,4 +57,4 @@ def test_many_tags_are_read_as_few_are(rule: TagRule) -> None:
     names = ["dog", "dog", "cat", "cat", "red", "own", "own"]
     scores = np.array([0.9, 0.91, 0.2, 0.21, 0.5, 0.5, 0.51], np.float32)
     pairs = list(zip(names, scores.tolist(), strict=True))
-    assert are_read(pa.array(names), scores, rule).tolist() == rule.reads(pairs)
+    assert exceed_threshold(pa.array(names), scores, rule).tolist() == rule.reads(pairs)
