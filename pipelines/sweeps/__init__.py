@@ -1,1 +1,1 @@
-"""Sweeps over a training's configuration: Ray Tune chooses, every trial is a training step of its own."""
+"""Sweeps: Ray Tune chooses values for fields of a training's configuration, and each trial is a training step."""

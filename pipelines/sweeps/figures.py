@@ -1,159 +1,166 @@
-"""A sweep's pictures: what each field does to the metric, and how the trials went."""
+"""Figures of a sweep: the metric over the settings, and the progress of the trials."""
 
 import math
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
-from pipelines.sweeps.outcomes import DEFAULT, Outcome
-from pipelines.sweeps.space import Range
-from pipelines.sweeps.tuning import shown
+from pipelines.sweeps.outcomes import DEFAULT, TrialOutcome
+from pipelines.sweeps.space import Range, format_value
 
-_MARKS = {"finished": "o", "stopped early": "v", "failed": "x"}
+_MARKERS = {"finished": "o", "stopped early": "v", "failed": "x"}
 
 
-def draw_parallel(outcomes: Sequence[Outcome], ranges: Sequence[Range], metric: str, best: Outcome) -> bytes:
-    """Parallel coordinates as a PNG: an axis for each field and for the metric, a line for each trial."""
-    shown_ones = _drawable(outcomes, ranges)
+def draw_parallel(outcomes: Sequence[TrialOutcome], ranges: Sequence[Range], metric: str, best: TrialOutcome) -> bytes:
+    """Draw parallel coordinates as PNG: one axis per field, one for the metric, and one line per trial."""
+    drawable = _drawable(outcomes, ranges)
     figure, axes = _figure(1.9 * (len(ranges) + 1) + 2.4, 4.6)
-    places = [_places(found, shown_ones) for found in ranges]
-    values = [float(one.value or 0.0) for one in shown_ones]
-    heights = _scaled(values, False)
+    columns = [_heights(item, drawable) for item in ranges]
+    values = [float(outcome.value or 0.0) for outcome in drawable]
+    metric_heights = _scaled(values, False)
     color = _colors(values)
-    for row, one in enumerate(shown_ones):
-        line = [*(place[row] for place in places), heights[row]]
-        chosen = one is best
+    for row, outcome in enumerate(drawable):
+        line = [*(column[row] for column in columns), metric_heights[row]]
+        is_best = outcome is best
         axes.plot(
-            range(len(line)), line, color=color(one.value), alpha=1.0 if chosen else 0.7,
-            linewidth=3.2 if chosen else 1.3, linestyle="-" if one.state == "finished" else ":",
-            marker=_MARKS[one.state], markersize=5, zorder=3 if chosen else 2,
+            range(len(line)), line, color=color(outcome.value), alpha=1.0 if is_best else 0.7,
+            linewidth=3.2 if is_best else 1.3, linestyle="-" if outcome.state == "finished" else ":",
+            marker=_MARKERS[outcome.state], markersize=5, zorder=3 if is_best else 2,
         )  # fmt: skip
-    for at, found in enumerate(ranges):
-        _label(axes, at, found, shown_ones)
-    for height, value in {round(height, 3): value for height, value in zip(heights, values, strict=True)}.items():
+    for position, item in enumerate(ranges):
+        _label_ends(axes, position, item)
+    # Equal heights get one label, and only the two ends are labeled: the others would overlap.
+    heights = {round(height, 3): value for height, value in zip(metric_heights, values, strict=True)}
+    for height, value in heights.items():
         if height in (0.0, 1.0):
-            axes.annotate(shown(value), (len(ranges), height), (8, 0), textcoords="offset points", va="center")
-    axes.set_xticks(range(len(ranges) + 1), [*(found.field for found in ranges), metric])
+            axes.annotate(format_value(value), (len(ranges), height), (8, 0), textcoords="offset points", va="center")
+    axes.set_xticks(range(len(ranges) + 1), [*(item.field for item in ranges), metric])
     axes.set_yticks([])
     axes.set_xlim(-0.35, len(ranges) + 0.4)
     axes.set_ylim(-0.1, 1.1)
-    for at in range(len(ranges) + 1):
-        axes.axvline(at, color="0.6", linewidth=0.8, zorder=1)
-    axes.set_title(f"each trial's way to its {metric}; thick: the best, dotted: stopped early")
+    for position in range(len(ranges) + 1):
+        axes.axvline(position, color="0.6", linewidth=0.8, zorder=1)
+    axes.set_title(f"Settings and {metric} of each trial (thick: best, dotted: stopped early)")
     return _png(figure)
 
 
 def draw_response(
-    outcomes: Sequence[Outcome], ranges: Sequence[Range], metric: str, default: Outcome, best: Outcome
+    outcomes: Sequence[TrialOutcome], ranges: Sequence[Range], metric: str, default: TrialOutcome, best: TrialOutcome
 ) -> bytes:
-    """Return the metric over each field as a PNG, a panel each; and over two of them together, where there are two."""
+    """Draw the metric over each field as PNG, one panel per field. With two fields or more, add a panel over two."""
     pair = len(ranges) > 1
     figure, panels = _figure(4.2 * (len(ranges) + pair), 4.0, len(ranges) + pair)
-    shown_ones = _drawable(outcomes, ranges)
-    for axes, found in zip(panels, ranges, strict=False):
-        for state, mark in _MARKS.items():
-            some = [one for one in shown_ones if one.state == state]
+    drawable = _drawable(outcomes, ranges)
+    for axes, item in zip(panels, ranges, strict=False):
+        for state, marker in _MARKERS.items():
+            group = [outcome for outcome in drawable if outcome.state == state]
             axes.scatter(
-                [_number(found, one.values[found.field]) for one in some], [one.value for one in some],
-                marker=mark, label=state if some else None, alpha=0.8,
+                [_coordinate(item, outcome.values[item.field]) for outcome in group],
+                [outcome.value for outcome in group], marker=marker, label=state if group else None, alpha=0.8,
             )  # fmt: skip
         if default.value is not None:
-            axes.axhline(default.value, color="0.4", linewidth=1, linestyle="--", label="as configured")
-        if best in shown_ones:
+            axes.axhline(default.value, color="0.4", linewidth=1, linestyle="--", label="unchanged configuration")
+        if best in drawable:
             axes.scatter(
-                [_number(found, best.values[found.field])], [best.value], marker="*", s=170, color="tab:red",
+                [_coordinate(item, best.values[item.field])], [best.value], marker="*", s=170, color="tab:red",
                 label="best", zorder=3,
             )  # fmt: skip
-        _axis(axes, "x", found)
-        axes.set_xlabel(found.field)
+        _set_axis(axes, "x", item)
+        axes.set_xlabel(item.field)
         axes.set_ylabel(metric)
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize="small")
     if pair:
-        first, second, *_ = sorted(ranges, key=lambda found: found.kind == "choice")  # two numbers, where there are two
-        _plane(figure, panels[-1], shown_ones, first, second, metric)
+        first, second, *_ = sorted(ranges, key=lambda item: item.kind == "choice")  # number ranges before choices
+        _draw_plane(figure, panels[-1], drawable, first, second, metric)
     return _png(figure)
 
 
-def draw_progress(outcomes: Sequence[Outcome], metric: str, best: Outcome) -> bytes:
-    """Return the metric over the part of the training that each trial has had, as a PNG: where early stopping cut."""
+def draw_progress(outcomes: Sequence[TrialOutcome], metric: str, best: TrialOutcome) -> bytes:
+    """Draw the metric of each trial over its progress as PNG, with a triangle where a trial was stopped early."""
     figure, axes = _figure(8.0, 4.6)
-    for one in outcomes:
-        if one.history:
-            at, values = zip(*one.history, strict=True)
-            chosen = one.name == best.name
-            label = "as configured" if one.name == DEFAULT else f"trial {one.name}"
+    for outcome in outcomes:
+        if outcome.history:
+            progress, values = zip(*outcome.history, strict=True)
+            is_best = outcome.name == best.name
+            label = "unchanged configuration" if outcome.name == DEFAULT else f"trial {outcome.name}"
             axes.plot(
-                at, values, marker=".", linewidth=2.8 if chosen else 1.1, alpha=1.0 if chosen else 0.7,
-                color="tab:red" if chosen else None, label=label,
+                progress, values, marker=".", linewidth=2.8 if is_best else 1.1, alpha=1.0 if is_best else 0.7,
+                color="tab:red" if is_best else None, label=label,
             )  # fmt: skip
-            if one.state == "stopped early":
-                axes.plot(at[-1], values[-1], marker="v", color="0.3", markersize=8)
-    axes.set_xlabel("percent of the training")
+            if outcome.state == "stopped early":
+                axes.plot(progress[-1], values[-1], marker="v", color="0.3", markersize=8)
+    axes.set_xlabel("progress of the training, percent")
     axes.set_ylabel(metric)
-    axes.set_title("triangles: stopped early")
+    axes.set_title(f"{metric} during training (triangle: stopped early)")
     axes.grid(alpha=0.3)
     if axes.has_data():
         axes.legend(fontsize="x-small", ncols=2)
     return _png(figure)
 
 
-def _drawable(outcomes: Sequence[Outcome], ranges: Sequence[Range]) -> list[Outcome]:
-    """Those that have a value, and a place on every axis: the configuration as it stands may lie outside a range."""
-    placed = [one for one in outcomes if all(_has_place(found, one.values[found.field]) for found in ranges)]
-    return [one for one in placed if one.value is not None]
+def _drawable(outcomes: Sequence[TrialOutcome], ranges: Sequence[Range]) -> list[TrialOutcome]:
+    """Return the outcomes with a metric value and with settings inside all ranges.
+
+    The unchanged configuration may be outside a range.
+    """
+    inside = [outcome for outcome in outcomes if all(_is_inside(item, outcome.values[item.field]) for item in ranges)]
+    return [outcome for outcome in inside if outcome.value is not None]
 
 
-def _has_place(found: Range, value: Any) -> bool:
-    if found.kind == "choice":
-        return value in found.values
-    return value is not None and bool(found.values[0] <= value <= found.values[1])
+def _is_inside(item: Range, value: Any) -> bool:
+    if item.kind == "choice":
+        return value in item.values
+    return value is not None and bool(item.values[0] <= value <= item.values[1])
 
 
-def _plane(figure: Any, axes: Any, outcomes: Sequence[Outcome], first: Range, second: Range, metric: str) -> None:
-    found = axes.scatter(
-        [_number(first, one.values[first.field]) for one in outcomes],
-        [_number(second, one.values[second.field]) for one in outcomes],
-        c=[one.value for one in outcomes], cmap="viridis", s=90, edgecolors="0.3",
+def _draw_plane(
+    figure: Any, axes: Any, outcomes: Sequence[TrialOutcome], first: Range, second: Range, metric: str
+) -> None:
+    points = axes.scatter(
+        [_coordinate(first, outcome.values[first.field]) for outcome in outcomes],
+        [_coordinate(second, outcome.values[second.field]) for outcome in outcomes],
+        c=[outcome.value for outcome in outcomes], cmap="viridis", s=90, edgecolors="0.3",
     )  # fmt: skip
-    _axis(axes, "x", first)
-    _axis(axes, "y", second)
+    _set_axis(axes, "x", first)
+    _set_axis(axes, "y", second)
     axes.set_xlabel(first.field)
     axes.set_ylabel(second.field)
-    figure.colorbar(found, ax=axes, label=metric)
+    figure.colorbar(points, ax=axes, label=metric)
 
 
-def _axis(axes: Any, which: str, found: Range) -> None:
-    """Lay a field on the x or the y axis: choices in a row, logarithms with few numbers, which would overlap."""
+def _set_axis(axes: Any, which: str, item: Range) -> None:
+    """Set scale and ticks of the x or y axis for a field: a tick per choice; few ticks on a logarithmic axis."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    if found.kind == "choice":
-        places = [_number(found, value) for value in found.values]
-        getattr(axes, f"set_{which}ticks")(places, [shown(value) for value in found.values])
-        getattr(axes, f"set_{which}lim")(min(places) - 0.4, max(places) + 0.4)
-    elif found.logarithmic:
+    if item.kind == "choice":
+        ticks = [_coordinate(item, value) for value in item.values]
+        getattr(axes, f"set_{which}ticks")(ticks, [format_value(value) for value in item.values])
+        getattr(axes, f"set_{which}lim")(min(ticks) - 0.4, max(ticks) + 0.4)
+    elif item.logarithmic:
         getattr(axes, f"set_{which}scale")("log")
         axis = getattr(axes, f"{which}axis")
         axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: shown(float(value))))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: format_value(float(value))))
+        axis.set_minor_formatter(NullFormatter())  # minor labels would overlap
 
 
-def _number(found: Range, value: Any) -> float:
-    """Where a value stands on its axis: choices in a row, in their order."""
-    return float(found.values.index(value)) if found.kind == "choice" else float(value)
+def _coordinate(item: Range, value: Any) -> float:
+    """Return a value's coordinate on its axis; for a choice, its index."""
+    return float(item.values.index(value)) if item.kind == "choice" else float(value)
 
 
-def _places(found: Range, outcomes: Sequence[Outcome]) -> list[float]:
-    if found.kind == "choice":
-        last = max(len(found.values) - 1, 1)
-        return [found.values.index(one.values[found.field]) / last for one in outcomes]
-    low, high = found.values
-    return _scaled([float(one.values[found.field]) for one in outcomes], found.logarithmic, (low, high))
+def _heights(item: Range, outcomes: Sequence[TrialOutcome]) -> list[float]:
+    """Return each outcome's height on a field's axis, in [0, 1]."""
+    if item.kind == "choice":
+        last = max(len(item.values) - 1, 1)
+        return [item.values.index(outcome.values[item.field]) / last for outcome in outcomes]
+    low, high = item.values
+    return _scaled([float(outcome.values[item.field]) for outcome in outcomes], item.logarithmic, (low, high))
 
 
 def _scaled(values: Sequence[float], logarithmic: bool, ends: tuple[float, float] | None = None) -> list[float]:
-    """Values between 0 and 1."""
+    """Return values scaled to [0, 1]; `ends` are the values at 0 and 1, by default the lowest and the highest."""
     if not values:
         return []
     low, high = ends or (min(values), max(values))
@@ -162,19 +169,22 @@ def _scaled(values: Sequence[float], logarithmic: bool, ends: tuple[float, float
     return [(value - low) / (high - low) if high > low else 0.5 for value in values]
 
 
-def _label(axes: Any, at: int, found: Range, outcomes: Sequence[Outcome]) -> None:
-    if found.kind == "choice":
-        last = max(len(found.values) - 1, 1)
-        ends = [(place / last, value) for place, value in enumerate(found.values)]
+def _label_ends(axes: Any, position: int, item: Range) -> None:
+    """Write the choices, or the two ends, at a field's axis in the parallel coordinates."""
+    if item.kind == "choice":
+        last = max(len(item.values) - 1, 1)
+        labels = [(index / last, value) for index, value in enumerate(item.values)]
     else:
-        ends = [(0.0, found.values[0]), (1.0, found.values[1])]
-    for height, value in ends:
+        labels = [(0.0, item.values[0]), (1.0, item.values[1])]
+    for height, value in labels:
         axes.annotate(
-            shown(value), (at, height), (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=9
-        )
+            format_value(value), (position, height), (-6, 0), textcoords="offset points", ha="right", va="center",
+            fontsize=9,
+        )  # fmt: skip
 
 
 def _colors(values: Sequence[float]) -> Any:
+    """Return a function from a value to its color."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
@@ -183,17 +193,18 @@ def _colors(values: Sequence[float]) -> Any:
 
 
 def _figure(width: float, height: float, panels: int | None = None) -> tuple[Any, Any]:
+    """Return a figure of width × height inches with its axes; with `panels`, a list of axes in one row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)  # without pyplot, which keeps global state and needs a display
     if panels is None:
         return figure, figure.subplots()
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
 def _png(figure: Any) -> bytes:
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    return picture.getvalue()
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

@@ -1,7 +1,8 @@
-"""What came of the trials: their ranks, what early stopping saved, and which of them learned nothing."""
+"""Outcomes of the trials: rank, steps saved by early stopping, and collapsed tag encoders."""
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -9,31 +10,31 @@ from pipelines.core import storage
 from pipelines.core.steps import MANIFEST
 from pipelines.sweeps.space import Range, value_of
 from pipelines.sweeps.trial import last_report
-from pipelines.sweeps.tuning import last_line
 
 DEFAULT = "default"
-"""The name of the configuration as it stands, which was no trial."""
+"""Name of the outcome of the unchanged configuration, which is not a trial."""
 State = Literal["finished", "stopped early", "failed"]
-# A tag encoder whose vectors tell an image's own caption from another's by less has put everything in one place.
+# Below this cosine gap, a tag encoder does not separate an image's own caption from another image's: its vectors have
+# collapsed to one direction.
 _COLLAPSED_GAP = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """One trial.
+class TrialOutcome:
+    """The outcome of one trial.
 
     Attributes:
-        name: its number, from 1; or `default` for the configuration as it stands.
-        values: of the fields that vary.
-        state: how it ended.
-        value: of the metric that ranks; None where it has none, or failed.
-        progress: percent of its training that it had.
-        seconds: wall time of its last start; NaN where it was not Tune that ran it.
-        metrics: its last validation.
+        name: number of the trial, from 1; `default` for the unchanged configuration.
+        values: sampled values by dotted field.
+        state: how the trial ended.
+        value: value of the ranking metric; None if the trial failed or did not report a finite value.
+        progress: percent of its training that the trial completed.
+        seconds: wall time since the trial's last start; NaN for the unchanged configuration, which Tune does not run.
+        metrics: metrics of its last validation.
         history: (progress, value) of each validation.
-        collapsed: all of the tag encoder's vectors are alike.
-        folder: the training's own folder; None where it never came to a validation.
-        error: what went wrong.
+        collapsed: whether all vectors of the tag encoder are alike.
+        folder: step folder of the training; None if it failed before its first validation.
+        error: message of the error that ended it.
     """
 
     name: str
@@ -50,24 +51,24 @@ class Outcome:
 
     @property
     def label(self) -> str:
-        """Its state with what there is to say of it."""
+        """State for tables, with a note if the trial collapsed."""
         return f"{self.state}, collapsed" if self.collapsed else self.state
 
 
-def outcome_of(number: int, result: Any, metric: str, ranges: Sequence[Range]) -> Outcome:
-    """Return a trial from one of Tune's results."""
+def outcome_of(number: int, result: Any, metric: str, ranges: Sequence[Range]) -> TrialOutcome:
+    """Return the outcome of a trial from its Tune result; `metric` is the ranking metric."""
     reported = result.metrics or {}
     frame = result.metrics_dataframe
     history: list[tuple[float, float]] = []
     if frame is not None and {metric, "progress"} <= set(frame.columns):
         pairs = zip(frame["progress"], frame[metric], strict=True)
-        # The last report repeats the last validation, and a trial that was started again repeats some.
+        # A dict removes repeats: the last report repeats the last validation, and a restarted trial repeats several.
         history = sorted({float(at): float(value) for at, value in pairs}.items())
     config = result.config or {}
     state: State = "failed" if result.error else "finished" if reported.get("finished") else "stopped early"
-    return Outcome(
+    return TrialOutcome(
         name=str(number),
-        values={found.field: config.get(found.field) for found in ranges},
+        values={item.field: config.get(item.field) for item in ranges},
         state=state,
         value=None if state == "failed" else _finite(reported.get(metric)),
         progress=float(reported.get("progress", 0.0)),
@@ -76,16 +77,16 @@ def outcome_of(number: int, result: Any, metric: str, ranges: Sequence[Range]) -
         history=history,
         collapsed=state != "failed" and _collapsed(reported),
         folder=reported.get("folder"),
-        error=last_line(result.error) if result.error else None,
+        error=_last_line(result.error) if result.error else None,
     )
 
 
-def default_outcome(folder: str, settings: Any, metric: str, ranges: Sequence[Range]) -> Outcome:
-    """Return the configuration as it stands, from its training's folder."""
+def default_outcome(folder: str, settings: Any, metric: str, ranges: Sequence[Range]) -> TrialOutcome:
+    """Return the outcome of the unchanged configuration, from its typed settings and its training's step folder."""
     reported = last_report(folder)
-    return Outcome(
+    return TrialOutcome(
         name=DEFAULT,
-        values={found.field: value_of(settings, found.field) for found in ranges},
+        values={item.field: value_of(settings, item.field) for item in ranges},
         state="finished",
         value=_finite(reported.get(metric)),
         progress=100.0,
@@ -97,34 +98,43 @@ def default_outcome(folder: str, settings: Any, metric: str, ranges: Sequence[Ra
     )
 
 
-def ranked(outcomes: Sequence[Outcome], mode: str) -> list[Outcome]:
-    """Finished trials first, the best of them on top; then those stopped early, and those that failed."""
+def ranked(outcomes: Sequence[TrialOutcome], mode: str) -> list[TrialOutcome]:
+    """Return the outcomes by rank: finished trials, then trials stopped early, then failed ones, each best first.
+
+    A trial stopped early ranks below every finished one, because values at different progress cannot be compared.
+    """
     order: Mapping[State, int] = {"finished": 0, "stopped early": 1, "failed": 2}
     sign = -1.0 if mode == "max" else 1.0
-    return sorted(outcomes, key=lambda one: (order[one.state], math.inf if one.value is None else sign * one.value))
+
+    def key(outcome: TrialOutcome) -> tuple[int, float]:
+        return order[outcome.state], math.inf if outcome.value is None else sign * outcome.value
+
+    return sorted(outcomes, key=key)
 
 
-def saved_by_stopping(outcomes: Sequence[Outcome]) -> float:
-    """Return the part of all trials' steps that early stopping spared; failed trials count on neither side."""
-    ran = [one for one in outcomes if one.state != "failed"]
-    return 1 - sum(one.progress for one in ran) / (100 * len(ran)) if ran else 0.0
+def saved_by_stopping(outcomes: Sequence[TrialOutcome]) -> float:
+    """Return the share of training steps that early stopping saved, in [0, 1]. Failed trials are not counted."""
+    progress = [outcome.progress for outcome in outcomes if outcome.state != "failed"]
+    return 1 - sum(progress) / (100 * len(progress)) if progress else 0.0
 
 
-def manifest_of(outcome: Outcome) -> Mapping[str, Any]:
-    """Return the manifest of a finished trial's training."""
-    assert outcome.folder is not None  # a finished trial has one
-    found: Mapping[str, Any] = storage.read_json(storage.join(outcome.folder, MANIFEST))
-    return found
+def manifest_of(outcome: TrialOutcome) -> Mapping[str, Any]:
+    """Return the manifest of the training of a finished trial."""
+    assert outcome.folder is not None  # every finished trial has a folder
+    manifest: Mapping[str, Any] = storage.read_json(storage.join(outcome.folder, MANIFEST))
+    return manifest
 
 
 def _numbers(reported: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of a validation among what Tune keeps of a trial."""
-    own = {"progress", "step", "epoch", "timestamp", "training_iteration", "time_this_iter_s", "time_total_s", "pid",
-           "time_since_restore", "iterations_since_restore", "done", "finished"}  # fmt: skip
+    """Return the training's metrics from a Tune report, without Tune's bookkeeping fields."""
+    bookkeeping = {
+        "progress", "step", "epoch", "timestamp", "training_iteration", "time_this_iter_s", "time_total_s", "pid",
+        "time_since_restore", "iterations_since_restore", "done", "finished",
+    }  # fmt: skip
     return {
         name: float(value)
         for name, value in reported.items()
-        if name not in own and isinstance(value, int | float) and not name.startswith("config/")
+        if name not in bookkeeping and isinstance(value, int | float) and not name.startswith("config/")
     }
 
 
@@ -135,3 +145,9 @@ def _collapsed(reported: Mapping[str, Any]) -> bool:
 
 def _finite(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the message of a remote error, without the traceback and the class name that Ray puts before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"^[\w.]+: ", "", lines[-1]) if lines else repr(error)

@@ -1,17 +1,15 @@
-"""`sweep` as a step: the configuration as it stands, the trials, then ranks, pictures and the best one's model."""
+"""`sweep` as a step: train the unchanged configuration, run the trials, rank them, register the best model."""
 
 import dataclasses
 import logging
-import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from pipelines.core import storage
 from pipelines.core.errors import UserError
+from pipelines.core.resources import LaunchConfig
 from pipelines.core.runtime import keep_ray, live_nodes, ray_session
 from pipelines.core.steps import StepFolder, StepResult, canonical, git_commit, run_step
 from pipelines.core.workflow import Prepare
@@ -19,76 +17,81 @@ from pipelines.registry import PARENT_RUN, Kind, Registry
 from pipelines.sweeps.config import SweepConfig, check
 from pipelines.sweeps.outcomes import (
     DEFAULT,
-    Outcome,
+    TrialOutcome,
     default_outcome,
     manifest_of,
     outcome_of,
     ranked,
     saved_by_stopping,
 )
+from pipelines.sweeps.report import best_yaml, json_values, ranking_text
 from pipelines.sweeps.space import Range, combinations, corners, read_space, value_of, with_values
 from pipelines.sweeps.trial import Trial
 
 log = logging.getLogger("lion.sweep")
 RESULT, RANKING, BEST = "sweep.json", "ranking.md", "best.yaml"
-_PICTURES = ("parallel.png", "response.png", "progress.png")
+_FIGURES = ("parallel.png", "response.png", "progress.png")
+_FILES = (RESULT, RANKING, BEST, *_FIGURES)
 _KINDS: Mapping[str, Kind] = {"train_tag_encoder": "tag_encoder", "train_stage": "lion"}
+# These groups of a training's configuration change where it runs or where its results go, not the result.
+_NOT_SWEPT = ("launch", "registry", "ray", "out", "name")
 
 
 def sweep(config: SweepConfig, prepare: Prepare) -> StepResult:
-    """Run the sweep, or continues it, or finds it done.
+    """Run the sweep. Resume an unfinished one, skip a finished one.
 
-    Leaves `ranking.md`, `sweep.json`, `best.yaml` (what `jobs.VERB --config` takes) and pictures, and registers the
-    best trial's model.
+    Write `ranking.md`, `sweep.json`, `best.yaml` (for `jobs.VERB --config`) and figures, and register the model of the
+    best trial.
 
     Args:
-        config: what varies, and what ranks.
-        prepare: makes the configuration of a verb and finds what runs it.
+        config: search space, metric and search method.
+        prepare: returns a verb's typed configuration and its runner.
 
     Raises:
-        UserError: a wrong configuration, before anything is trained; or no trial came to its end.
+        UserError: the configuration is wrong (nothing is trained then), or no trial finished.
     """
     check(config)
     ranges = read_space(config.space, config.search == "grid")
     base = {**config.training, "out": config.out}
-    settings = _typed(config, base, ranges, prepare)
+    settings = _check_ranges(config, base, ranges, prepare)
     registry = Registry(config.registry, config.out)
     registry.check()
     trials = combinations(ranges) if config.search == "grid" else config.trials
     with keep_ray(config.ray):
-        log.info("first the configuration as it stands; then %d trials over %s", trials, ", ".join(config.space))
+        log.info("training the unchanged configuration, then %d trials over %s", trials, ", ".join(config.space))
         default = _train_default(config, base, prepare)
 
         def work(folder: StepFolder) -> Mapping[str, Any]:
             with ray_session(config.ray):
-                return _Sweep(config, ranges, settings, base, registry, default, folder).work(prepare)
+                return _Sweep(config, ranges, settings, base, registry, default, folder).run(prepare)
 
+        # The default training's folder is an input of the step and already identifies `training`.
         identity = canonical(dataclasses.replace(config, training={}))
         return run_step("sweep", identity, config.out, work, {"default": default.path})
 
 
-def _typed(config: SweepConfig, base: Mapping[str, Any], ranges: Sequence[Range], prepare: Prepare) -> Any:
-    """Return the training's typed configuration; each end and each choice of every range is tried on it."""
+def _check_ranges(config: SweepConfig, base: Mapping[str, Any], ranges: Sequence[Range], prepare: Prepare) -> Any:
+    """Return the training's typed configuration, after its verb accepted every choice and both ends of every range."""
     settings, _ = prepare(config.verb, base)
-    for found in ranges:
-        if found.field.split(".")[0] in ("launch", "registry", "ray", "out", "name"):
-            raise UserError(f"space.{found.field} changes where a training runs, not what comes of it; leave it out.")
+    for item in ranges:
+        if item.field.split(".")[0] in _NOT_SWEPT:
+            raise UserError(f"space.{item.field} changes where a training runs, not its result; remove it from space.")
     for values in corners(list(ranges)):
         changed, _ = prepare(config.verb, with_values(base, values))
-        for found in ranges:
-            value_of(changed, found.field)
+        for item in ranges:
+            value_of(changed, item.field)
     return settings
 
 
 def _train_default(config: SweepConfig, base: Mapping[str, Any], prepare: Prepare) -> StepResult:
-    """Train the configuration as it stands: what the best is held against, and the first to find a mistake."""
+    """Train the unchanged configuration. It is the baseline of the ranking, and it fails early on a mistake."""
     settings, run = prepare(config.verb, _unregistered(base, config, None))
     result: StepResult = run(settings)
     return result
 
 
 def _unregistered(base: Mapping[str, Any], config: SweepConfig, parent_run: str | None) -> dict[str, Any]:
-    """Return the configuration of a training that registers nothing and whose run lies under the sweep's."""
+    """Return a training's configuration that registers no model; its MLflow run is a child of `parent_run`."""
     registry: dict[str, Any] = {**dataclasses.asdict(config.registry), "register": False, "parent_run": parent_run}
     ray = dataclasses.asdict(config.ray)
     return {**base, "registry": registry, "ray": ray}
@@ -96,7 +99,17 @@ def _unregistered(base: Mapping[str, Any], config: SweepConfig, parent_run: str 
 
 @dataclasses.dataclass(frozen=True)
 class _Sweep:
-    """One execution inside a Ray session."""
+    """One execution of a sweep inside a Ray session.
+
+    Attributes:
+        config: the sweep's configuration.
+        ranges: the search space.
+        settings: typed configuration of the training, unchanged.
+        base: the same as plain values.
+        registry: MLflow runs and registered models.
+        default: result of the unchanged configuration.
+        folder: the sweep's step folder.
+    """
 
     config: SweepConfig
     ranges: Sequence[Range]
@@ -106,185 +119,146 @@ class _Sweep:
     default: StepResult
     folder: StepFolder
 
-    def work(self, prepare: Prepare) -> dict[str, Any]:
-        """Trials, ranks, pictures and registration; returns the manifest's entries."""
-        from pipelines.sweeps.tuning import resolved_launch, run_trials, trials_at_once
+    def run(self, prepare: Prepare) -> dict[str, Any]:
+        """Run the trials, rank them, register the best model, write the files; return the manifest's entries."""
+        from pipelines.sweeps.tuning import resolved_launch, trials_at_once
 
-        config = self.config
-        nodes = live_nodes()
+        metric, nodes = self.config.metric, live_nodes()
         launch = resolved_launch(self.settings.launch, nodes)
-        at_once = trials_at_once(launch, nodes, config.concurrent)
-        log.info("%d trials at once, %d workers each", at_once, launch.workers)
+        concurrent = trials_at_once(launch, nodes, self.config.concurrent)  # may refuse, so before the run is opened
+        log.info("%d trials at the same time, %d workers each", concurrent, launch.workers)
         run_id = self.registry.open_run(
-            f"sweep {self.settings_name}", self.folder.hash, canonical(config), {"git_commit": str(git_commit())}
+            f"sweep {self.model_name}", self.folder.hash, canonical(self.config), {"git_commit": str(git_commit())}
         )
-        values = with_values(
-            _unregistered(self.base, config, run_id),
-            {"launch.cpus_per_worker": launch.cpus_per_worker, "launch.gpus_per_worker": launch.gpus_per_worker},
-        )
-        results = run_trials(config, self.ranges, Trial(config.verb, values, prepare), self.folder, at_once)
-        found = [outcome_of(number, one, config.metric, self.ranges) for number, one in results]
-        self._end_stopped(found, run_id)
-        default = default_outcome(self.default.path, self.settings, config.metric, self.ranges)
-        order = ranked([*found, default], config.mode)
+        trials = self._run_trials(prepare, launch, concurrent, run_id)
+        self._clean_up_stopped(trials, run_id)
+        default = default_outcome(self.default.path, self.settings, metric, self.ranges)
+        order = ranked([*trials, default], self.config.mode)
         best = self._best(order)
-        version = self._register(best, run_id)
-        document = self._document(order, found, best, version)
-        self._write(document, order, default, best)
-        self._log(run_id, best, default)
-        names = (RESULT, RANKING, BEST, *_PICTURES)
+        model = f"models:/{self.model_name}/{self._register(best, run_id)}"
+        self._write_files(self._document(order, trials, best, model), order, default, best)
+        self._log_to_mlflow(run_id, best, default)
         return {
-            "rows": len(found),
-            "files": [{"path": name, "sha256": storage.sha256(self.folder.child(name))} for name in names],
+            "rows": len(trials),
+            "files": [{"path": name, "sha256": storage.sha256(self.folder.child(name))} for name in _FILES],
             "run_id": run_id,
             "summary": {
                 "best": self.folder.child(BEST),
-                "registered": f"models:/{self.settings_name}/{version}",
-                config.metric: best.value,
-                f"default_{config.metric}": default.value,
-                "saved_by_early_stopping": round(saved_by_stopping(found), 4),
-                "failed": sum(one.state == "failed" for one in found),
+                "registered": model,
+                metric: best.value,
+                f"default_{metric}": default.value,
+                "saved_by_early_stopping": round(saved_by_stopping(trials), 4),
+                "failed": sum(trial.state == "failed" for trial in trials),
             },
         }
 
     @property
-    def settings_name(self) -> str:
+    def model_name(self) -> str:
         """The model's name in the registry."""
         return str(getattr(self.settings, "model_name", None) or self.settings.name)
 
-    def _best(self, order: Sequence[Outcome]) -> Outcome:
-        best = order[0]
-        if not any(one.state == "finished" for one in order if one.name != DEFAULT):
-            errors = sorted({one.error for one in order if one.error})
-            raise UserError(
-                f"No trial came to its end; {len(errors)} errors, the first: {errors[0] if errors else 'none'}. Run "
-                "the same command again to start the failed ones once more."
-            )
-        if best.value is None:
-            raise UserError(
-                f"The trainings report no {self.config.metric!r}; metric must be one of {sorted(best.metrics)}."
-            )
-        return best
+    def _run_trials(self, prepare: Prepare, launch: LaunchConfig, concurrent: int, run_id: str) -> list[TrialOutcome]:
+        """Run the trials, `concurrent` at the same time, and return their outcomes by number."""
+        from pipelines.sweeps.tuning import run_trials
 
-    def _end_stopped(self, outcomes: Sequence[Outcome], run_id: str) -> None:
-        """End the MLflow runs of trials that were stopped, and remove the checkpoints that nobody will go on from."""
+        values = with_values(
+            _unregistered(self.base, self.config, run_id),
+            {"launch.cpus_per_worker": launch.cpus_per_worker, "launch.gpus_per_worker": launch.gpus_per_worker},
+        )
+        trial = Trial(self.config.verb, values, prepare)
+        results = run_trials(self.config, self.ranges, trial, self.folder, concurrent)
+        return [outcome_of(number, result, self.config.metric, self.ranges) for number, result in results]
+
+    def _clean_up_stopped(self, trials: Sequence[TrialOutcome], run_id: str) -> None:
+        """End the MLflow runs of trials that were stopped early, and delete their checkpoints: none resumes."""
         from mlflow.entities import RunStatus
 
         client = self.registry.client
         experiment = client.get_run(run_id).info.experiment_id
-        under = f"tags.`{PARENT_RUN}` = '{run_id}' and attributes.status = 'RUNNING'"
-        for run in client.search_runs([experiment], under, max_results=1000):
+        running = f"tags.`{PARENT_RUN}` = '{run_id}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs([experiment], running, max_results=1000):
             client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
-        for one in outcomes:
-            if one.state == "stopped early" and one.folder:
-                storage.delete_folder(storage.join(one.folder, "checkpoints"))
+        for trial in trials:
+            if trial.state == "stopped early" and trial.folder:
+                storage.delete_folder(storage.join(trial.folder, "checkpoints"))
 
-    def _register(self, best: Outcome, run_id: str) -> int:
-        """Return the best one's model as a new version with the alias `candidate`, registered under its own run."""
+    def _best(self, order: Sequence[TrialOutcome]) -> TrialOutcome:
+        """Return the first of the ranked outcomes, if any trial finished and reported the metric."""
+        best = order[0]
+        if not any(outcome.state == "finished" for outcome in order if outcome.name != DEFAULT):
+            errors = sorted({outcome.error for outcome in order if outcome.error})
+            raise UserError(
+                f"No trial finished. There were {len(errors)} different errors, the first: "
+                f"{errors[0] if errors else 'none'}. Run the same command again to restart the failed trials."
+            )
+        if best.value is None:
+            raise UserError(
+                f"The trainings do not report {self.config.metric!r}; set metric to one of {sorted(best.metrics)}."
+            )
+        return best
+
+    def _register(self, best: TrialOutcome, run_id: str) -> int:
+        """Register the best model with the alias `candidate`, under its own MLflow run, and return its version."""
         manifest = manifest_of(best)
         assert best.folder is not None
         lineage = {**manifest["lineage"], "step": best.folder, "sweep": self.folder.path, "sweep.run": run_id}
         with tempfile.TemporaryDirectory() as local:
             source = storage.join(best.folder, "model")
-            if storage.is_remote(source):
+            if storage.is_remote(source):  # MLflow uploads from a local folder
                 storage.download_folder(source, local)
                 source = local
             kind = _KINDS[self.config.verb]
             return self.registry.register(
-                self.settings_name, source, manifest["model"]["run_id"], kind, manifest["metrics"], lineage
+                self.model_name, source, manifest["model"]["run_id"], kind, manifest["metrics"], lineage
             )
 
     def _document(
-        self, order: Sequence[Outcome], trials: Sequence[Outcome], best: Outcome, version: int
+        self, order: Sequence[TrialOutcome], trials: Sequence[TrialOutcome], best: TrialOutcome, model: str
     ) -> dict[str, Any]:
+        """Return the content of `sweep.json`."""
         return {
             "verb": self.config.verb,
             "metric": self.config.metric,
             "mode": self.config.mode,
             "space": self.config.space,
             "search": self.config.search,
-            "trial_seconds": sum(one.seconds for one in trials),
+            "trial_seconds": sum(trial.seconds for trial in trials),
             "saved_by_early_stopping": saved_by_stopping(trials),
             "best": best.name,
-            "registered": f"models:/{self.settings_name}/{version}",
+            "registered": model,
             "git_commit": git_commit(),
             "cpu_cores": os.cpu_count(),
-            "ranking": [dataclasses.asdict(one) for one in order],
+            "ranking": [dataclasses.asdict(outcome) for outcome in order],
         }
 
-    def _write(self, document: dict[str, Any], order: Sequence[Outcome], default: Outcome, best: Outcome) -> None:
+    def _write_files(
+        self, document: dict[str, Any], order: Sequence[TrialOutcome], default: TrialOutcome, best: TrialOutcome
+    ) -> None:
+        """Write the numbers, the ranking, the best configuration and the figures."""
         from pipelines.sweeps import figures
 
         config, folder = self.config, self.folder
-        storage.write_json(folder.child(RESULT), _plain(document))
+        storage.write_json(folder.child(RESULT), json_values(document))
         storage.write_atomic(folder.child(RANKING), ranking_text(document, order, self.ranges).encode())
         storage.write_atomic(folder.child(BEST), best_yaml(config, self.base, best, default).encode())
-        pictures = (
+        images = (
             figures.draw_parallel(order, self.ranges, config.metric, best),
             figures.draw_response(order, self.ranges, config.metric, default, best),
             figures.draw_progress(order, config.metric, best),
         )
-        for name, picture in zip(_PICTURES, pictures, strict=True):
-            storage.write_atomic(folder.child(name), picture)
+        for name, image in zip(_FIGURES, images, strict=True):
+            storage.write_atomic(folder.child(name), image)
 
-    def _log(self, run_id: str, best: Outcome, default: Outcome) -> None:
-        """Return the sweep's own run in MLflow: its numbers, its files."""
+    def _log_to_mlflow(self, run_id: str, best: TrialOutcome, default: TrialOutcome) -> None:
+        """Log the metric of the best and the unchanged configuration and all files to the sweep's run, and close it."""
         client = self.registry.client
         for name, value in (("best", best.value), ("default", default.value)):
             if value is not None:
                 client.log_metric(run_id, f"{name}/{self.config.metric}", value)
         with tempfile.TemporaryDirectory() as local:
-            for name in (RESULT, RANKING, BEST, *_PICTURES):
+            for name in _FILES:
                 path = os.path.join(local, name)
                 with open(path, "wb") as stream:
                     stream.write(storage.read_bytes(self.folder.child(name)))
                 client.log_artifact(run_id, path)
         self.registry.close_run(run_id)
-
-
-def ranking_text(document: Mapping[str, Any], order: Sequence[Outcome], ranges: Sequence[Range]) -> str:
-    """Return the ranked table as Markdown; `default` in it is the configuration as it stands."""
-    from pipelines.sweeps.tuning import shown
-
-    metric, wanted = document["metric"], "highest" if document["mode"] == "max" else "lowest"
-    head = ["rank", "trial", *(found.field for found in ranges), metric, "percent trained", "seconds", "state"]
-    lines = [
-        f"# Sweep of {document['verb']}", "",
-        f"{len(order) - 1} trials, {document['trial_seconds']:.0f} s of them together, on {document['cpu_cores']} CPU "
-        f"cores, commit {document['git_commit']}; early stopping spared {document['saved_by_early_stopping']:.0%} of "
-        f"the steps. Best is the {wanted} {metric} of what was trained to its end, the configuration as it stands "
-        f"(default) included; registered as {document['registered']}.", "",
-        " | ".join(head), " | ".join("---" for _ in head),
-    ]  # fmt: skip
-    for rank, one in enumerate(order, 1):
-        value = "" if one.value is None else f"{one.value:.4f}"
-        seconds = "" if math.isnan(one.seconds) else f"{one.seconds:.0f}"
-        said = one.label + (f": {one.error}" if one.error else "")
-        cells = [str(rank), one.name, *(shown(one.values[found.field]) for found in ranges), value,
-                 f"{one.progress:.0f}", seconds, said.replace("|", "/")]  # fmt: skip
-        lines.append(" | ".join(cells))
-    if any(one.collapsed for one in order):
-        lines += ["", "collapsed: the cosines to the own caption and to another's differ by less than 0.02: all "
-                  "vectors are alike, and the loss is the margin itself."]  # fmt: skip
-    return "\n".join(lines) + "\n"
-
-
-def best_yaml(config: SweepConfig, base: Mapping[str, Any], best: Outcome, default: Outcome) -> str:
-    """Return the best trial's configuration, as `jobs.VERB --config` takes it; in the same `out` it is found done."""
-    said = "" if default.value is None else f"; as configured {default.value:.4f}"
-    head = (
-        f"# Best of a sweep over {', '.join(config.space)}: {config.metric} {best.value:.4f}{said}.\n"
-        f"# python -m jobs.{config.verb} --config THIS_FILE\n"
-    )
-    return head + yaml.safe_dump(with_values(base, best.values), sort_keys=False, allow_unicode=True)
-
-
-def _plain(value: Any) -> Any:
-    """Return the same with None for numbers that JSON cannot write."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

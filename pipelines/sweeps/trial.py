@@ -1,4 +1,4 @@
-"""One trial: a training step in a process of Tune's, whose validations Tune hears of as they are made."""
+"""One trial: a training step in a Ray Tune process, which reports each validation to Tune."""
 
 import dataclasses
 import logging
@@ -14,12 +14,12 @@ from pipelines.sweeps.space import with_values
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What every trial is given.
+    """The part of a trial that all trials of a sweep share.
 
     Attributes:
-        verb: the training.
-        config: its configuration without what varies.
-        prepare: makes the verb's configuration and finds what runs it.
+        verb: the training's verb.
+        config: its configuration as plain values, without the sampled fields.
+        prepare: returns a verb's typed configuration and its runner.
     """
 
     verb: str
@@ -27,24 +27,29 @@ class Trial:
     prepare: Prepare
 
     def run(self, sampled: Mapping[str, Any]) -> None:
-        """Train, or goes on with a training that was stopped, or finds it done; reports to Tune."""
+        """Train with sampled values, by dotted field, and report to Tune. Resume from a checkpoint if there is one."""
         from ray import tune
         from ray.tune.integration.ray_train import TuneReportCallback
 
         from pipelines.training.launch import ray_train_callbacks
 
-        logging.getLogger("lion").setLevel(logging.WARNING)  # of many trainings at once, Tune's lines say enough
+        # Many trainings run at the same time; the progress lines of the sweep replace their logs.
+        logging.getLogger("lion").setLevel(logging.WARNING)
         settings, run = self.prepare(self.verb, with_values(self.config, sampled))
         try:
             with ray_train_callbacks(TuneReportCallback()):
                 result = run(settings)
         except Stopped:
-            return  # early: the scheduler asked for it
+            return  # the scheduler requested an early stop; the last validation is already reported
         tune.report(last_report(result.path))
 
 
 def last_report(folder: str) -> dict[str, Any]:
-    """What Tune hears of a finished training: the metrics of the weights that were kept."""
+    """Return the last report of a finished training: the validation metrics of the saved weights.
+
+    Args:
+        folder: the training's step folder.
+    """
     metrics = storage.read_json(storage.join(folder, MANIFEST))["metrics"]
     values = {name.removeprefix("validation_"): value for name, value in metrics.items()}
     return {**values, "validation_loss": values.get("loss"), "progress": 100.0, "folder": folder, "finished": True}

@@ -1,4 +1,4 @@
-"""A whole sweep with real Tune, Train and MLflow: its ranks, its files, what it registers, going on after a kill."""
+"""A whole sweep with real Tune, Train and MLflow: ranks, files, registered model, and resuming after a kill."""
 
 import dataclasses
 from pathlib import Path
@@ -22,7 +22,7 @@ world, tag_encoder = drawn.world, drawn.tag_encoder  # fixtures
 
 @pytest.fixture(scope="module")
 def config(world: World, tag_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
-    """Two learning rates that learn, one so large that the loss breaks, and one so small that nothing happens."""
+    """Two learning rates that learn, one so large that the loss is not finite, and one too small to learn."""
     return SweepConfig(
         training={
             "data": world.tagged,
@@ -43,53 +43,54 @@ def config(world: World, tag_encoder: str, tmp_path_factory: pytest.TempPathFact
     )
 
 
-def taken() -> set[str]:
-    """The placement groups that hold room in the cluster."""
+def placement_groups() -> set[str]:
+    """Return the placement groups that hold resources of the cluster."""
     from ray.util import placement_group_table
 
     return {name for name, group in placement_group_table().items() if group["state"] != "REMOVED"}
 
 
 @pytest.fixture(scope="module")
-def taken_before(ray_cluster: None) -> set[str]:
-    return taken()
+def groups_before(ray_cluster: None) -> set[str]:
+    return placement_groups()
 
 
 @pytest.fixture(scope="module")
-def finished(config: SweepConfig, taken_before: set[str]) -> StepResult:
+def finished(config: SweepConfig, groups_before: set[str]) -> StepResult:
     return sweep(config, prepare)
 
 
 def trials(result: StepResult) -> dict[float, dict[str, Any]]:
-    """The trials by learning rate."""
+    """Return the trials of `sweep.json` by learning rate."""
     document = storage.read_json(storage.join(result.path, RESULT))
-    return {one["values"]["optimizer.learning_rate"]: one for one in document["ranking"] if one["name"] != "default"}
+    ranking = [row for row in document["ranking"] if row["name"] != "default"]
+    return {row["values"]["optimizer.learning_rate"]: row for row in ranking}
 
 
 def test_one_failed_trial_does_not_end_the_sweep(finished: StepResult) -> None:
-    found = trials(finished)
-    assert len(found) == 4
-    assert (found[1e30]["state"], finished.summary["failed"]) == ("failed", 1)
-    assert "The loss of step 1 is nan" in found[1e30]["error"]
-    best = max((one for one in found.values() if one["state"] == "finished"), key=lambda one: one["value"])
+    by_rate = trials(finished)
+    assert len(by_rate) == 4
+    assert (by_rate[1e30]["state"], finished.summary["failed"]) == ("failed", 1)
+    assert "The loss of step 1 is nan" in by_rate[1e30]["error"]
+    best = max((row for row in by_rate.values() if row["state"] == "finished"), key=lambda row: row["value"])
     assert finished.summary["cosine_gap"] == best["value"]
 
 
-def test_trials_leave_no_room_taken(finished: StepResult, taken_before: set[str]) -> None:
-    """The one that failed and those that were stopped early, if any were: else later trials would wait for ever."""
-    assert taken() <= taken_before
+def test_trials_release_their_resources(finished: StepResult, groups_before: set[str]) -> None:
+    """Check failed trials and trials stopped early; a placement group that stays would block later trials."""
+    assert placement_groups() <= groups_before
 
 
-def test_the_ranking_and_the_pictures_are_there(finished: StepResult) -> None:
+def test_the_ranking_and_the_figures_are_written(finished: StepResult) -> None:
     text = storage.read_bytes(storage.join(finished.path, RANKING)).decode()
     ranks = [line.split(" | ")[0] for line in text.splitlines() if line.count(" | ") == 6]
-    assert ranks == ["rank", "---", "1", "2", "3", "4", "5"]  # the configuration as it stands is among them
+    assert ranks == ["rank", "---", "1", "2", "3", "4", "5"]  # four trials and the unchanged configuration
     assert " | default | " in text
     for name in ("parallel.png", "response.png", "progress.png"):
         assert storage.read_bytes(storage.join(finished.path, name)).startswith(b"\x89PNG")
 
 
-def test_the_best_configuration_is_found_done_by_its_own_verb(finished: StepResult, config: SweepConfig) -> None:
+def test_the_best_configuration_is_skipped_by_its_verb(finished: StepResult, config: SweepConfig) -> None:
     values = yaml.safe_load(storage.read_bytes(storage.join(finished.path, BEST)))
     settings, run = prepare("train_tag_encoder", values)
     result = run(settings)
@@ -98,7 +99,7 @@ def test_the_best_configuration_is_found_done_by_its_own_verb(finished: StepResu
     assert result.path == best["folder"]
 
 
-def test_only_the_best_is_registered_and_every_run_lies_under_the_sweeps(
+def test_only_the_best_is_registered_and_every_run_is_a_child_of_the_sweeps(
     finished: StepResult, config: SweepConfig
 ) -> None:
     registry = Registry(config.registry, config.out)
@@ -107,10 +108,10 @@ def test_only_the_best_is_registered_and_every_run_lies_under_the_sweeps(
     assert registry.lookup("models:/lion-tag-encoder@candidate").version == int(version.version)
     manifest = storage.read_json(storage.join(finished.path, "manifest.json"))
     experiment = registry.client.get_run(manifest["run_id"]).info.experiment_id
-    under = f"tags.`mlflow.parentRunId` = '{manifest['run_id']}'"
-    children = registry.client.search_runs([experiment], under)
+    children_of = f"tags.`mlflow.parentRunId` = '{manifest['run_id']}'"
+    children = registry.client.search_runs([experiment], children_of)
     states = {float(run.data.params["optimizer.learning_rate"]): run.info.status for run in children}
-    # The first rate is the configuration as it stands: that trial finds the training done, whose run lies beside.
+    # The rate 1e-3 is the unchanged configuration: its trial skips the training, whose run is no child of the sweep's.
     assert set(states) == {1e-4, 1e-9, 1e30}
     assert states[1e30] == "FAILED"
     assert version.tags["sweep.run"] == manifest["run_id"]
@@ -122,18 +123,18 @@ def test_trials_that_are_done_are_not_run_again(finished: StepResult, config: Sw
     before = trials(finished)
 
     def reported() -> dict[str, bytes]:
-        """What Tune wrote of the trials that did not fail."""
+        """Return the content of Tune's result files of the trials that did not fail."""
         files = Path(finished.path, "tune").glob("*/result.json")
         return {str(file): file.read_bytes() for file in files if not (file.parent / "error.txt").exists()}
 
     written = reported()
     assert len(written) == 3
-    Path(finished.path, "manifest.json").unlink()  # as if killed before its end
+    Path(finished.path, "manifest.json").unlink()  # as if the sweep was killed before its end
     again = sweep(config, prepare)
     assert not again.skipped
     assert reported() == written
-    assert {rate: one["value"] for rate, one in trials(again).items()} == {
-        rate: one["value"] for rate, one in before.items()
+    assert {rate: row["value"] for rate, row in trials(again).items()} == {
+        rate: row["value"] for rate, row in before.items()
     }
 
 
@@ -148,10 +149,10 @@ def test_trials_that_are_done_are_not_run_again(finished: StepResult, config: Sw
         ({"trials": 0}, "at least 1"),
         ({"concurrent": 0}, "at least 1"),
         ({"training": {"launch": {"launcher": "local"}}}, "trials are Ray Train runs"),
-        ({"training": {}, "space": {"margin": {"choice": [0.1, 0.2]}}}, "training.normalize is left open"),
+        ({"training": {}, "space": {"margin": {"choice": [0.1, 0.2]}}}, "training.normalize is not set"),
     ],
 )
-def test_a_sweep_that_means_nothing_is_refused(changes: dict[str, Any], message: str, config: SweepConfig) -> None:
+def test_a_wrong_sweep_is_refused(changes: dict[str, Any], message: str, config: SweepConfig) -> None:
     with pytest.raises(UserError, match=message):
         check(dataclasses.replace(config, **changes))
 
@@ -164,7 +165,7 @@ def test_a_sweep_that_means_nothing_is_refused(changes: dict[str, Any], message:
         ({"launch.workers": {"choice": [1, 2]}}, "where a training runs"),
     ],
 )
-def test_a_field_or_a_value_that_the_training_refuses_is_found_before_it_starts(
+def test_a_field_or_a_value_that_the_training_refuses_ends_the_sweep_before_it_starts(
     space: dict[str, Any], message: str, config: SweepConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""What varies: ranges from YAML, the mistakes one makes there, and configurations with values."""
+"""The search space: ranges from YAML, malformed ranges, and configurations with values."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from pipelines.sweeps.space import combinations, corners, read_space, value_of, 
 from pipelines.training.config import TrainStageConfig
 
 
-def test_ranges_become_tunes_own() -> None:
+def test_ranges_become_tune_objects() -> None:
     ranges = read_space(
         {
             "margin": {"uniform": [0.1, 1]},
@@ -20,26 +20,26 @@ def test_ranges_become_tunes_own() -> None:
         },
         grid=False,
     )
-    margin, rate, tokens, norm = (found.tune(grid=False) for found in ranges)
+    margin, rate, tokens, norm = (item.to_tune(grid=False) for item in ranges)
     assert isinstance(margin, sample.Float)
     assert (margin.lower, margin.upper) == (0.1, 1.0)
     assert isinstance(rate, sample.Float)
     assert (rate.lower, rate.upper, type(rate.sampler).__name__) == (1e-5, 1e-3, "_LogUniform")
     assert isinstance(tokens, sample.Integer)
-    assert (tokens.lower, tokens.upper) == (1, 5)  # its upper end is not drawn
+    assert (tokens.lower, tokens.upper) == (1, 5)  # Tune excludes the upper end
     assert isinstance(norm, sample.Categorical)
     assert norm.categories == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
-    "found, grid, message",
+    "entry, grid, message",
     [
         (0.5, False, "give one of choice"),
         ({"normal": [0, 1]}, False, "give one of choice"),
         ({"choice": [1], "uniform": [1, 2]}, False, "give one of choice"),
         ({"choice": []}, False, "list of values"),
         ({"choice": 3}, False, "list of values"),
-        ({"choice": [1, 2, 1]}, False, "each choice may stand there once"),
+        ({"choice": [1, 2, 1]}, False, "each choice may occur only once"),
         ({"uniform": [1]}, False, "two numbers"),
         ({"uniform": [2, 1]}, False, "the lower first"),
         ({"uniform": ["low", "high"]}, False, "two numbers"),
@@ -49,25 +49,25 @@ def test_ranges_become_tunes_own() -> None:
         ({"uniform": [1, 2]}, True, "a grid is made of choices"),
     ],
 )
-def test_a_malformed_range_is_refused_by_name(found: Any, grid: bool, message: str) -> None:
+def test_a_malformed_range_is_refused_by_name(entry: Any, grid: bool, message: str) -> None:
     with pytest.raises(UserError, match=message) as refused:
-        read_space({"optimizer.learning_rate": found}, grid)
+        read_space({"optimizer.learning_rate": entry}, grid)
     assert str(refused.value).startswith("space.optimizer.learning_rate is ")
 
 
 def test_every_end_and_every_choice_is_in_a_corner() -> None:
     ranges = read_space({"a": {"choice": [1, 2, 3]}, "b": {"uniform": [0, 1]}}, grid=False)
-    found = list(corners(ranges))
-    assert {one["a"] for one in found} == {1, 2, 3}
-    assert {one["b"] for one in found} == {0.0, 1.0}
+    sets = list(corners(ranges))
+    assert {values["a"] for values in sets} == {1, 2, 3}
+    assert {values["b"] for values in sets} == {0.0, 1.0}
     assert combinations(read_space({"a": {"choice": [1, 2, 3]}, "b": {"choice": [0, 1]}}, grid=True)) == 6
 
 
-def test_values_are_set_group_by_group_and_the_given_configuration_stays() -> None:
-    given = {"optimizer": {"learning_rate": 1.0, "warmup": 2}}
-    changed = with_values(given, {"optimizer.learning_rate": 0.5, "prompt.tokens": 4})
+def test_values_are_set_in_a_copy() -> None:
+    original = {"optimizer": {"learning_rate": 1.0, "warmup": 2}}
+    changed = with_values(original, {"optimizer.learning_rate": 0.5, "prompt.tokens": 4})
     assert changed == {"optimizer": {"learning_rate": 0.5, "warmup": 2}, "prompt": {"tokens": 4}}
-    assert given == {"optimizer": {"learning_rate": 1.0, "warmup": 2}}
+    assert original == {"optimizer": {"learning_rate": 1.0, "warmup": 2}}
 
 
 def test_a_value_is_read_from_a_typed_configuration() -> None:
