@@ -1,4 +1,4 @@
-"""`python -m jobs.doctor`: what would make a job hang or fail here. Exit code 1 where something would."""
+"""`python -m jobs.doctor`: check whether a job would hang or fail here. Exit code 1 if there is a problem."""
 
 import sys
 
@@ -11,7 +11,7 @@ _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[re
 
 
 def run(config: DoctorConfig) -> StepResult:
-    """Look at everything and shows it as a table."""
+    """Run all checks and print the findings as a table."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -19,12 +19,12 @@ def run(config: DoctorConfig) -> StepResult:
     from pipelines.operations.doctor.run import examine
 
     findings = list(examine(config, prepare))
-    table = Table("", "what", "found", title="Preflight")
-    for one in findings:
-        table.add_row(_MARKS[one.state], escape(one.about), escape(one.said))
+    table = Table("", "check", "finding", title="Preflight")
+    for finding in findings:
+        table.add_row(_MARKS[finding.state], escape(finding.about), escape(finding.message))
     Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(table)
-    counts = {state: sum(one.state == state for one in findings) for state in _MARKS}
-    problems = [f"{one.about}: {one.said}" for one in findings if one.state == "problem"]
+    counts = {state: sum(finding.state == state for finding in findings) for state in _MARKS}
+    problems = [f"{finding.about}: {finding.message}" for finding in findings if finding.state == "problem"]
     summary = {**counts, "problems": problems}
     return StepResult("doctor", config.out, skipped=False, summary=summary, exit_code=1 if problems else 0)
 

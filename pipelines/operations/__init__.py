@@ -1,1 +1,1 @@
-"""Work around the trainings: pipelines of steps, preflight checks, job submission, checkpoint conversion."""
+"""Operations around the steps: pipelines, preflight checks (doctor), job submission and checkpoint conversion."""

@@ -178,8 +178,8 @@ def test_what_is_absolute_keeps_every_letter_and_its_hash(here: Path) -> None:
 )  # fmt: skip
 def test_the_doctor_looks_for_every_input(here: Path, verb: str, values: dict[str, Any], field: str) -> None:
     findings = [one for one in job_findings(verb, values, prepare, [{"CPU": 8.0}]) if one.about == f"{verb}: inputs"]
-    assert [one.said.split(":")[0] for one in findings] == [field]
-    assert "does not exist" in findings[0].said
+    assert [finding.message.split(":")[0] for finding in findings] == [field]
+    assert "does not exist" in findings[0].message
 
 
 def test_names_of_a_hub_and_web_addresses_are_not_missed(here: Path) -> None:

@@ -1,1 +1,1 @@
-"""Preflight: what would make a job hang or fail, found before it starts."""
+"""Preflight checks: find what would make a job hang or fail, before it starts."""

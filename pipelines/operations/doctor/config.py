@@ -1,4 +1,4 @@
-"""What the doctor is asked. Nothing heavy is imported here: `--help` reads it."""
+"""Configuration of `jobs.doctor`. Only light imports, so that `--help` is fast."""
 
 import dataclasses
 from typing import Any
@@ -12,19 +12,20 @@ from pipelines.registry import RegistryConfig
 
 @dataclasses.dataclass(frozen=True)
 class CostConfig:
-    """What the data will take in hours and dollars, by rates that were measured."""
+    """Cost estimate for the data, in hours and dollars, from measured rates."""
 
     images: int | None = None
-    """Images of the data; empty: nothing is reckoned."""
+    """Number of images to estimate for; empty: no estimate."""
     workers: int = 1
-    """GPUs, or processes on CPUs, that compute at once."""
+    """Number of workers that compute at the same time: GPUs, or processes on CPUs."""
     dollars_per_hour: float | None = None
-    """Price of one of them for an hour, with its share of the machine; empty: worker hours are all that is said."""
+    """Price of one worker for one hour, including its share of the machine; empty: the estimate ends with worker
+    hours."""
     measured: list[str] = path_field("input", default_factory=list)
-    """Folders of finished steps (precompute, train_tag_encoder, train_stage): their manifests hold how fast they
-    were."""
+    """Folders of finished steps (precompute, train_tag_encoder, train_stage); their manifests have the measured
+    rates. Example: '[runs/precompute-0123456789ab]'."""
     rates: str | None = path_field("input", None, sent=True)
-    """A YAML file of rates; see pipelines/operations/doctor/cost.py."""
+    """YAML file with a list of rates from elsewhere; pipelines/operations/doctor/cost.py describes the fields."""
 
     def __post_init__(self) -> None:
         for name in ("images", "workers", "dollars_per_hour"):
@@ -35,20 +36,20 @@ class CostConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DoctorConfig:
-    """Looks at the place where a job is to run, and whether the job can run there."""
+    """Check the environment of a job and, if a verb is given, whether the job can run in it."""
 
     verb: str = ""
-    """The job's verb, such as train_stage or pipeline; empty: only the place is looked at."""
+    """Verb of the job, such as train_stage or pipeline; empty: check the environment only."""
     file: str | None = path_field("input", None, sent=True)
-    """The job's configuration, a YAML file."""
+    """YAML file with the job's configuration."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields of the job's configuration, over those of the file."""
+    """Fields of the job's configuration that replace those of the file, such as {launch: {workers: 8}}."""
     free_gib: float = 10.0
-    """GiB that must be free where results go."""
+    """GiB of free disk space that every node needs for results."""
     patience: float = 60.0
-    """Seconds that each node has to answer."""
+    """Seconds within which each node must answer."""
     cost: CostConfig = dataclasses.field(default_factory=CostConfig)
     registry: RegistryConfig = runtime_group(RegistryConfig)
     ray: RayConfig = runtime_group(RayConfig)
     out: str = path_field("output", "runs")
-    """The folder or URI under which the job's results will lie."""
+    """Folder or URI for the job's results."""

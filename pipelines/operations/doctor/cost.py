@@ -1,8 +1,8 @@
-"""What a job will take: images and workers to hours and dollars, by rates that were measured and by nothing else.
+"""Cost estimates: hours and dollars for a number of images and workers, from measured rates only.
 
-A rate says how many images (precompute) or samples (training) one worker got through in a second: one tagger's actor,
-one worker of a training, on a GPU or a CPU. It comes from the `speed` that finished steps leave in their manifests, or
-from a YAML list of entries such as
+A rate is the number of images (precompute) or samples (training) per second of one worker: one tagger actor or one
+training worker, on a GPU or a CPU. Rates come from the `speed` entry in the manifests of finished steps, or from a YAML
+list with entries such as
 
     - {verb: precompute, per_second: 52.0, device: NVIDIA H100, samples_per_image: 1, by: "RAM 384 px, commit 0123abc"}
 """
@@ -25,14 +25,14 @@ _STEPS = ("precompute", "train_tag_encoder", "train_stage 1", "train_stage 2", "
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """How fast one worker is.
+    """The speed of one worker.
 
     Attributes:
-        verb: of the step; of LION's stages with the stage's number, such as `train_stage 1`.
-        per_second: images or samples.
-        device: what the worker computes on.
-        samples_per_image: how often each image of the data is gone through, all epochs and questions counted.
-        by: what measured it: hardware, model, commit.
+        verb: verb of the step; for LION's stages with the stage's number, such as `train_stage 1`.
+        per_second: images or samples per second.
+        device: name of the GPU or CPU that the worker computes on.
+        samples_per_image: number of samples per image of the data, over all epochs and questions.
+        by: source of the measurement: hardware, model, commit.
     """
 
     verb: str
@@ -43,62 +43,65 @@ class Rate:
 
     def __post_init__(self) -> None:
         if self.verb not in _STEPS:
-            raise UserError(f"A rate is of {self.verb!r}; give one of {', '.join(_STEPS)}.")
+            raise UserError(f"A rate has the verb {self.verb!r}; use one of {', '.join(_STEPS)}.")
         if min(self.per_second, self.samples_per_image) <= 0:
-            raise UserError(f"The rate of {self.verb} is {self.per_second:g} a second with {self.samples_per_image:g} "
-                            "samples per image; both must be above 0.")  # fmt: skip
+            raise UserError(f"The rate of {self.verb} has per_second {self.per_second:g} and samples_per_image "
+                            f"{self.samples_per_image:g}; both must be above 0.")  # fmt: skip
 
 
 def cost_findings(config: CostConfig) -> Iterator[Finding]:
-    """Hours and dollars of every step that a rate is known of; what is not known is said, not guessed.
+    """Yield the estimated hours and dollars of each step; a step without a measured rate gives a warning, no guess.
 
     Raises:
         UserError: a rate cannot be read.
     """
     if config.images is None:
         return
-    rates = [*map(measured, config.measured), *(read_rates(config.rates) if config.rates else [])]
+    rates = [*map(measured_rate, config.measured), *(read_rates(config.rates) if config.rates else [])]
     for verb in _STEPS:
-        known = [rate for rate in rates if rate.verb == verb]
-        for rate in known:
-            yield Finding(f"cost: {verb}", "ok", reckoned(rate, config))
-        if not known:
+        rates_of_step = [rate for rate in rates if rate.verb == verb]
+        for rate in rates_of_step:
+            yield Finding(f"cost: {verb}", "ok", estimate_text(rate, config))
+        if not rates_of_step:
             yield Finding(
                 f"cost: {verb}", "warning",
-                f"no rate of {verb} was measured; run it on a few hundred images on the hardware that it is meant for, "
-                "and give its folder by --cost.measured '[FOLDER]'.",
+                f"no rate of {verb} was measured; run it on a few hundred images on the target hardware and give its "
+                "folder as --cost.measured '[FOLDER]'.",
             )  # fmt: skip
 
 
-def reckoned(rate: Rate, config: CostConfig) -> str:
-    """Return a sentence with hours, worker hours and dollars."""
+def estimate_text(rate: Rate, config: CostConfig) -> str:
+    """Return the estimate for one step as a sentence: hours, worker hours and, with a price, dollars."""
     assert config.images is not None
     samples = config.images * rate.samples_per_image
-    together = rate.per_second * config.workers
-    hours = samples / together / 3600
+    hours = samples / (rate.per_second * config.workers) / 3600
     unit = "images" if rate.samples_per_image == 1 else f"samples ({rate.samples_per_image:.3g} per image)"
-    said = (
+    text = (
         f"{samples:,.0f} {unit} at {rate.per_second:.3g}/s per worker on {rate.device} ({rate.by}): "
-        f"{hours:,.3g} h on {config.workers} worker{'s' if config.workers > 1 else ''}, if the speed grows with them"
+        f"{hours:,.3g} h on {config.workers} worker{'s' if config.workers > 1 else ''}, if the speed "
+        "grows with the workers"
     )
     if config.dollars_per_hour is None:
-        return f"{said}; {hours * config.workers:,.3g} worker hours"
+        return f"{text}; {hours * config.workers:,.3g} worker hours"
     dollars = hours * config.workers * config.dollars_per_hour
-    return f"{said}; ${dollars:,.2f} at ${config.dollars_per_hour:g} a worker hour"
+    return f"{text}; ${dollars:,.2f} at ${config.dollars_per_hour:g} a worker hour"
 
 
-def measured(folder: str) -> Rate:
-    """Return the rate of a finished step.
+def measured_rate(folder: str) -> Rate:
+    """Return the rate of a finished step from its manifest.
+
+    Args:
+        folder: the step's folder.
 
     Raises:
-        UserError: it is no such step, or it was over too soon to be measured.
+        UserError: the step has no measured speed, or the table that it read does not exist any more.
     """
     manifest = read_manifest(folder)
     speed = manifest.get("speed")
     if not speed:
         raise UserError(
-            f"{folder} has no speed in its manifest: it is of another verb, of an older version, or it was over too "
-            "soon; give a step of some hundred images."
+            f"{folder} has no speed in its manifest: its verb is not measured, its version is too old, or it ran too "
+            "briefly; give a step with a few hundred images."
         )
     verb = manifest["step"]
     if verb == "train_stage":
@@ -110,14 +113,14 @@ def measured(folder: str) -> Rate:
 
 
 def _samples_per_image(manifest: dict[str, Any]) -> float:
-    """Sample that a training saw for each image of its tagged table; 1 for precompute."""
+    """Return the number of samples per image of the tagged table in a training; 1 for precompute."""
     if manifest["step"] == "precompute":
         return 1.0
     inputs = manifest["inputs"]
     tagged = inputs.get("tagged", inputs["data"])["path"]
     if not storage.exists(tagged):
-        raise UserError(f"{tagged}, of which the training saw {manifest['rows']} samples, is gone: it is not known how "
-                        "many images that were; give the rate by --cost.rates.")  # fmt: skip
+        raise UserError(f"{tagged} does not exist any more, so the number of images of a training with "
+                        f"{manifest['rows']} samples is unknown; give the rate as --cost.rates.")  # fmt: skip
     return float(manifest["rows"]) / float(read_manifest(tagged)["rows"])
 
 
@@ -125,7 +128,7 @@ def read_rates(path: str) -> Sequence[Rate]:
     """Return the rates of a YAML file.
 
     Raises:
-        UserError: it is not there, or no list of rates.
+        UserError: the file does not exist or is not a list of rates.
     """
     if not storage.exists(path):
         raise UserError(f"{path} does not exist; give a YAML list of rates as --cost.rates.")
@@ -133,4 +136,4 @@ def read_rates(path: str) -> Sequence[Rate]:
         return [Rate(**entry) for entry in yaml.safe_load(storage.read_bytes(path))]
     except (yaml.YAMLError, TypeError) as error:
         fields = ", ".join(field.name for field in dataclasses.fields(Rate))
-        raise UserError(f"{path} is no list of rates ({error}); each entry has {fields}.") from error
+        raise UserError(f"{path} is not a list of rates ({error}); the fields of an entry are {fields}.") from error

@@ -1,4 +1,4 @@
-"""What the doctor says: one finding per thing that was looked at."""
+"""Findings: one result per check of the doctor."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -11,30 +11,30 @@ State = Literal["ok", "warning", "problem"]
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        about: what it was.
-        state: ok; warning: it works, but not as well as it could; problem: the job would hang or fail.
-        said: what was found and, unless it is ok, what to change.
+        about: subject of the check, such as `disks`.
+        state: ok; warning: the job runs, but not as well as it could; problem: the job would hang or fail.
+        message: what was measured or is wrong and, unless the state is ok, what to change.
     """
 
     about: str
     state: State
-    said: str
+    message: str
 
 
-def refused(about: str, check: Callable[[], str]) -> Finding:
-    """Return the finding of a check that returns what it found, or refuses in a sentence."""
+def run_check(about: str, check: Callable[[], str]) -> Finding:
+    """Run a check that returns a message or raises UserError; an error becomes a problem."""
     try:
         return Finding(about, "ok", check())
     except UserError as error:
         return Finding(about, "problem", str(error))
 
 
-def ok_unless(about: str, problems: list[str], fine: str) -> Iterator[Finding]:
-    """Return a problem each, or that all is fine."""
+def problems_or_ok(about: str, problems: list[str], message: str) -> Iterator[Finding]:
+    """Yield one finding per problem or, without problems, one that is ok and has `message`."""
     if not problems:
-        yield Finding(about, "ok", fine)
+        yield Finding(about, "ok", message)
     for problem in problems:
         yield Finding(about, "problem", problem)

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are cheap."""
+"""All checks of the doctor, cheap ones first."""
 
 import platform
 from collections.abc import Iterator
@@ -13,23 +13,29 @@ from pipelines.core.runtime import live_nodes, ray_session
 from pipelines.core.workflow import Prepare, merged
 from pipelines.operations.doctor.config import DoctorConfig
 from pipelines.operations.doctor.cost import cost_findings
+from pipelines.operations.doctor.environment import (
+    cpu_finding,
+    driver_findings,
+    node_findings,
+    package_findings,
+    probe_nodes,
+)
 from pipelines.operations.doctor.findings import Finding
 from pipelines.operations.doctor.job import job_findings
-from pipelines.operations.doctor.place import cpu_finding, here_findings, node_findings, package_findings, probe_nodes
 
 _REQUIREMENTS = Path(__file__).resolve().parents[3] / "requirements.txt"
 
 
 def examine(config: DoctorConfig, prepare: Prepare) -> Iterator[Finding]:
-    """Look at the place and, where a verb is named, at the job; each finding as it is made.
+    """Check the environment and, if a verb is configured, the job; yield each finding as soon as it is ready.
 
     Raises:
-        UserError: the job's file, or a rate, cannot be read.
+        UserError: the job's file or a rate cannot be read.
     """
     values = job_values(config)
     if _REQUIREMENTS.exists():
         yield from package_findings(_REQUIREMENTS.read_text())
-    yield from here_findings(config)
+    yield from driver_findings(config)
     yield from cost_findings(config.cost)
     try:
         with ray_session(config.ray):
@@ -39,10 +45,10 @@ def examine(config: DoctorConfig, prepare: Prepare) -> Iterator[Finding]:
 
 
 def job_values(config: DoctorConfig) -> dict[str, Any]:
-    """Return the job's configuration: its file, with `settings` over it.
+    """Return the job's configuration as plain values: the content of its file, updated with `settings`.
 
     Raises:
-        UserError: there is no such file, it is no mapping, or no verb says what it is of.
+        UserError: the file does not exist or is not a mapping, or there is a configuration but no verb.
     """
     values: dict[str, Any] = {}
     if config.file is not None:
@@ -51,12 +57,12 @@ def job_values(config: DoctorConfig) -> dict[str, Any]:
         try:
             values = yaml.safe_load(storage.read_bytes(config.file))
         except yaml.YAMLError as error:
-            raise UserError(f"{config.file} is no YAML ({error}).") from error
+            raise UserError(f"{config.file} is not valid YAML ({error}); correct the file.") from error
         if not isinstance(values, dict):
-            raise UserError(f"{config.file} has no fields; give the job's YAML as --file.")
+            raise UserError(f"{config.file} has no mapping of fields; give the job's YAML as --file.")
     values = merged({"out": config.out}, merged(values, config.settings))
     if not config.verb and (config.file is not None or config.settings):
-        raise UserError("A configuration is given, but not of what; name the job by --verb, such as train_stage.")
+        raise UserError("--file or --settings is set without --verb; name the job by --verb, such as train_stage.")
     return values
 
 
@@ -66,7 +72,7 @@ def _on_ray(config: DoctorConfig, prepare: Prepare, values: dict[str, Any]) -> I
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     yield cpu_finding(ray.cluster_resources())
-    here = {"python": platform.python_version(), "ray": ray.__version__, "torch": torch.__version__}
-    yield from node_findings(config, probe_nodes(config, nodes), here)
+    driver = {"python": platform.python_version(), "ray": ray.__version__, "torch": torch.__version__}
+    yield from node_findings(config, probe_nodes(config, nodes), driver)
     if config.verb:
         yield from job_findings(config.verb, values, prepare, live_nodes())

@@ -1,1 +1,1 @@
-"""A verb as a job of a running Ray cluster: shipped, submitted once, followed to its end, and stopped."""
+"""Running a verb as a job of a Ray cluster: package the code, submit once, follow the log, stop."""
