@@ -1,4 +1,4 @@
-"""Weights at addresses that do not depend on where they came from, so that equal weights give equal outputs."""
+"""Align weights in memory, so that equal weights give bit-equal outputs whatever file they were loaded from."""
 
 import itertools
 
@@ -6,25 +6,26 @@ import torch
 from torch import nn
 
 ALIGNMENT = 64
-"""Bytes: a cache line, and the widest vector register of x86. PyTorch's own CPU memory starts at multiples of it."""
+"""In bytes: a cache line, and the widest vector register of x86. PyTorch allocates CPU memory at multiples of it."""
 
 
 @torch.no_grad()
 def align_weights(model: nn.Module) -> int:
-    """Copy each parameter and buffer that lies on a CPU at an address which is no multiple of `ALIGNMENT`.
+    """Copy each CPU parameter and buffer whose address is not a multiple of `ALIGNMENT`.
 
-    Matrix libraries choose their kernels by the address of an operand, too, and another kernel adds in another order.
-    Weights of a safetensors file are used where they lie in the mapped file, so that a model that was saved and loaded
-    gives outputs that differ in the last digit from those before (seen with AVX-512 and two threads). After this call
-    a model computes the same, whether its weights were trained in this process or read from whatever file.
+    Matrix libraries choose a kernel by the address of its operands, and each kernel adds numbers in its own order.
+    Weights of a safetensors file are used inside the memory-mapped file, at any address. So the outputs of a model
+    that was saved and loaded differ from the outputs before in the last digit (seen with AVX-512 and two threads).
+    After this call the outputs do not depend on where the weights came from.
 
-    Call it after the model is on its device: GPU memory is aligned and not touched. Tied parameters stay tied.
+    Call it after the model is moved to its device: GPU memory is always aligned and is not changed. Tied parameters
+    stay tied.
 
     Args:
         model: changed in place.
 
     Returns:
-        The number of bytes that were copied: memory of this process, where a mapped file's is shared with others.
+        The number of copied bytes. They use memory of this process, while a mapped file is shared between processes.
     """
     copied = 0
     for tensor in itertools.chain(model.parameters(), model.buffers()):

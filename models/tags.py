@@ -1,6 +1,7 @@
-"""Which of an image's tags are read, and in which order: one rule for training, evaluation and serving.
+"""An image's tags: their type, and the rule that selects the tags that a prompt or a tag encoder reads.
 
-RAM gives every tag a threshold of its own. `TagRule` applies those, or one number for all tags. Defaults stand here.
+A tagger stores every tag above a low floor. Training, evaluation and serving select from them by one `TagRule`: by the
+tagger's threshold of each tag (RAM has one per tag), or by one number for all tags. The defaults are in this module.
 """
 
 import json
@@ -16,31 +17,32 @@ import numpy as np
 ScoredTag = tuple[str, float]
 """A tag and its confidence in [0, 1]."""
 ImageTags = list[ScoredTag]
-"""The tags of one image, as a tagger, a processor and a prompt exchange them. Files have `tags_to_rows` of them."""
+"""The tags of one image inside the program. Tables, JSON files and requests contain `tags_to_rows` of them."""
 TagOrder = Literal["list", "confidence"]
 Threshold = Literal["per_tag"] | float
 
 TOP_K = 40
+"""The default for the largest number of tags of an image."""
 THRESHOLD = 0.5
-"""For tags whose tagger has no thresholds of its own, and for a tag that is not in the tagger's list."""
+"""The default for taggers without thresholds, and for a tag that is not in the tagger's list."""
 THRESHOLDS_NAME = "tag_thresholds.json"
-"""The file of thresholds in the folder of a model that reads tags by them."""
+"""The file with the thresholds in the folder of a model that selects tags by them."""
 
 
 @dataclass(frozen=True)
 class TagRule:
-    """Which of an image's tags are read, and in which order.
+    """The rule that selects and orders an image's tags.
 
     Attributes:
-        top_k: most tags of an image, the most confident ones.
-        threshold: a tag is read where its confidence is above it (not at it). ``"per_tag"``: above the tag's own of
-            ``thresholds``; a tag that is not in there is read above `THRESHOLD`.
-        order: ``"list"``: the order of ``thresholds``, as RAM writes tags; other tags follow by falling confidence.
-            ``"confidence"``: by falling confidence.
-        thresholds: each tag's threshold, in the order of the tagger's list; None where the tagger has none.
+        top_k: the largest number of tags, the most confident ones.
+        threshold: a tag is selected if its confidence is above (not equal to) this number. ``"per_tag"``: above the
+            tag's entry in ``thresholds``, and above `THRESHOLD` for a tag without an entry.
+        order: ``"confidence"``: by falling confidence. ``"list"``: in the order of ``thresholds``, as RAM writes tags;
+            tags without an entry follow by falling confidence.
+        thresholds: the threshold of each tag, in the order of the tagger's list. None if the tagger has none.
 
     Raises:
-        ValueError: a value is out of range, or ``thresholds`` is needed and None.
+        ValueError: a value is out of range, or ``thresholds`` is None and needed.
     """
 
     top_k: int = TOP_K
@@ -55,29 +57,29 @@ class TagRule:
         if self.order not in get_args(TagOrder):
             raise ValueError(f"tag_order is {self.order!r}; give one of {', '.join(get_args(TagOrder))}.")
         if self.thresholds is None and self.threshold == "per_tag":
-            raise ValueError("threshold is 'per_tag', but these tags have no thresholds of their own; give a number.")
+            raise ValueError("threshold is 'per_tag', but the tagger of these tags has no thresholds; set a number.")
         if self.thresholds is None and self.order == "list":
-            raise ValueError("tag_order is 'list', but these tags have no list; give 'confidence'.")
+            raise ValueError("tag_order is 'list', but the tagger of these tags has no list; set 'confidence'.")
 
     def limits(self, tags: Sequence[str]) -> np.ndarray:
         """Return the threshold of each tag, (n,) float32."""
         if self.threshold == "per_tag":
-            own = self.thresholds or {}
-            return np.array([own.get(tag, THRESHOLD) for tag in tags], dtype=np.float32)
+            by_tag = self.thresholds or {}
+            return np.array([by_tag.get(tag, THRESHOLD) for tag in tags], dtype=np.float32)
         return np.full(len(tags), self.threshold, dtype=np.float32)
 
     def reads(self, tags: Sequence[ScoredTag]) -> list[bool]:
         """Return for each tag whether its confidence is above its threshold.
 
-        Both are compared as float32, in which RAM computes and tables store confidences: a stored 0.8 is a little more
-        than the number 0.8, and still not above it.
+        Both are compared as float32, because RAM computes and tables store confidences in float32. As a float64, a
+        stored 0.8 would be slightly above the number 0.8.
         """
         scores = np.array([score for _, score in tags], dtype=np.float32)
         above: list[bool] = (scores > self.limits([tag for tag, _ in tags])).tolist()
         return above
 
     def select(self, tags: Sequence[ScoredTag]) -> list[ScoredTag]:
-        """Return the tags that are read, in order. Equal confidences keep the order of ``tags``.
+        """Return the selected tags in order. Tags of equal confidence keep the order of ``tags``.
 
         Raises:
             ValueError: a confidence is not a number in [0, 1], or a tag is blank.
@@ -91,11 +93,11 @@ class TagRule:
         surest = sorted(above, key=lambda item: -item[1])[: self.top_k]
         if self.order == "confidence":
             return surest
-        return sorted(surest, key=lambda item: self._places.get(item[0], len(self._places)))
+        return sorted(surest, key=lambda item: self._ranks.get(item[0], len(self._ranks)))
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {tag: place for place, tag in enumerate(self.thresholds or {})}
+    def _ranks(self) -> dict[str, int]:
+        return {tag: rank for rank, tag in enumerate(self.thresholds or {})}
 
     def changed(
         self,
@@ -103,21 +105,21 @@ class TagRule:
         order: TagOrder | None = None,
         thresholds: Mapping[str, float] | None = None,
     ) -> "TagRule":
-        """Return the rule with another threshold or order; None keeps its own.
+        """Return a copy of the rule with another threshold or order.
 
         Args:
-            threshold: instead of the rule's.
-            order: instead of the rule's.
-            thresholds: what ``"per_tag"`` and ``"list"`` mean where the rule has no thresholds itself.
+            threshold: replaces the rule's threshold; None keeps it.
+            order: replaces the rule's order; None keeps it.
+            thresholds: the thresholds by tag, used only if the rule has none.
         """
-        own = self.thresholds if self.thresholds is not None else thresholds
+        by_tag = self.thresholds if self.thresholds is not None else thresholds
         changes: dict[str, Any] = {"threshold": threshold, "order": order}
-        return replace(self, thresholds=own, **{name: value for name, value in changes.items() if value is not None})
+        return replace(self, thresholds=by_tag, **{name: value for name, value in changes.items() if value is not None})
 
     def in_words(self) -> str:
-        """Return for people which tags are read."""
-        ordered = "in the order of the tagger's list" if self.order == "list" else "by falling confidence"
-        return f"at most {self.top_k} tags, each above {threshold_in_words(self)}, {ordered}"
+        """Return the rule as a phrase for logs and reports."""
+        order = "in the order of the tagger's list" if self.order == "list" else "by falling confidence"
+        return f"at most {self.top_k} tags, each above {threshold_in_words(self)}, {order}"
 
 
 def make_rule(
@@ -126,10 +128,16 @@ def make_rule(
     order: TagOrder | None = None,
     thresholds: Mapping[str, float] | None = None,
 ) -> TagRule:
-    """Return the rule of settings, None being the default: ``"per_tag"`` where there are thresholds, else `THRESHOLD`.
+    """Return the rule for settings of which each may be None for its default.
+
+    Args:
+        top_k: None: `TOP_K`.
+        threshold: None: ``"per_tag"`` if ``thresholds`` are passed, else `THRESHOLD`.
+        order: None: ``"confidence"``.
+        thresholds: the threshold of each tag; None if the tagger has none.
 
     Raises:
-        ValueError: a value is out of range, or needs thresholds that are not there.
+        ValueError: a value is out of range, or needs ``thresholds`` that are None.
     """
     if threshold is None:
         threshold = THRESHOLD if thresholds is None else "per_tag"
@@ -137,21 +145,21 @@ def make_rule(
 
 
 def threshold_in_words(rule: TagRule) -> str:
-    """Return for people which confidence a tag must be above: ``its own threshold``, or the number."""
+    """Return the threshold as a phrase for logs and reports: ``its own threshold``, or the number."""
     return "its own threshold" if rule.threshold == "per_tag" else f"{rule.threshold:g}"
 
 
 def check_threshold(threshold: Threshold) -> None:
-    """Refuse what is no threshold.
+    """Check the value of a threshold.
 
     Raises:
-        ValueError: it is neither ``"per_tag"`` nor a number from 0 to 1.
+        ValueError: the value is neither ``"per_tag"`` nor a number from 0 to 1.
     """
     if isinstance(threshold, str):
         if threshold != "per_tag":
-            raise ValueError(f"threshold is {threshold!r}; give 'per_tag' or a number.")
+            raise ValueError(f"threshold is {threshold!r}; set 'per_tag' or a number.")
     elif not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"threshold is {threshold}; give 'per_tag' or a number from 0 to 1.")
+        raise ValueError(f"threshold is {threshold}; set 'per_tag' or a number from 0 to 1.")
 
 
 def tags_from_rows(rows: Iterable[Mapping[str, Any]] | None) -> ImageTags:
@@ -164,21 +172,25 @@ def tags_from_rows(rows: Iterable[Mapping[str, Any]] | None) -> ImageTags:
 
 
 def tags_to_rows(tags: Iterable[ScoredTag]) -> list[dict[str, Any]]:
-    """Return what `tags_from_rows` reads; it also fits the column `tags` of Arrow tables."""
+    """Return an image's tags as dictionaries, for JSON files, requests and the column `tags` of Arrow tables."""
     return [{"tag": tag, "score": score} for tag, score in tags]
 
 
 def surest(tags: Sequence[ScoredTag], count: int) -> list[ScoredTag]:
-    """Return the ``count`` most confident tags, in the order that they have."""
-    ranked = sorted(range(len(tags)), key=lambda place: -tags[place][1])
-    return [tags[place] for place in sorted(ranked[:count])]
+    """Return the ``count`` most confident tags, in the order of ``tags``."""
+    ranked = sorted(range(len(tags)), key=lambda position: -tags[position][1])
+    return [tags[position] for position in sorted(ranked[:count])]
 
 
 def parse_thresholds(content: str | bytes, where: str) -> dict[str, float]:
-    """Return the thresholds of a file's content: a JSON object of tag and number, in the order of the tagger's list.
+    """Return the thresholds by tag from JSON: an object of tag and number, in the order of the tagger's list.
+
+    Args:
+        content: of the file.
+        where: the name of the file, for messages.
 
     Raises:
-        ValueError: it is something else; `where` is named.
+        ValueError: the content is not such an object.
     """
     try:
         values = json.loads(content)
@@ -189,20 +201,20 @@ def parse_thresholds(content: str | bytes, where: str) -> dict[str, float]:
     for tag, value in values.items():
         number = not isinstance(value, bool) and isinstance(value, int | float)
         if not tag.strip() or not number or not 0.0 <= value <= 1.0:
-            raise ValueError(f"{where}: the threshold of tag {tag!r} is {value!r}; give a number from 0 to 1.")
+            raise ValueError(f"{where}: the threshold of tag {tag!r} is {value!r}; write a number from 0 to 1.")
     return {tag: float(value) for tag, value in values.items()}
 
 
 def thresholds_text(thresholds: Mapping[str, float]) -> str:
-    """Return what `parse_thresholds` reads, a tag a line."""
+    """Return thresholds as JSON with one tag per line, for `parse_thresholds`."""
     return json.dumps(dict(thresholds), indent=1, ensure_ascii=False) + "\n"
 
 
 def load_thresholds(folder: str | os.PathLike[str], name: str = THRESHOLDS_NAME) -> dict[str, float] | None:
-    """Return the thresholds of a local folder's file, None where it has none.
+    """Return the thresholds in a local folder, or None if the folder has no such file.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: the file does not contain thresholds.
     """
     path = os.path.join(folder, name)
     if not os.path.isfile(path):
@@ -214,7 +226,7 @@ def load_thresholds(folder: str | os.PathLike[str], name: str = THRESHOLDS_NAME)
 def save_thresholds(
     folder: str | os.PathLike[str], thresholds: Mapping[str, float] | None, name: str = THRESHOLDS_NAME
 ) -> list[str]:
-    """Write thresholds to a local folder; return the file's path. None removes the file of an earlier save."""
+    """Write thresholds to a local folder and return the paths of the written files. None removes an older file."""
     path = os.path.join(folder, name)
     if thresholds is None:
         if os.path.isfile(path):

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, InstructBlipQFormerConfig, PreTrainedConfig, SwinConfig
 
 _PRESETS: dict[str, dict[str, Any]] = {
-    # For images of the sample world: the whole model trains within a minute on two cores.
+    # For images of the sample world: the model trains within a minute on two cores.
     "tiny": {
         "swin": {"image_size": 48, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "window_size": 6},
         "head": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96},
@@ -27,21 +27,21 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 class RamConfig(PreTrainedConfig):
-    """A Swin transformer and a decoder that asks it about every tag.
+    """Configuration of a Swin image encoder and a tagging decoder whose queries are the tags.
 
     Args:
-        swin: The `SwinConfig` of the image encoder, or a dict of its fields.
-        head: The tagging decoder's sizes, an `InstructBlipQFormerConfig` (whose cross-attention it is built of) or a
-            dict of its fields; its ``encoder_hidden_size`` is always ``projection_dim``.
-        n_tags: Length of the tag list.
-        projection_dim: Width of the projected image tokens and of the label embeddings.
-        gamma_neg, gamma_pos, clip: The asymmetric loss (`models.ram.loss`).
+        swin: the `SwinConfig` of the image encoder, or a dict of its fields.
+        head: the sizes of the tagging decoder: an `InstructBlipQFormerConfig`, because the decoder is built from its
+            cross-attention, or a dict of its fields. ``encoder_hidden_size`` is always ``projection_dim``.
+        n_tags: length of the tag list.
+        projection_dim: width of the projected image tokens and of the label embeddings.
+        gamma_neg, gamma_pos, clip: parameters of the asymmetric loss (`models.ram.loss`).
     """
 
     model_type = "lion_ram"
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"swin": SwinConfig, "head": InstructBlipQFormerConfig}
 
-    # Any, because a saved configuration hands in dicts; both are configurations once built.
+    # Typed Any: they are dicts when a saved configuration is loaded, and configurations after `__post_init__`.
     swin: Any = None
     head: Any = None
     n_tags: int = 4585
@@ -63,7 +63,7 @@ class RamConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         if self.n_tags < 1:
-            raise ValueError(f"n_tags is {self.n_tags}; RAM needs at least one tag to ask for.")
+            raise ValueError(f"n_tags is {self.n_tags}; RAM needs at least one tag.")
         last_grid = self.swin.image_size // (self.swin.patch_size * 2 ** (len(self.swin.depths) - 1))
         if last_grid < self.swin.window_size:
             raise ValueError(
@@ -73,7 +73,7 @@ class RamConfig(PreTrainedConfig):
 
     @classmethod
     def preset(cls, name: str, **kwargs: Any) -> "RamConfig":
-        """The configuration called ``name`` (tiny or swin_large); ``kwargs`` are further fields, such as ``n_tags``."""
+        """Return the preset ``name`` (tiny or swin_large); ``kwargs`` replace its fields, such as ``n_tags``."""
         if name not in _PRESETS:
             raise ValueError(f"There is no RAM preset {name!r}; choose one of {', '.join(_PRESETS)}.")
         return cls(**_PRESETS[name] | kwargs)

@@ -1,4 +1,4 @@
-"""The released `ram_swin_large_14m.pth` into a `from_pretrained` folder, and back to the released naming."""
+"""Convert the released `ram_swin_large_14m.pth` to a `from_pretrained` folder, and back."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from models.ram.configuration import RamConfig
 from models.ram.modeling import RamForImageTagging
 from models.ram.processing import RamProcessor, read_tag_list, read_thresholds
 
-# Fragments of names, released and ours; unambiguous in both directions.
+# Fragments of parameter names: released, and of this project. The replacement is unambiguous in both directions.
 _NAMES = (
     ("visual_encoder.patch_embed.proj.", "swin.embeddings.patch_embeddings.projection."),
     ("visual_encoder.patch_embed.norm.", "swin.embeddings.norm."),
@@ -31,7 +31,7 @@ _NAMES = (
 _QKV = re.compile(r"^(?P<block>.*)\.attn\.qkv\.(?P<kind>weight|bias)$")
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
-# What a released file may hold and tagging does not read.
+# Patterns of released keys that tagging does not need, each with the reason.
 _IGNORED = (
     (r"^text_decoder\.", "the caption decoder; tagging does not caption"),
     (r"^tag_encoder\.", "the caption branch's encoder; its cross-attention is the tagging head's, stored twice"),
@@ -46,20 +46,20 @@ _IGNORED = (
 
 
 def ignored_reason(key: str) -> str | None:
-    """Why a released key is not needed for tagging; None where it is."""
+    """Return why tagging does not need a released key, or None if it does."""
     return next((reason for pattern, reason in _IGNORED if re.search(pattern, key)), None)
 
 
 def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Released names to ours.
+    """Return a state dict with the names of this project.
 
     Args:
-        state: The released state dict, on any device (meta included).
+        state: the released state dict, on any device (meta included).
 
     Returns:
-        Our state dict, and the released keys left out with the reason of each.
+        The renamed state dict, and the released keys that were left out, each with its reason.
     """
-    ours: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     ignored: dict[str, str] = {}
     for released, tensor in state.items():
         key = re.sub(r"^vision_multi\.", "tagging_head.", released)  # the head's name in the released file
@@ -67,19 +67,19 @@ def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
             ignored[released] = reason
             continue
         parts = {key: tensor}
-        if found := _QKV.match(key):
+        if match := _QKV.match(key):
             chunks = tensor.chunk(3, dim=0)
-            names = [f"{found['block']}.attention.{name}.{found['kind']}" for name in _PROJECTIONS]
+            names = [f"{match['block']}.attention.{name}.{match['kind']}" for name in _PROJECTIONS]
             parts = dict(zip(names, chunks, strict=True))
         for name, part in parts.items():
             for old, new in _NAMES:
                 name = name.replace(old, new)
-            ours[name] = part
-    return ours, ignored
+            renamed[name] = part
+    return renamed, ignored
 
 
 def to_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our names to the released ones, q, k and v of Swin joined again."""
+    """Return a state dict with the released names; q, k and v of Swin become one tensor again."""
     released: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if ".attention.k_proj." in name or ".attention.v_proj." in name:
@@ -96,16 +96,16 @@ def to_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def infer_config(
     state: dict[str, Tensor], image_size: int | None = None, num_attention_heads: int = 4, **kwargs: Any
 ) -> RamConfig:
-    """Return the configuration that a released state dict was made for, read off its shapes.
+    """Return the configuration of a released state dict, inferred from the shapes of its tensors.
 
     Args:
-        state: Released names.
-        image_size: In pixels; when absent, the size at which Swin's last stage is one window, as in the release.
-        num_attention_heads: Of the tagging head; shapes do not tell. RAM has 4.
-        kwargs: Further fields of `RamConfig`.
+        state: tensors by released name.
+        image_size: in pixels. None: the size at which Swin's last stage is one window, as in the release.
+        num_attention_heads: of the tagging head; it cannot be inferred from shapes. RAM has 4.
+        kwargs: further fields of `RamConfig`.
 
     Raises:
-        ValueError: If a key that tells a size is missing.
+        ValueError: a key that is needed to infer a size is missing.
     """
     state = {re.sub(r"^vision_multi\.", "tagging_head.", key): tensor for key, tensor in state.items()}
     try:
@@ -121,7 +121,7 @@ def infer_config(
         intermediate, hidden = state["tagging_head.encoder.layer.0.intermediate.dense.weight"].shape
     except (KeyError, IndexError) as error:
         raise ValueError(f"This is not a RAM checkpoint: it lacks {error}.") from error
-    layers = {int(found[1]) for key in state if (found := re.match(r"tagging_head\.encoder\.layer\.(\d+)\.", key))}
+    layers = {int(match[1]) for key in state if (match := re.match(r"tagging_head\.encoder\.layer\.(\d+)\.", key))}
     return RamConfig(
         swin={
             "image_size": image_size or window * patch[2] * 2 ** (len(depths) - 1),
@@ -144,7 +144,15 @@ def infer_config(
 
 
 def check_placed(state: dict[str, Tensor], config: RamConfig) -> None:
-    """Raise ValueError, naming the keys, unless ``state`` (our names) is exactly what a RAM of ``config`` holds."""
+    """Check that a state dict has exactly the keys and shapes of a RAM.
+
+    Args:
+        state: tensors by the names of this project.
+        config: of the RAM.
+
+    Raises:
+        ValueError: keys are missing, unexpected or of another shape; the message names ten of them.
+    """
     with torch.device("meta"):
         expected = RamForImageTagging(config).state_dict()
     problems = [f"missing {key}" for key in expected if key not in state]
@@ -156,7 +164,7 @@ def check_placed(state: dict[str, Tensor], config: RamConfig) -> None:
     ]
     if problems:
         shown = "; ".join(problems[:10])
-        raise ValueError(f"The checkpoint does not fit RAM in {len(problems)} places (our names): {shown}.")
+        raise ValueError(f"The checkpoint does not fit RAM: {len(problems)} keys differ (converted names): {shown}.")
 
 
 def convert_ram(
@@ -170,19 +178,19 @@ def convert_ram(
     """Write a folder that `RamForImageTagging.from_pretrained` and `RamProcessor.from_pretrained` read.
 
     Args:
-        checkpoint: ``ram_swin_large_14m.pth``, or the same keys in a safetensors file.
-        tags: The tag list, one a line.
-        thresholds: One threshold a line; 0.65 for every tag when absent.
-        out: The folder to write.
-        image_size: As in `infer_config`.
-        dtype: Type of the saved weights; the file's own when absent.
+        checkpoint: ``ram_swin_large_14m.pth``, or a safetensors file with the same keys.
+        tags: text file with one tag per line.
+        thresholds: text file with one threshold per line; None: 0.65 for every tag.
+        out: the folder to write.
+        image_size: as in `infer_config`.
+        dtype: type of the saved weights; None: the type in the file.
 
     Returns:
-        What was done: ``placed`` (number of keys), ``ignored`` (reason → number of keys), ``parameters``, ``tags``.
+        Counts: ``placed`` (converted keys), ``ignored`` (reason → keys), ``parameters`` and ``tags``.
 
     Raises:
-        ValueError: If a key is missing, unexpected or of another shape, the list does not fit the head, or the file is
-            refused.
+        ValueError: a key is missing, unexpected or of another shape, the tag list does not fit the head, or the file
+            is not a plain checkpoint.
     """
     released = read_state_dict(checkpoint)
     config = infer_config(released, image_size)
@@ -190,7 +198,7 @@ def convert_ram(
     check_placed(state, config)
     tag_list = read_tag_list(tags)
     if len(tag_list) != config.n_tags:
-        raise ValueError(f"{tags} holds {len(tag_list)} tags, but the checkpoint's head has {config.n_tags}.")
+        raise ValueError(f"{tags} has {len(tag_list)} tags, but the checkpoint's head has {config.n_tags}.")
     values = None if thresholds is None else read_thresholds(thresholds, len(tag_list))
     processor = RamProcessor(tag_list, values, image_size=config.swin.image_size)
     model = RamForImageTagging(config)
@@ -208,17 +216,17 @@ def convert_ram(
 
 
 def export_ram(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> dict[str, Any]:
-    """Write ``{"model": state dict}`` in the released naming, and both lists beside it.
+    """Write ``{"model": state dict}`` with the released names, and the two text lists to the same folder.
 
-    The text towers were left behind by `convert_ram` and are absent; the released loader (``strict=False``) then
-    leaves them as built, and tagging does not read them.
+    The file has no text towers, because `convert_ram` does not convert them. The released loader accepts that
+    (``strict=False``), and tagging does not use them.
 
     Args:
-        folder: A folder of `RamForImageTagging` and `RamProcessor`.
-        out: The ``.pth`` file to write.
+        folder: a folder of `RamForImageTagging` and `RamProcessor`.
+        out: the ``.pth`` file to write.
 
     Returns:
-        ``placed`` (number of keys written), ``parameters`` and ``tags``.
+        Counts: ``placed`` (written keys), ``parameters`` and ``tags``.
     """
     model = RamForImageTagging.from_pretrained(folder)
     processor = RamProcessor.from_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The loss that RAM is trained by."""
+"""The training loss of RAM."""
 
 import torch
 from torch import Tensor
@@ -7,22 +7,28 @@ from torch import Tensor
 def asymmetric_loss(
     logits: Tensor, labels: Tensor, gamma_neg: float = 7.0, gamma_pos: float = 0.0, clip: float = 0.05
 ) -> Tensor:
-    """Asymmetric loss for multi-label classification (Ben-Baruch et al., ICCV 2021, eq. 4 to 7).
+    """Return the asymmetric loss for multi-label classification (Ben-Baruch et al., ICCV 2021, eq. 4 to 7).
 
-    With p = sigmoid(logit) and p_m = max(p − clip, 0), a present tag costs −(1 − p)^γ+ · log(p) and an absent one
-    −p_m^γ− · log(1 − p_m), so that the thousands of absent tags do not drown the few present ones.
+    With p = sigmoid(logit) and p_m = max(p − clip, 0), a present tag costs −(1 − p)^γ+ · log(p) and an absent tag
+    −p_m^γ− · log(1 − p_m). This keeps the thousands of absent tags from dominating the few present ones.
 
     Args:
-        logits: (B, n_tags), any float type; computed in float32.
-        labels: 1 where the tag is present, else 0; same shape, any type.
-        gamma_neg, gamma_pos: Focusing of absent and of present tags.
-        clip: Probability below which an absent tag costs nothing.
+        logits: (B, n_tags), any float type; the loss is computed in float32.
+        labels: (B, n_tags), any type: 1 if the tag is present, else 0.
+        gamma_neg, gamma_pos: focusing exponents of absent and of present tags.
+        clip: probability below which an absent tag costs nothing.
 
     Returns:
-        A scalar: summed over tags as released, averaged over the batch so that it does not grow with it.
+        A scalar: the sum over tags, as in the released code, and the mean over the batch, so that the loss does not
+        depend on the batch size.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     if labels.shape != logits.shape:
-        raise ValueError(f"labels are {tuple(labels.shape)} and logits {tuple(logits.shape)}; one label per tag.")
+        raise ValueError(
+            f"labels are {tuple(labels.shape)} and logits {tuple(logits.shape)}; their shapes must be equal."
+        )
     present = labels.to(torch.float32)
     p = torch.sigmoid(logits.float())
     p_shifted = (p - clip).clamp_min(0.0)

@@ -1,4 +1,4 @@
-"""RAM of transformers' parts: a Swin encoder, and a decoder whose queries are the tags."""
+"""RAM built from parts of transformers: a Swin image encoder, and a decoder whose queries are the tags."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,17 +20,17 @@ from transformers.utils import ModelOutput
 from models.ram.configuration import RamConfig
 from models.ram.loss import asymmetric_loss
 
-# Largest feed-forward state of one chunk of tags, in elements.
+# Largest feed-forward state of one chunk of tags, in elements: 32 MiB in float32.
 _CHUNK_ELEMENTS = 2**23
 
 
 @dataclass
 class RamOutput(ModelOutput):
-    """What `RamForImageTagging` gives.
+    """The output of `RamForImageTagging`.
 
     Attributes:
-        loss: Scalar, where labels were given.
-        logits: (B, n_tags); their sigmoid is each tag's confidence.
+        loss: scalar; None without labels.
+        logits: (B, n_tags); the sigmoid of a logit is the tag's confidence.
     """
 
     loss: Tensor | None = None
@@ -38,7 +38,7 @@ class RamOutput(ModelOutput):
 
 
 class RamTaggingLayer(GradientCheckpointingLayer):
-    """Cross-attention from tags to image tokens and a feed-forward, both post-norm. Tags do not see each other."""
+    """Cross-attention from tags to image tokens, and a feed-forward, both post-norm. Tags do not see each other."""
 
     def __init__(self, config: InstructBlipQFormerConfig) -> None:
         super().__init__()
@@ -47,13 +47,13 @@ class RamTaggingLayer(GradientCheckpointingLayer):
         self.output = InstructBlipQFormerOutput(config)
 
     def forward(self, hidden_states: Tensor, image_embeds: Tensor) -> Tensor:
-        """Tag states (B, tags, hidden) after looking at the image tokens (B, tokens, projection_dim)."""
+        """Return tag states (B, tags, hidden) after attention to the image tokens (B, tokens, projection_dim)."""
         attended = self.crossattention(hidden_states, encoder_hidden_states=image_embeds)
         return self.output(self.intermediate(attended), attended)
 
 
 class RamTaggingHead(PreTrainedModel):
-    """The decoder: tag queries against image tokens. A model of its own, so that it obeys `attn_implementation`."""
+    """The tagging decoder. It is a `PreTrainedModel`, so that ``attn_implementation`` applies to it."""
 
     config_class = InstructBlipQFormerConfig
     supports_gradient_checkpointing = True
@@ -66,7 +66,7 @@ class RamTaggingHead(PreTrainedModel):
         self.post_init()
 
     def forward(self, queries: Tensor, image_embeds: Tensor) -> Tensor:
-        """State (B, tags, hidden) of the queries (tags, hidden) for each image (B, tokens, projection_dim)."""
+        """Return states (B, tags, hidden) of queries (tags, hidden) for image tokens (B, tokens, projection_dim)."""
         states = queries.unsqueeze(0).expand(image_embeds.shape[0], -1, -1)
         for layer in self.layers:
             states = layer(states, image_embeds)
@@ -74,11 +74,11 @@ class RamTaggingHead(PreTrainedModel):
 
 
 class RamForImageTagging(PreTrainedModel):
-    """The parts of RAM that tagging needs: 212 M of the released file's 469 M parameters at ``swin_large``.
+    """The parts of RAM that tagging needs: 212 M of the 469 M parameters of the released file (``swin_large``).
 
-    ``label_embed`` (n_tags, projection_dim) says what each tag is. The released weights hold the CLIP text embeddings
-    of RAM's 4585 tags. A model built from a configuration starts from random vectors of expected length 1 and learns
-    them with the rest; `set_label_embeddings` takes a user's own.
+    ``label_embed`` (n_tags, projection_dim) holds the embedding of each tag. In the released weights these are CLIP's
+    text embeddings of RAM's 4585 tags. A model built from a configuration starts with random vectors of expected
+    length 1 and trains them; `set_label_embeddings` replaces them.
     """
 
     config_class = RamConfig
@@ -108,15 +108,18 @@ class RamForImageTagging(PreTrainedModel):
             init.normal_(self.label_embed, std=self.config.projection_dim**-0.5)
 
     def train(self, mode: bool = True) -> "RamForImageTagging":
-        """As in PyTorch; also drops the cached label queries, which training engines may change unseen."""
+        """Set the training mode. Drop the cached label queries too: training engines may change weights in place."""
         self._label_cache = None
         return super().train(mode)
 
     def set_label_embeddings(self, embeddings: Tensor) -> None:
-        """Replace the tag list's embeddings (n_tags, projection_dim); ``config.n_tags`` follows.
+        """Replace the label embeddings and update ``config.n_tags``.
+
+        Args:
+            embeddings: (n_tags, projection_dim).
 
         Raises:
-            ValueError: If there is no tag or the width is not ``projection_dim``.
+            ValueError: there is no tag, or the width is not ``projection_dim``.
         """
         if embeddings.ndim != 2 or embeddings.shape[0] < 1 or embeddings.shape[1] != self.config.projection_dim:
             raise ValueError(
@@ -127,16 +130,16 @@ class RamForImageTagging(PreTrainedModel):
         self.config.n_tags = embeddings.shape[0]
 
     def select_tags(self, indices: Sequence[int]) -> None:
-        """Keep the tags at ``indices`` of the present list, in that order. The head's cost falls with their number.
+        """Keep the tags at ``indices``, in that order. Fewer tags make the head proportionally cheaper.
 
-        `RamProcessor.select_tags` gives the indices of tags by name.
+        `RamProcessor.select_tags` returns the indices of tags by name.
         """
         self.set_label_embeddings(self.label_embed[list(indices)])
 
     def _label_queries(self) -> Tensor:
-        """relu(wordvec_proj(label_embed)), (n_tags, hidden): the same for every image, so kept between calls.
+        """Return relu(wordvec_proj(label_embed)), (n_tags, hidden), cached because it is the same for every image.
 
-        Kept outside autograd only, and only while the weights it came from are the same tensors, unchanged.
+        The cache is used outside autograd only, and only while its source weights are the same, unchanged tensors.
         """
         sources = (self.label_embed, self.wordvec_proj.weight, self.wordvec_proj.bias)
         if torch.is_grad_enabled() or any(t.is_inference() for t in sources):
@@ -147,12 +150,12 @@ class RamForImageTagging(PreTrainedModel):
         return self._label_cache[1]
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        """Projected image tokens (B, 1 + tokens, projection_dim), their mean first."""
+        """Return projected image tokens (B, 1 + tokens, projection_dim); the first is their mean."""
         size = self.config.swin.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, size, size):
             raise ValueError(
-                f"pixel_values are {tuple(pixel_values.shape)}; this RAM reads (B, 3, {size}, {size}), "
-                "as RamProcessor gives them."
+                f"pixel_values are {tuple(pixel_values.shape)}; this RAM needs (B, 3, {size}, {size}), "
+                "as RamProcessor returns them."
             )
         encoded = self.swin(pixel_values.to(self.image_proj.weight.dtype))
         return self.image_proj(torch.cat((encoded.pooler_output.unsqueeze(1), encoded.last_hidden_state), dim=1))
@@ -162,13 +165,13 @@ class RamForImageTagging(PreTrainedModel):
         return torch.cat([self.fc(self.tagging_head(queries, image_embeds)).squeeze(-1) for queries in chunks], dim=1)
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, tag_chunk: int | None = None) -> RamOutput:
-        """Logits of every tag.
+        """Return the logits of every tag, and the loss if labels are passed.
 
         Args:
-            pixel_values: (B, 3, image_size, image_size), normalized as `RamProcessor` does.
-            labels: Multi-hot (B, n_tags); gives the asymmetric loss.
-            tag_chunk: How many tags go through the head at a time; all when absent. Tags do not see each other, so it
-                changes memory and not the result.
+            pixel_values: (B, 3, image_size, image_size), normalized by `RamProcessor`.
+            labels: multi-hot (B, n_tags), for the asymmetric loss.
+            tag_chunk: number of tags that pass the head together; None: all. It changes the memory but not the
+                result, because tags do not attend to each other.
         """
         image_embeds = self.encode_image(pixel_values)
         if tag_chunk is not None and tag_chunk < 1:
@@ -181,7 +184,7 @@ class RamForImageTagging(PreTrainedModel):
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Dropout and drop-path off within, whatever the mode outside."""
+        """Switch dropout and drop-path off within the context, and restore the mode after it."""
         was_training = self.training
         if was_training:
             self.eval()
@@ -193,20 +196,20 @@ class RamForImageTagging(PreTrainedModel):
 
     @torch.no_grad()
     def confidences(self, pixel_values: Tensor, tag_chunk: int | None = None) -> Tensor:
-        """Confidence of every tag, in [0, 1]. Deterministic: always in eval mode and outside autograd.
+        """Return the confidence of every tag, in [0, 1]. It is deterministic: eval mode, without autograd.
 
         Args:
             pixel_values: (B, 3, image_size, image_size).
-            tag_chunk: As in `forward`; when absent, as many as keep the head's largest state near 32 MiB in float32.
+            tag_chunk: as in `forward`. None: the number that keeps the head's largest state near 32 MiB in float32.
 
         Returns:
-            (B, n_tags), float32, no threshold applied.
+            (B, n_tags), float32, without a threshold.
 
         Raises:
-            ValueError: If a pixel is NaN or infinite; the message names the images of the batch.
+            ValueError: a pixel is NaN or infinite; the message names the images of the batch.
         """
-        if pixel_values.ndim == 4:  # `forward` refuses any other shape
-            # A sum is NaN or infinite where one of its terms is, and takes no tensor of the images' size.
+        if pixel_values.ndim == 4:  # `forward` raises for any other shape
+            # One sum per image finds every NaN and infinity without a temporary tensor of the size of the batch.
             sums = pixel_values.sum(dim=(1, 2, 3), dtype=torch.float32)
             if bad := (~torch.isfinite(sums)).nonzero().flatten().tolist():
                 raise ValueError(f"pixel_values hold NaN or infinity in the images {bad} of the batch.")

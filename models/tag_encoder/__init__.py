@@ -1,4 +1,4 @@
-"""The tag encoder of Dynamic LION: tags with their confidences, and captions, into one vector each."""
+"""The tag encoder of Dynamic LION: it encodes an image's tags with their confidences, or a caption, as one vector."""
 
 from models.tag_encoder.configuration import TagEncoderConfig
 from models.tag_encoder.modeling import TagEncoder, triplet_margin_loss

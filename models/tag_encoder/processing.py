@@ -1,4 +1,4 @@
-"""Text of tags with confidences, and its tokens with their weights."""
+"""Write tags with confidences as text, and tokenize them with a weight per token."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,33 +21,33 @@ from models.tags import (
     surest,
 )
 
-# The settings of a `TagEncoderProcessor` beside its thresholds, which are a file of their own.
+# The settings of a `TagEncoderProcessor`, without its thresholds, which have their own file.
 READING = ("top_k", "threshold", "max_length", "tag_order")
 
 
 def _pieces(tags: Sequence[ScoredTag]) -> list[str]:
-    """``["dog: 0.98", ", ball: 0.96"]``: each tag carries the separator before it."""
+    """Return ``["dog: 0.98", ", ball: 0.96"]``: each piece begins with the separator before its tag."""
     return [f"{', ' if i else ''}{tag}: {score:.2f}" for i, (tag, score) in enumerate(tags)]
 
 
 def format_tags(tags: Sequence[ScoredTag], top_k: int = TOP_K, threshold: float = THRESHOLD) -> str:
-    """``"dog: 0.98, ball: 0.96"``: the ``top_k`` most confident tags above ``threshold``, by falling confidence.
+    """Return the ``top_k`` most confident tags above ``threshold`` as text: ``"dog: 0.98, ball: 0.96"``.
 
-    No tag above the threshold gives the empty string, which encodes as ``[CLS] [SEP]``: all such images share one
-    vector, the encoder's word for "nothing was seen".
+    Without a tag above the threshold the text is empty. It encodes as ``[CLS] [SEP]``, so that all images without
+    tags have the same vector.
     """
     return "".join(_pieces(TagRule(top_k, threshold).select(tags)))
 
 
 @dataclass(frozen=True)
 class TagTokens:
-    """A padded batch of texts, ready for ``TagEncoder.encode(**tokens.as_dict())``.
+    """A padded batch of texts for ``TagEncoder.encode(**tokens.as_dict())``.
 
     Attributes:
         input_ids: (B, T), int64.
         attention_mask: (B, T), int64; 1 for tokens, 0 for padding.
-        token_weights: (B, T), float32; the confidence of the tag that a token belongs to, 1 for special tokens and
-            the tokens of captions, 0 for padding.
+        token_weights: (B, T), float32; the confidence of the token's tag, 1 for special tokens and the tokens of
+            captions, 0 for padding.
     """
 
     input_ids: Tensor
@@ -68,13 +68,13 @@ class TagTokens:
 
 
 class TagEncoderProcessor(ProcessorMixin):
-    """Tags or captions into `TagTokens`. Loads from a tag encoder's folder and from any plain BERT folder.
+    """The processor that makes `TagTokens` of tags or captions. It loads from a tag encoder's or a plain BERT's folder.
 
     Args:
-        tokenizer: A BERT tokenizer. Words and punctuation are split apart, so that tags tokenize one by one.
-        top_k, threshold, tag_order, thresholds: Which tags are read and in which order, as in `models.tags.TagRule`.
-            A saved folder has the thresholds in ``tag_thresholds.json``.
-        max_length: Longest text in tokens, ``[CLS]`` and ``[SEP]`` included.
+        tokenizer: a BERT tokenizer. It splits words from punctuation, so that each tag can be tokenized alone.
+        top_k, threshold, tag_order, thresholds: the `models.tags.TagRule` that selects and orders tags. A saved folder
+            has the thresholds in ``tag_thresholds.json``.
+        max_length: largest number of tokens of a text, with ``[CLS]`` and ``[SEP]``.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -99,22 +99,25 @@ class TagEncoderProcessor(ProcessorMixin):
 
     @property
     def rule(self) -> TagRule:
-        """Which tags are read, and in which order."""
+        """The rule that selects and orders tags."""
         return TagRule(self.top_k, self.threshold, self.tag_order, self.thresholds)
 
     @property
     def reading(self) -> dict[str, Any]:
-        """The settings beside the tokenizer and the thresholds, by name."""
+        """The settings by name, without the tokenizer and the thresholds."""
         return {name: getattr(self, name) for name in READING}
 
     def __call__(self, tags: Sequence[Sequence[ScoredTag]]) -> TagTokens:
-        """Tokens of each image's tags.
+        """Return the tokens of each image's tags.
 
-        A text over ``max_length`` loses its least confident tags, whole ones only. An image with no tag above the
-        threshold becomes ``[CLS] [SEP]``.
+        If a text is longer than ``max_length``, its least confident tags are dropped. An image without a tag above
+        the threshold becomes ``[CLS] [SEP]``.
 
         Args:
-            tags: For each image its tags and confidences.
+            tags: the tags of each image with their confidences.
+
+        Raises:
+            ValueError: there is no image, a confidence is not a number in [0, 1], or a tag is blank.
         """
         rule = self.rule
         chosen = [rule.select(image_tags) for image_tags in tags]
@@ -124,7 +127,7 @@ class TagEncoderProcessor(ProcessorMixin):
         return self._pad([self._row(*row) for row in zip(chosen, ids, strict=True)])
 
     def _row(self, tags: Sequence[ScoredTag], piece_ids: Sequence[list[int]]) -> tuple[list[int], list[float]]:
-        """Token ids and weights of one image's tags: as many of the most confident as fit, in the rule's order."""
+        """Return token ids and weights of one image: as many of the most confident tags as fit, in the rule's order."""
         room = self.max_length - 2
         if sum(map(len, piece_ids)) > room:
             tags = self._fitting(tags, room)
@@ -134,7 +137,7 @@ class TagEncoderProcessor(ProcessorMixin):
         return [self.tokenizer.cls_token_id, *ids, self.tokenizer.sep_token_id], [1.0, *weights, 1.0]
 
     def _fitting(self, tags: Sequence[ScoredTag], room: int) -> list[ScoredTag]:
-        """Return the most tags, the most confident ones, whose text takes no more than ``room`` tokens."""
+        """Return as many of the most confident tags as fit in ``room`` tokens. The number is found by bisection."""
         low, high = 0, len(tags) - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -143,7 +146,7 @@ class TagEncoderProcessor(ProcessorMixin):
         return surest(tags, low)
 
     def captions(self, captions: Sequence[str]) -> TagTokens:
-        """Tokens of captions, cut at ``max_length``; every token weighs 1."""
+        """Return the tokens of captions, truncated to ``max_length``. Every token has the weight 1."""
         encoded = self.tokenizer(list(captions), truncation=True, max_length=self.max_length)
         return self._pad([(ids, [1.0] * len(ids)) for ids in encoded["input_ids"]])
 
@@ -153,20 +156,20 @@ class TagEncoderProcessor(ProcessorMixin):
         padded: BatchEncoding = self.tokenizer.pad({"input_ids": [ids for ids, _ in rows]}, return_tensors="pt")
         mask = padded["attention_mask"]
         token_weights = torch.zeros(mask.shape, dtype=torch.float32)
-        # By the mask and not by position, so that a tokenizer that pads on the left stays right.
+        # Use the mask instead of positions, because a tokenizer may pad on the left.
         token_weights[mask.bool()] = torch.tensor([weight for _, weights in rows for weight in weights])
         return TagTokens(padded["input_ids"], mask, token_weights)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings of ``processor_config.json``: all but the thresholds, which are a file of their own."""
+        """Return the settings of ``processor_config.json``, without the thresholds, which have their own file."""
         return {name: value for name, value in super().to_dict().items() if name != "thresholds"}
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
     ) -> list[str]:
-        """Write the tokenizer, ``processor_config.json`` and, where there are thresholds, ``tag_thresholds.json``."""
+        """Write the tokenizer, ``processor_config.json`` and, if there are thresholds, ``tag_thresholds.json``."""
         if push_to_hub:
-            raise ValueError("Pushing would leave the thresholds behind: save to a folder and upload the folder.")
+            raise ValueError("push_to_hub would upload no thresholds; save to a folder and upload the folder.")
         files = super().save_pretrained(save_directory, **kwargs) or []
         return [*files, *save_thresholds(save_directory, self.thresholds)]
 

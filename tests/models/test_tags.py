@@ -69,9 +69,9 @@ def test_a_stored_confidence_at_its_threshold_is_not_above_it(threshold: float) 
 
 
 def test_impossible_rules_are_refused() -> None:
-    with pytest.raises(ValueError, match="no thresholds of their own"):
+    with pytest.raises(ValueError, match="tagger of these tags has no thresholds"):
         TagRule(threshold="per_tag")
-    with pytest.raises(ValueError, match="no list"):
+    with pytest.raises(ValueError, match="tagger of these tags has no list"):
         TagRule(order="list")
     with pytest.raises(ValueError, match="at least one"):
         TagRule(top_k=0)

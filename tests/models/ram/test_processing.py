@@ -32,8 +32,8 @@ def test_pixels_are_resized_and_normalized_like_imagenet(processor: RamProcessor
 def test_resizing_is_bilinear_over_the_whole_image(processor: RamProcessor) -> None:
     image = Image.effect_noise((100, 60), 80).convert("RGB")
     expected = np.asarray(image.resize((48, 48), Image.Resampling.BILINEAR))[..., 1] / 255
-    found = processor(image).pixel_values[0, 1] * 0.224 + 0.456
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), atol=1e-6, rtol=0)
+    green = processor(image).pixel_values[0, 1] * 0.224 + 0.456
+    torch.testing.assert_close(green, torch.tensor(expected, dtype=torch.float32), atol=1e-6, rtol=0)
 
 
 def test_what_is_no_image_is_refused(processor: RamProcessor) -> None:
@@ -71,15 +71,15 @@ def test_selected_tags_take_their_thresholds_along(processor: RamProcessor) -> N
 @pytest.mark.parametrize(
     ("call", "complaint"),
     [
-        (lambda p: p.tags(torch.zeros(1, 3)), "do not belong together"),
-        (lambda p: p.tags(torch.zeros(4)), "do not belong together"),
+        (lambda p: p.tags(torch.zeros(1, 3)), "not of the same folder"),
+        (lambda p: p.tags(torch.zeros(4)), "not of the same folder"),
         (lambda p: p.tags(torch.zeros(1, 4), threshold="high"), "'per_tag' or a number"),
-        (lambda p: p.tags(torch.zeros(1, 4), top_k=0), "at least one"),
+        (lambda p: p.tags(torch.zeros(1, 4), top_k=0), "at least 1"),
         (lambda p: p.tags(torch.zeros(1, 4), exclude=["cow"]), "no 'cow'"),
         (lambda p: p.select_tags(["cow"]), "no 'cow'"),
-        (lambda p: p.select_tags([]), "holds no tag"),
-        (lambda p: RamProcessor([]), "holds no tag"),
-        (lambda p: RamProcessor(["a", "a"]), "twice"),
+        (lambda p: p.select_tags([]), "has no tag"),
+        (lambda p: RamProcessor([]), "has no tag"),
+        (lambda p: RamProcessor(["a", "a"]), "repeated"),
         (lambda p: RamProcessor(["a", " "]), "blank"),
         (lambda p: RamProcessor(["a", "b"], [0.5]), "1 thresholds for 2 tags"),
         (lambda p: RamProcessor(["a"], [1.5]), "between 0 and 1"),
@@ -107,7 +107,7 @@ def test_list_files_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tag 2: '' is blank"):
         read_tag_list(path)
     path.write_text("0.5\nhigh\n")
-    with pytest.raises(ValueError, match="one number a line"):
+    with pytest.raises(ValueError, match="one number per line"):
         read_thresholds(path, 2)
 
 

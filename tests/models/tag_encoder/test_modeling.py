@@ -79,13 +79,13 @@ def test_triplet_loss_is_the_equation_per_sample() -> None:
 
 @pytest.mark.parametrize(("margin", "p"), [(0.0, 2.0), (-1.0, 2.0), (1.0, 0.5)])
 def test_triplet_loss_refuses_impossible_settings(margin: float, p: float) -> None:
-    one = torch.ones(1, 2)
+    vectors = torch.ones(1, 2)
     with pytest.raises(ValueError, match=r"margin|norm"):
-        triplet_margin_loss(one, one, one, margin=margin, p=p)
+        triplet_margin_loss(vectors, vectors, vectors, margin=margin, p=p)
 
 
 def test_triplet_loss_refuses_shapes_that_would_broadcast() -> None:
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="equal shapes"):
         triplet_margin_loss(torch.ones(2, 3), torch.ones(1, 3), torch.ones(2, 3))
 
 
@@ -141,7 +141,7 @@ def test_from_bert_takes_over_the_weights_of_a_plain_bert(tokens: TagTokens) -> 
 
 def test_from_bert_refuses_another_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
-    with pytest.raises(ValueError, match="starts from a BERT"):
+    with pytest.raises(ValueError, match="needs a BERT"):
         TagEncoder.from_bert(tmp_path)
 
 

@@ -303,7 +303,7 @@ def test_an_evaluation_reads_tags_as_its_table_or_its_settings_say(world: World,
         document = storage.read_json(storage.join(result.path, METRICS))
         assert document["tags_read"]["vector"]["threshold"] == threshold
         assert read_manifest(result.path)["tags_read"] == document["tags_read"]
-    with pytest.raises(UserError, match="no thresholds of their own"):
+    with pytest.raises(UserError, match="tagger of these tags has no thresholds"):
         evaluate(replace(local, threshold="per_tag"))
     with pytest.raises(UserError, match="no effect on --predictions"):
         evaluate(replace(local, model=None, predictions=plain.path, threshold=0.4))

@@ -105,7 +105,7 @@ def test_tags_are_read_above_the_taggers_own_thresholds_or_one_number(
     assert listed["text"]["tag_order"] == listed["vector"]["tag_order"] == "list"
     number = predict(replace(asked, threshold=0.3)).summary["tags_read"]
     assert number["text"] == number["vector"] == {"top_k": 40, "threshold": 0.3, "tag_order": "confidence"}
-    with pytest.raises(UserError, match="no thresholds of their own"):
+    with pytest.raises(UserError, match="tagger of these tags has no thresholds"):
         predict(replace(asked, tags="red: 0.9", tagger=None, threshold="per_tag"))
 
 
