@@ -17,7 +17,6 @@ Tests check both.
 import copy
 import dataclasses
 import errno
-import hashlib
 import itertools
 import json
 import os
@@ -31,6 +30,7 @@ import pyarrow.parquet as pq
 
 from pipelines.core import storage, tables
 from pipelines.core.errors import UserError
+from pipelines.core.parquet import write_parquet
 
 if TYPE_CHECKING:
     from ray.data import DataContext, Dataset
@@ -227,19 +227,6 @@ class _BadRecords:
             name = f"quarantine/annotations@{self._shards.name}-{len(self.files):08d}.parquet"
             self.files.append(write_parquet(self._shards.folder, name, tables.to_table(self._rows, tables.QUARANTINE)))
             self._rows = []
-
-
-def write_parquet(folder: str, name: str, table: pa.Table) -> dict[str, Any]:
-    """Write a table atomically; the same table gives the same bytes.
-
-    Returns:
-        `path` (relative), `rows` and `sha256`, as manifests list files.
-    """
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", compression_level=1)
-    content = sink.getvalue().to_pybytes()
-    storage.write_atomic(storage.join(folder, name), content)
-    return {"path": name, "rows": table.num_rows, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def from_items(items: Sequence[Mapping[str, Any]]) -> "Dataset":

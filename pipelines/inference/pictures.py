@@ -6,12 +6,12 @@ import urllib.request
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from pipelines.core import storage
 from pipelines.core.errors import UserError
-from pipelines.sources.embedded import open_embedded, table_files
+from pipelines.core.parquet import read_file, table_files
+from pipelines.sources.embedded import open_embedded
 from pipelines.sources.formats.folder import IMAGE_SUFFIXES
 from pipelines.sources.images import BadImage, Reason, decode_image, load_image
 
@@ -69,11 +69,10 @@ def find_table(name: str) -> dict[str, Callable[[], bytes | None]] | None:
 
 
 def _places(file: str) -> pa.Table:
-    filesystem, path = storage.resolve(file)
-    with pq.ParquetFile(path, filesystem=filesystem) as source:
-        if missing := {"image_id", "uri"} - set(source.schema_arrow.names):
-            raise UserError(f"{file} is no tagged table: it lacks the columns {sorted(missing)}.")
-        return source.read(["image_id", "uri"])
+    table = read_file(file, ["image_id", "uri"])
+    if missing := {"image_id", "uri"} - set(table.column_names):
+        raise UserError(f"{file} is no tagged table: it lacks the columns {sorted(missing)}.")
+    return table
 
 
 def _image_files(folder: str) -> list[str]:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.tags import TagRule
 from pipelines.core import storage
 from pipelines.core.errors import UserError
-from pipelines.core.shards import ShardSet, write_parquet
+from pipelines.core.parquet import read_file, read_schema, table_files, write_parquet
+from pipelines.core.shards import ShardSet
 from pipelines.instructions.statistics import USUAL, Tokens, tag_statistics, usual_tags
 from pipelines.sources.collection import named_alike
 from pipelines.sources.embedded import embedded_digests
@@ -76,8 +76,7 @@ def tagged_files(tagged: str) -> list[str]:
         UserError: nothing is there, or a file lacks a column.
     """
     root = storage.absolute(tagged)
-    files = storage.list_files(root, ".parquet") if storage.is_folder(root) else [root]
-    files = [name for name in files if not {"quarantine", "source"} & set(name.removeprefix(root).split("/"))]
+    files = table_files(root)
     if not files or not storage.exists(files[0]):
         raise UserError(f"{tagged} holds no Parquet files; give the `path` of a precompute step.")
     with ThreadPoolExecutor(16) as pool:
@@ -90,8 +89,7 @@ def tagged_files(tagged: str) -> list[str]:
 
 def _lacking(file: str) -> list[str]:
     """Return the columns that a Parquet file should have and has not."""
-    filesystem, path = storage.resolve(file)
-    return sorted(set(_COLUMNS) - set(pq.read_schema(path, filesystem=filesystem).names))
+    return sorted(set(_COLUMNS) - set(read_schema(file).names))
 
 
 class IndexImages:
@@ -111,9 +109,7 @@ class IndexImages:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (shard,) = batch["shard"].to_pylist()
-        filesystem, path = storage.resolve(self._files[shard])
-        with pq.ParquetFile(path, filesystem=filesystem) as file:
-            table = file.read([*_COLUMNS, *({"tags"} & set(file.schema_arrow.names))])
+        table = read_file(self._files[shard], [*_COLUMNS, "tags"])
         tags = table["tags"].to_pylist() if "tags" in table.column_names else [None] * table.num_rows
         digests: list[bytes | None] = [None] * table.num_rows
         if self._digests:
@@ -157,7 +153,7 @@ def join_index(folder: str, count: int) -> int:
     Raises:
         UserError: two different images have one id.
     """
-    pieces = [pq.read_table(_source(shard_set(folder).result_file(shard))) for shard in range(count)]
+    pieces = [read_file(shard_set(folder).result_file(shard)) for shard in range(count)]
     table = pa.concat_tables(pieces).combine_chunks()
     hashes = np.fromiter(map(hash64, table["image_id"].to_pylist()), np.uint64, table.num_rows)
     order = np.argsort(hashes, kind="stable")

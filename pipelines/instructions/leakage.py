@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.core import storage
-from pipelines.core.shards import write_parquet
+from pipelines.core.parquet import read_file, write_parquet
 from pipelines.instructions.config import InstructionSet
 from pipelines.instructions.images import ImageIndex, Picture, is_another
 from pipelines.instructions.questions import EVALUATION, evaluation_name
@@ -78,7 +77,7 @@ def _digests_in(entry: InstructionSet, wanted: set[str]) -> dict[str, bytes]:
 
 
 def _read(folder: str, name: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(folder, name))))
+    return read_file(storage.join(folder, name))
 
 
 class EvaluationImages:

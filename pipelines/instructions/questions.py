@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.core import storage
-from pipelines.core.shards import ShardIndex, ShardSet, write_parquet
+from pipelines.core.parquet import write_parquet
+from pipelines.core.shards import ShardIndex, ShardSet
 from pipelines.instructions.config import InstructionSet
 from pipelines.sources import question_source, read_questions
 from pipelines.sources.grouping import RowsByKey

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipelines.core import storage, tables
-from pipelines.core.shards import write_parquet
+from pipelines.core.parquet import write_parquet
 from pipelines.instructions.builder import (
     EVALUATION_IMAGE,
     IMAGE_NOT_TAGGED,

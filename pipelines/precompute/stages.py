@@ -20,8 +20,9 @@ from PIL import Image
 
 from models.tags import tags_to_rows
 from pipelines.core import storage, tables
+from pipelines.core.parquet import write_parquet
 from pipelines.core.runtime import worker_threads
-from pipelines.core.shards import ShardIndex, write_parquet
+from pipelines.core.shards import ShardIndex
 from pipelines.precompute.captioner import Captioner
 from pipelines.precompute.config import CaptionerConfig, Precision
 from pipelines.precompute.shards import shard_set

@@ -4,11 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from pipelines.core import storage
 from pipelines.core.errors import UserError
-from pipelines.core.parquet import table_files
+from pipelines.core.parquet import read_schema, result_files
 
 DECODING = b"decoding"
 """Key of a predictions file's schema metadata: the effective settings of decoding, as JSON."""
@@ -26,9 +23,8 @@ def read_decoding(uri: str) -> dict[str, Any] | None:
         UserError: files of one folder were decoded with different settings: they are of different evaluations.
     """
     found: dict[str, str] = {}
-    for name in table_files(uri, "predictions"):
-        filesystem, path = storage.resolve(name)
-        text = (pq.read_schema(path, filesystem=filesystem).metadata or {}).get(DECODING, b"").decode()
+    for name in result_files(uri, "predictions"):
+        text = (read_schema(name).metadata or {}).get(DECODING, b"").decode()
         found.setdefault(text, name)
     if len(found) > 1:
         first, second, *_ = found.values()

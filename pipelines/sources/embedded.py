@@ -9,7 +9,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import tempfile
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,39 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipelines.core import storage
 from pipelines.core.errors import UserError
+from pipelines.core.local_tables import shared_folder
+from pipelines.core.parquet import open_file, read_file, read_schema, table_files
 from pipelines.core.steps import fingerprint
 from pipelines.core.tables import IMAGE_BYTES
 
-# Folders of a step's result that hold Parquet of another kind.
-_BESIDE = {"quarantine", "source"}
 _IMAGES_AT_ONCE = 32
 _PLACES = pa.schema([pa.field("image_id", pa.string()), pa.field("start", pa.int64()), pa.field("end", pa.int64())])
-
-
-def shared_folder() -> str:
-    """Return a folder of this user's own under the machine's temporary folder.
-
-    Raises:
-        UserError: another user owns it.
-    """
-    path = os.path.join(tempfile.gettempdir(), f"dynamic-lion-{os.getuid()}")
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    if os.stat(path).st_uid != os.getuid():
-        raise UserError(f"{path} belongs to another user; set TMPDIR to a folder of your own.")
-    return path
-
-
-def table_files(uri: str) -> list[str]:
-    """Return the Parquet files of a table: one file, or a folder of them without what lies beside the table."""
-    if not storage.is_folder(uri):
-        return [uri]
-    root = storage.absolute(uri)
-    files = storage.list_files(uri, ".parquet")
-    return [name for name in files if not _BESIDE & set(name.removeprefix(root).split("/"))]
 
 
 class EmbeddedImages:
@@ -106,10 +81,8 @@ def find_embedded(uri: str, ids: Collection[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     wanted = pa.array(sorted(ids), pa.string())
     for name in _embedding_files(table_files(uri)):
-        filesystem, path = storage.resolve(name)
-        with pq.ParquetFile(path, filesystem=filesystem) as file:
-            if not pc.any(pc.is_in(file.read(["image_id"])["image_id"], value_set=wanted)).as_py():
-                continue
+        if not pc.any(pc.is_in(read_file(name, ["image_id"])["image_id"], value_set=wanted)).as_py():
+            continue
         for image_id, content in _images(name):
             if image_id in ids:
                 found.setdefault(image_id, content)
@@ -129,8 +102,7 @@ def _embedding_files(files: Sequence[str]) -> list[str]:
     """Those files of a table that have embedded images."""
 
     def embeds(name: str) -> bool:
-        filesystem, path = storage.resolve(name)
-        return {"image_id", IMAGE_BYTES.name} <= set(pq.read_schema(path, filesystem=filesystem).names)
+        return {"image_id", IMAGE_BYTES.name} <= set(read_schema(name).names)
 
     with ThreadPoolExecutor(16) as pool:
         return [name for name, whether in zip(files, pool.map(embeds, files), strict=True) if whether]
@@ -138,8 +110,7 @@ def _embedding_files(files: Sequence[str]) -> list[str]:
 
 def _images(name: str) -> Iterator[tuple[str, bytes]]:
     """Ids and encoded bytes of a file's embedded images, a few in memory at a time."""
-    filesystem, path = storage.resolve(name)
-    with pq.ParquetFile(path, filesystem=filesystem) as file:
+    with open_file(name) as file:
         for batch in file.iter_batches(_IMAGES_AT_ONCE, columns=["image_id", IMAGE_BYTES.name]):
             for image_id, content in zip(batch["image_id"], batch[IMAGE_BYTES.name], strict=True):
                 if content.is_valid:

@@ -1,26 +1,16 @@
 """Tables that all workers of a machine share, and samples that are ready before the loop asks for them."""
 
 import concurrent.futures
-import contextlib
 import copy
-import os
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import torch
 
-from pipelines.core import storage
-from pipelines.core.errors import UserError
-from pipelines.core.steps import fingerprint
-from pipelines.sources.embedded import shared_folder, table_files
 from pipelines.training.context import Context
 from pipelines.training.order import Draw, SampleOrder, split
 
@@ -193,59 +183,3 @@ def validation_batches(data: TrainingData, context: Context, size: int) -> Itera
 def generator(seed: int, *parts: int) -> np.random.Generator:
     """Chance that depends on the numbers given alone."""
     return np.random.default_rng([seed, *parts])
-
-
-def open_table(uri: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
-    """Return a Parquet table, memory-mapped: all processes of a machine share its pages, and none holds a copy.
-
-    The first process of a machine writes the columns as an Arrow file to the temporary folder, named by the table's
-    digest; the others find it.
-
-    Args:
-        uri: a Parquet file, or a folder of them (a step's result); what lies beside the
-            table (`quarantine`, `source`) is left out.
-        schema: what the columns are cast to.
-        columns: which of them.
-
-    Raises:
-        UserError: no table is there, or it lacks a column.
-    """
-    path = os.path.join(shared_folder(), f"{fingerprint(uri)[:24]}-{'-'.join(columns)}.arrow")
-    if not os.path.exists(path):
-        partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
-        try:
-            _write_arrow(partial, uri, pa.schema([schema.field(name) for name in columns]))
-            os.replace(partial, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(partial)
-    with pa.memory_map(path) as source:
-        return pa.ipc.open_file(source).read_all()
-
-
-def row_numbers(keys: pa.ChunkedArray, table: pa.Table, key: str, what: str) -> np.ndarray:
-    """For each key the row of `table` that has it: the join of two memory-mapped tables, 8 bytes a row.
-
-    Raises:
-        UserError: a key has no row.
-    """
-    found = pc.index_in(keys, value_set=table.column(key).combine_chunks())
-    if found.null_count:
-        missing = pc.filter(keys, pc.is_null(found)).slice(0, 3).to_pylist()
-        raise UserError(
-            f"{found.null_count} of {len(keys)} {what}, e.g. {missing}; make both tables from the same images."
-        )
-    return found.to_numpy().astype(np.int64)
-
-
-def _write_arrow(path: str, uri: str, schema: pa.Schema) -> None:
-    files = table_files(uri)
-    if not files:
-        raise UserError(f"{uri} holds no Parquet files; give the `path` of the step that made the table.")
-    filesystem, _ = storage.resolve(uri)
-    source = pads.dataset([storage.resolve(name)[1] for name in files], format="parquet", filesystem=filesystem)
-    if missing := set(schema.names) - set(source.schema.names):
-        raise UserError(f"The table at {uri} lacks {sorted(missing)}; it is not the kind of table that is meant.")
-    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for batch in source.to_batches(columns=schema.names):
-            writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))

@@ -102,8 +102,8 @@ def train_stage(config: TrainStageConfig) -> StepResult:
 
 def _log_mixture(config: TrainStageConfig) -> None:
     """Says how often each data set will be seen; what cannot be mixed is refused before anything starts."""
+    from pipelines.core.local_tables import open_table
     from pipelines.core.tables import INSTRUCTIONS
-    from pipelines.training.data import open_table
     from pipelines.training.mixing import COLUMNS, effective_epochs, make_mixture
 
     table = open_table(storage.absolute(config.data), INSTRUCTIONS, COLUMNS)

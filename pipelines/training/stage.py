@@ -29,13 +29,14 @@ from models.tag_encoder import TagEncoder, TagEncoderProcessor
 from models.tags import ImageTags, tags_from_rows
 from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
+from pipelines.core.local_tables import open_table, row_numbers
 from pipelines.core.tables import INSTRUCTIONS, TAGGED
 from pipelines.core.tag_rules import ModelRules
 from pipelines.sources.embedded import open_embedded
 from pipelines.sources.images import BadImage, load_image
 from pipelines.training.augmentation import augment
 from pipelines.training.config import TrainStageConfig
-from pipelines.training.data import Batch, PerThread, generator, open_table, row_numbers
+from pipelines.training.data import Batch, PerThread, generator
 from pipelines.training.mixing import make_mixture
 from pipelines.training.order import Draw
 from pipelines.training.precision import compute_dtype

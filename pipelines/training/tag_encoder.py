@@ -17,10 +17,11 @@ from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
 from models.tags import ImageTags, TagRule, tags_from_rows
 from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
+from pipelines.core.local_tables import open_table
 from pipelines.core.tables import TAGGED
 from pipelines.core.tag_rules import table_rule
 from pipelines.training.config import TrainTagEncoderConfig
-from pipelines.training.data import Batch, PerThread, generator, open_table
+from pipelines.training.data import Batch, PerThread, generator
 from pipelines.training.order import Draw, held_out
 from pipelines.training.precision import compute_dtype
 from pipelines.training.task import Output

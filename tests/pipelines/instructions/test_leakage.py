@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.core.shards import write_parquet
+from pipelines.core.parquet import write_parquet
 from pipelines.instructions.images import Picture
 from pipelines.instructions.leakage import FILE, EvaluationImages
 from pipelines.instructions.questions import EVALUATION

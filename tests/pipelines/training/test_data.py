@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from pipelines.core.errors import UserError
+from pipelines.core.local_tables import open_table, row_numbers
 from pipelines.core.tables import INSTRUCTIONS, to_table
 from pipelines.training.config import LoopConfig, TrainStageConfig
 from pipelines.training.context import Context
-from pipelines.training.data import Lengths, Loader, open_table, row_numbers
+from pipelines.training.data import Lengths, Loader
 from pipelines.training.order import SampleOrder
 from pipelines.training.stage import StageTask
 from tests.pipelines.training.conftest import World
