@@ -33,7 +33,7 @@ from pipelines.inference.predictor import (
     tags_of,
 )
 from pipelines.inference.questions import build_question
-from pipelines.precompute.taggers import RamTagger
+from pipelines.precompute.taggers import Tagger
 from pipelines.registry import RegistryConfig
 from pipelines.sources.images import BadImage, decode_image
 
@@ -120,7 +120,7 @@ class Oracle:
         tagger: or None where tags are written by hand.
     """
 
-    def __init__(self, models: Mapping[str, Predictor], tagger: RamTagger | None) -> None:
+    def __init__(self, models: Mapping[str, Predictor], tagger: Tagger | None) -> None:
         self.models = dict(models)
         self.tagger = tagger
         self._tags: dict[str, ImageTags] = {}  # of the pictures that were asked about last, by their bytes

@@ -17,8 +17,7 @@ from pipelines.inference.answerer import Answerer, Asking, Unanswered
 from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from pipelines.inference.questions import Question, longest_answer
 from pipelines.instructions.templates import TASKS
-from pipelines.precompute.config import TaggerConfig
-from pipelines.precompute.taggers import RamTagger
+from pipelines.precompute.taggers import Tagger, tagger_of
 from pipelines.registry import ModelReference, Registry, RegistryConfig, resolve
 from pipelines.sources.images import BadImage
 
@@ -193,33 +192,30 @@ class Predictor:
         return [found[place] for place in range(len(rows))]
 
 
-def tagger_thresholds(folder: str) -> dict[str, float]:
-    """Return the thresholds of a RAM's folder without loading its weights.
+def tagger_thresholds(folder: str) -> dict[str, float] | None:
+    """Return the thresholds of a tagger's folder without loading its weights; None for a tagger without thresholds.
 
     Raises:
-        UserError: the folder is not a whole RAM.
+        UserError: the folder is of no registered tagger, or is damaged.
     """
-    tagger = RamTagger(TaggerConfig(path=folder))
-    tagger.prepare()
-    assert tagger.thresholds is not None  # a RAM's processor has one for each tag
-    return dict(tagger.thresholds)
+    thresholds = tagger_of(folder).thresholds
+    return None if thresholds is None else dict(thresholds)
 
 
-def load_tagger(folder: str, on_gpu: bool, precision: Literal["fp32", "bf16"], batch_size: int) -> RamTagger:
-    """Return the precompute's own tagger, ready in this process.
+def load_tagger(folder: str, on_gpu: bool, precision: Literal["fp32", "bf16"], batch_size: int) -> Tagger:
+    """Return the tagger that a folder holds, as precompute runs it, loaded in this process.
 
     Raises:
-        UserError: the folder is not a whole RAM.
+        UserError: the folder is of no registered tagger, or is damaged.
     """
     import torch
 
-    tagger = RamTagger(TaggerConfig(path=folder, batch_size=batch_size))
-    tagger.prepare()
+    tagger = tagger_of(folder, batch_size)
     tagger.setup("cuda" if on_gpu else "cpu", min(torch.get_num_threads(), os.cpu_count() or 1), precision)
     return tagger
 
 
-def tags_of(tagger: RamTagger, images: "Sequence[Image | BadImage]") -> list[ImageTags]:
+def tags_of(tagger: Tagger, images: "Sequence[Image | BadImage]") -> list[ImageTags]:
     """Return each picture's tags by falling confidence; none for one that could not be read."""
     from PIL import Image
 

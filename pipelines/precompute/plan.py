@@ -1,4 +1,4 @@
-"""How many models run where: fixed actor pools that leave CPUs for reading, decoding and writing."""
+"""Fixed pools of actors that hold models: how many, on which resources, leaving CPUs to read, decode and write."""
 
 import dataclasses
 import math
@@ -9,11 +9,11 @@ from pipelines.core.errors import UserError
 
 T = TypeVar("T")
 _TAGGER_MEMORY = 4 * 2**30
-"""What the plan leaves to a tagger on a CPU: RAM's weights are 1.8 GiB in fp32, and a batch and PyTorch come on top."""
+"""Bytes of a node's memory per tagger on a CPU: RAM's weights take 1.8 GiB in fp32, a batch and PyTorch the rest."""
 
 
 class PoolConfig(Protocol):
-    """What a user may say about an actor pool; None leaves it to the plan."""
+    """The user's settings of an actor pool; None leaves a value to the plan."""
 
     @property
     def actors(self) -> int | None: ...
@@ -26,8 +26,14 @@ class PoolConfig(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pool:
-    """A fixed actor pool: each of `actors` holds `cpus` and `gpus` for as long as the pipeline runs."""
+class ModelPool:
+    """A fixed pool of actors that each hold a model.
+
+    Attributes:
+        actors: number of actors.
+        cpus: CPUs of each, held for as long as the pipeline runs.
+        gpus: GPUs of each, held likewise.
+    """
 
     actors: int
     cpus: float
@@ -39,22 +45,27 @@ class Pool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """The pools of a run; a pool that is not needed is None."""
+class ModelPlan:
+    """The actor pools of a run.
 
-    tagger: Pool
-    captioner: Pool | None
+    Attributes:
+        tagger: the pool of taggers.
+        captioner: the pool of sentence encoders; None where the images have no captions.
+    """
+
+    tagger: ModelPool
+    captioner: ModelPool | None
 
     def __str__(self) -> str:
         return f"taggers: {self.tagger}" + (f"; captioners: {self.captioner}" if self.captioner else "")
 
     @property
-    def pools(self) -> list[Pool]:
-        """The pools that there are."""
+    def pools(self) -> list[ModelPool]:
+        """The pools of this run."""
         return [self.tagger, *([self.captioner] if self.captioner else [])]
 
     def total(self) -> dict[str, float]:
-        """What is held at once, with the one CPU that tasks need to get anything done."""
+        """Return the resources of all actors plus one CPU: the smallest cluster on which tasks can make progress."""
         total = {"CPU": 1 + sum(pool.actors * pool.cpus for pool in self.pools)}
         gpus = sum(pool.actors * pool.gpus for pool in self.pools)
         return {**total, "GPU": gpus} if gpus else total
@@ -62,14 +73,14 @@ class Plan:
 
 def make_plan(
     tagger: PoolConfig, captioner: PoolConfig | None, nodes: Sequence[Mapping[str, float]], needs_model: bool = True
-) -> Plan:
-    """Fill in what the user left open.
+) -> ModelPlan:
+    """Return the pools of a run, with every value that the user left empty filled in.
 
     Args:
-        tagger: the tagger's wishes.
-        captioner: the captioner's, None where the images have no captions.
-        nodes: the resources of each node, by Ray's names, and `cores` where it has fewer of them than CPUs.
-        needs_model: whether the tagger computes at all; looking tags up takes one CPU and no GPU.
+        tagger: the user's settings of the taggers.
+        captioner: those of the sentence encoders; None where the images have no captions.
+        nodes: the resources of each node under Ray's names, and `cores` where a node has fewer cores than CPUs.
+        needs_model: whether the tagger computes; looking up tags in a table takes one CPU and no GPU.
     """
     gpus = int(sum(node.get("GPU", 0) for node in nodes)) if needs_model else 0
     with_captions = captioner is not None
@@ -78,53 +89,61 @@ def make_plan(
         pool = _on_cpus(tagger.actors, tagger.cpus, nodes)
     else:
         default_actors = max(1, int(gpus / gpu_share)) if needs_model else 1
-        pool = Pool(_or(tagger.actors, default_actors), _or(tagger.cpus, 1.0), gpu_share)
+        pool = ModelPool(_or(tagger.actors, default_actors), _or(tagger.cpus, 1.0), gpu_share)
     if captioner is None:
-        return Plan(pool, None)
+        return ModelPlan(pool, None)
     on_gpu = _or(captioner.gpus, 0.1 if gpus else 0.0)
-    encoders = Pool(_or(captioner.actors, -(-pool.actors // 4) if on_gpu else 1), _or(captioner.cpus, 1.0), on_gpu)
-    return Plan(pool, encoders)
+    default_encoders = -(-pool.actors // 4) if on_gpu else 1
+    encoders = ModelPool(_or(captioner.actors, default_encoders), _or(captioner.cpus, 1.0), on_gpu)
+    return ModelPlan(pool, encoders)
 
 
-def _on_cpus(actors: int | None, cpus: float | None, nodes: Sequence[Mapping[str, float]]) -> Pool:
-    """Taggers without GPUs: one to a core, as far as memory goes, and a quarter of the CPUs left to everything else.
+def _on_cpus(actors: int | None, cpus: float | None, nodes: Sequence[Mapping[str, float]]) -> ModelPool:
+    """Return the pool of taggers without GPUs: one per core, as far as memory allows, on three quarters of the CPUs.
 
-    One thread each, because the threads of one model wait for each other whenever one of them has to share its core
-    (docs/speed.md has what it gave).
+    Each has one thread: several threads of a model wait for each other whenever one of them shares its core with
+    decoding or Ray (docs/speed.md has the measurement).
     """
     nodes = [node for node in nodes if node.get("CPU", 0) >= 1] or [{"CPU": 1.0}]
     free = [_free_cores(node) for node in nodes]
     if cpus is not None:
-        return Pool(_or(actors, max(1, sum(int(cores / cpus) for cores in free))), cpus, 0.0)
+        return ModelPool(_or(actors, max(1, sum(int(cores / cpus) for cores in free))), cpus, 0.0)
     if actors is not None:
-        return Pool(actors, float(max(1, min(min(free), sum(free) // actors))), 0.0)
-    rooms = [node.get("memory", math.inf) // _TAGGER_MEMORY for node in nodes]
-    taggers = [int(max(1, min(pair))) for pair in zip(free, rooms, strict=True)]
+        return ModelPool(actors, float(max(1, min(min(free), sum(free) // actors))), 0.0)
+    fits_in_memory = [node.get("memory", math.inf) // _TAGGER_MEMORY for node in nodes]
+    taggers = [int(max(1, min(pair))) for pair in zip(free, fits_in_memory, strict=True)]
     threads = min(cores // count for cores, count in zip(free, taggers, strict=True))
-    return Pool(sum(taggers), float(threads), 0.0)
+    return ModelPool(sum(taggers), float(threads), 0.0)
 
 
 def _free_cores(node: Mapping[str, float]) -> int:
-    """Cores of a node that taggers may take."""
+    """Return the number of cores of a node that taggers may use; the other CPUs read, decode and write."""
     cpus = node["CPU"]
     return int(max(1, min(cpus - max(2, cpus // 4), node.get("cores", cpus))))
 
 
-def require_place(plan: Plan, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuse a plan whose actors find no node, though the cluster as a whole might have enough (P11).
+def check_fit(plan: ModelPlan, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Check that every actor fits on a node (P11).
+
+    The cluster's total can be large enough although no single node has room for an actor. Ray would wait forever then.
+
+    Args:
+        plan: the pools.
+        nodes: the resources of each node.
 
     Raises:
-        UserError: which actor does not fit.
+        UserError: an actor, or the last task, fits on no node.
     """
     free = [{name: node.get(name, 0.0) for name in ("CPU", "GPU")} for node in nodes]
+    # The largest first: small actors fit into what is left.
     bundles = sorted((pool for pool in plan.pools for _ in range(pool.actors)), key=lambda p: (-p.gpus, -p.cpus))
-    for bundle in [*bundles, Pool(1, 1.0, 0.0)]:
+    for bundle in [*bundles, ModelPool(1, 1.0, 0.0)]:
         node = next((n for n in free if n["CPU"] >= bundle.cpus and n["GPU"] >= bundle.gpus - 1e-9), None)
         if node is None:
-            part = _listed({"CPU": bundle.cpus, "GPU": bundle.gpus})
+            part = _in_words({"CPU": bundle.cpus, "GPU": bundle.gpus})
             raise UserError(
-                f"Precompute holds {_listed(plan.total())} at once, and a part of it ({part}) fits on no node; "
-                "set tagger.actors, tagger.cpus, tagger.gpus or the captioner's lower, or add nodes."
+                f"Precompute needs {_in_words(plan.total())} at the same time, and a part of it ({part}) fits on no "
+                "node; lower tagger.actors, tagger.cpus, tagger.gpus or those of the captioner, or add nodes."
             )
         node["CPU"] -= bundle.cpus
         node["GPU"] -= bundle.gpus
@@ -134,5 +153,5 @@ def _or(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
-def _listed(resources: Mapping[str, float]) -> str:
+def _in_words(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)

@@ -1,6 +1,7 @@
-"""Precompute's shards: `shard_rows` images in source order, one block of Ray Data and one file of the result each.
+"""The shards of precompute: `shard_rows` images in source order, one block of Ray Data and one result file each.
 
-`pipelines.core.shards` says which files a set of shards has; precompute has one, named `part`, of the table `tagged`.
+`pipelines.core.shards` describes the files of a set of shards. Precompute has one set, named `part`, whose result is
+the table `tagged`.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ from pipelines.core.shards import ShardIndex, ShardSet
 
 
 def shard_set(folder: str) -> ShardSet:
-    """Return the shards in a precompute step's folder."""
+    """Return the shards in the folder of a precompute step."""
     return ShardSet(folder, "tagged")
 
 
@@ -21,11 +22,11 @@ def cut_source(records: Iterable[Any], folder: str, shard_rows: int) -> ShardInd
 
     Args:
         records: `ImageRecord`s and `BadRecord`s of `pipelines.sources`, in source order.
-        folder: the step's folder.
-        shard_rows: images a shard.
+        folder: the folder of the step.
+        shard_rows: images per shard.
 
     Returns:
-        the index; its counts say how many `captions` there are.
+        The index. Its `counts` has the number of `captions`.
     """
     counts = Counter[str](captions=0)
 

@@ -1,10 +1,10 @@
-"""What happens to a shard, stage by stage: Arrow tables in and out, no Ray in sight.
+"""The work on one shard, stage by stage: Arrow tables in and out, without Ray.
 
 ReadShard  the number of a shard → its images
-Caption    + caption, caption_index, centroid_similarity
-Decode     + pixels, or the reason why there are none; width and height filled in
-Tag        + tags; pixels dropped
-Commit     → files; one row that says what was done
+Caption    adds caption, caption_index, centroid_similarity
+Decode     adds pixels, or the reason why there are none; fills in width and height
+Tag        adds tags; drops pixels
+Commit     writes the files; returns one row, the proof that the shard is done
 """
 
 import json
@@ -29,18 +29,23 @@ from pipelines.precompute.shards import shard_set
 from pipelines.precompute.taggers import Tagger
 from pipelines.sources.images import BadImage, check_size, decode_with_size, read_image_bytes
 
-_READS_AT_ONCE = 16
-_PICK = {"caption": "caption", "caption_index": "index", "centroid_similarity": "similarity"}  # column: Pick's field
+_PARALLEL_READS = 16
+_PICK = {"caption": "caption", "caption_index": "index", "centroid_similarity": "similarity"}
+"""Columns of the result, and the field of `Pick` that each holds."""
 _TAGS = tables.TAGGED.field("tags")
 
 
 def device_of(gpus: float) -> str:
-    """Where a model of an actor with that share of a GPU runs."""
+    """Return the device of a model in an actor that has this share of a GPU."""
     return "cuda" if gpus else "cpu"
 
 
 class ReadShard:
-    """The number of a shard → its images, with a column `shard`."""
+    """Reads the images of a shard and adds the column `shard`.
+
+    Args:
+        folder: the folder of the step.
+    """
 
     def __init__(self, folder: str) -> None:
         self.shards = shard_set(folder)
@@ -52,7 +57,16 @@ class ReadShard:
 
 
 class Caption:
-    """Picks the centroid caption of every image; reads the shard itself, being the first stage where there is one."""
+    """Picks the centroid caption of every image, in an actor that holds the sentence encoder.
+
+    It is the first stage of a run with captions, so it reads the shard itself.
+
+    Args:
+        folder: the folder of the step.
+        config: the sentence encoder.
+        gpus: share of a GPU that the actor has.
+        threads: CPU threads of the model.
+    """
 
     def __init__(self, folder: str, config: CaptionerConfig, gpus: float, threads: int) -> None:
         import torch
@@ -71,10 +85,10 @@ class Caption:
 
 
 class Decode:
-    """Reads and decodes every image; a bad one gets a reason instead of pixels.
+    """Reads and decodes every image; a bad image gets a reason instead of pixels.
 
     Args:
-        image_size: side of the square for the tagger; None decodes, to prove that it can be done, and keeps nothing.
+        image_size: side of the tagger's square in pixels; None: decode to check the file, and keep no pixels.
         max_pixels: see `pipelines.sources.images`.
         jpeg_draft: decode large JPEGs at a fraction of their size.
         embed_bytes: keep the encoded bytes.
@@ -84,28 +98,33 @@ class Decode:
         self.image_size = image_size
         self.max_pixels = max_pixels
         self.embed_bytes = embed_bytes
-        # Pixels that nobody sees may be as coarse as the decoder likes.
+        # Without a tagger that needs pixels the smallest draft is enough to check the file.
         self.draft = None if not jpeg_draft else 1 if image_size is None else 2 * image_size
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.select(["uri", "width", "height"]).to_pylist()
         if rows and storage.is_remote(rows[0]["uri"]):
-            with ThreadPoolExecutor(_READS_AT_ONCE) as pool:  # an object store's latency is waited for side by side
-                found = list(pool.map(self.decode, rows))
+            # Reading from an object store is mostly waiting; threads wait in parallel.
+            with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+                decoded = list(pool.map(self.decode, rows))
         else:
-            found = [self.decode(row) for row in rows]
+            decoded = [self.decode(row) for row in rows]
         for name, kind in (("width", pa.int32()), ("height", pa.int32())):
-            column = pa.array([row[name] for row in found], kind)
+            column = pa.array([row[name] for row in decoded], kind)
             table = table.set_column(table.schema.get_field_index(name), name, column)
         columns = {"pixels": pa.large_binary(), "reason": pa.string(), "detail": pa.string()}
         if self.embed_bytes:
             columns["image_bytes"] = pa.large_binary()
         for name, kind in columns.items():
-            table = table.append_column(name, pa.array([row.get(name) for row in found], kind))
+            table = table.append_column(name, pa.array([row.get(name) for row in decoded], kind))
         return table
 
     def decode(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """One image: width and height, and either what was kept of it or a reason with its detail."""
+        """Return the new columns of one image: width and height with pixels and bytes, or with a reason and its detail.
+
+        Args:
+            row: `uri`, and the `width` and `height` of the annotations or None.
+        """
         try:
             content = read_image_bytes(row["uri"])
             image, size = decode_with_size(content, max_pixels=self.max_pixels, draft=self.draft)
@@ -115,17 +134,24 @@ class Decode:
                 size = annotated
         except BadImage as error:
             return {"width": row["width"], "height": row["height"], "reason": error.reason, "detail": error.detail}
-        kept: dict[str, Any] = {"width": size[0], "height": size[1]}
+        columns: dict[str, Any] = {"width": size[0], "height": size[1]}
         if self.image_size is not None:
             side = (self.image_size, self.image_size)
-            kept["pixels"] = image.resize(side, Image.Resampling.BILINEAR).tobytes()
+            columns["pixels"] = image.resize(side, Image.Resampling.BILINEAR).tobytes()
         if self.embed_bytes:
-            kept["image_bytes"] = content
-        return kept
+            columns["image_bytes"] = content
+        return columns
 
 
 class Tag:
-    """Tags the images that could be decoded, in an actor that holds the model."""
+    """Tags the images that could be decoded, in an actor that holds the model.
+
+    Args:
+        tagger: the tagger, prepared by the driver.
+        gpus: share of a GPU that the actor has.
+        threads: CPU threads of the model.
+        precision: its arithmetic, never `auto`.
+    """
 
     def __init__(self, tagger: Tagger, gpus: float, threads: int, precision: Precision) -> None:
         self.tagger = tagger
@@ -133,16 +159,16 @@ class Tag:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         good = np.flatnonzero(pc.is_null(table["reason"]).to_numpy(zero_copy_only=False))
-        tags: list[Any] = [None] * table.num_rows
+        column: list[Any] = [None] * table.num_rows
         if len(good):
             usable = table.take(good)
-            found = self.tagger.tag(usable["image_id"].to_pylist(), self._pixels(usable))
-            for row, of_image in zip(good.tolist(), found, strict=True):
-                tags[row] = tags_to_rows(of_image)
-        return table.drop_columns(["pixels"]).append_column(_TAGS, pa.array(tags, _TAGS.type))
+            tags_by_image = self.tagger.tag(usable["image_id"].to_pylist(), self._pixels(usable))
+            for row, tags in zip(good.tolist(), tags_by_image, strict=True):
+                column[row] = tags_to_rows(tags)
+        return table.drop_columns(["pixels"]).append_column(_TAGS, pa.array(column, _TAGS.type))
 
     def _pixels(self, usable: pa.Table) -> np.ndarray | None:
-        """(B, side, side, 3) of the usable rows."""
+        """Return the pixels of the usable rows, (B, side, side, 3) uint8 RGB."""
         side = self.tagger.image_size
         if side is None:
             return None
@@ -151,12 +177,14 @@ class Tag:
 
 
 class Commit:
-    """Writes a shard's files under its name, so that doing it twice changes nothing, and proves it done.
+    """Writes the files of a shard and its proof.
+
+    Files are named by the shard's number, so that writing a shard twice changes nothing.
 
     Args:
-        folder: the step's folder.
-        index: the source, which says how many images the shard must have.
-        metadata: of every result file, such as the tagger's name and digest.
+        folder: the folder of the step.
+        index: the cut source, which has the number of images of each shard.
+        metadata: written into every result file, such as the tagger's name and digest.
     """
 
     def __init__(self, folder: str, index: ShardIndex, metadata: Mapping[str, str]) -> None:
@@ -165,7 +193,7 @@ class Commit:
         self.metadata = metadata
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        shard = self._whole_shard(table)
+        shard = self._shard_number(table)
         is_good = pc.is_null(table["reason"])
         good, bad = table.filter(is_good), table.filter(pc.invert(is_good))
         quarantine = self.shards.write_quarantine(shard, _quarantine(bad))
@@ -177,11 +205,15 @@ class Commit:
             "without_tags": int(pc.sum(pc.equal(pc.list_value_length(good["tags"]), 0)).as_py() or 0),
             "files": files,
         }
+        # The proof is written last: a process killed before this line leaves the shard undone.
         storage.write_json(self.shards.done_file(shard), proof)
         return pa.table({"proof": [json.dumps(proof)]})
 
-    def _whole_shard(self, table: pa.Table) -> int:
-        """Return the shard's number; a block that is not exactly one shard would mean lost or doubled rows."""
+    def _shard_number(self, table: pa.Table) -> int:
+        """Return the number of the shard; fail on a block that is not exactly one whole shard.
+
+        Such a block would mean lost or doubled rows.
+        """
         numbers = pc.unique(table["shard"]).to_pylist()
         assert len(numbers) == 1, f"a block holds the shards {numbers}"
         shard = int(numbers[0])
@@ -199,6 +231,6 @@ class Commit:
 
 
 def _quarantine(bad: pa.Table) -> pa.Table:
-    """Images that could not be read as rows of `tables.QUARANTINE`."""
+    """Return the images that could not be read, as rows of `tables.QUARANTINE`."""
     bad = bad.append_column("stage", pa.array(["image"] * bad.num_rows, pa.string()))
     return bad.select(tables.QUARANTINE.names).cast(tables.QUARANTINE).combine_chunks()

@@ -1,4 +1,4 @@
-"""Precompute as a step: cut the source, compute what is missing, publish."""
+"""Precompute as a step: cut the source, compute the missing shards, publish the manifest."""
 
 import dataclasses
 import logging
@@ -17,28 +17,30 @@ from pipelines.core.steps import StepFolder, StepResult
 from pipelines.core.tag_rules import TABLE_THRESHOLDS
 from pipelines.precompute.captioner import resolve_encoder
 from pipelines.precompute.config import Precision, PrecomputeConfig, TaggerConfig, check
-from pipelines.precompute.plan import Plan, make_plan, require_place
+from pipelines.precompute.plan import ModelPlan, check_fit, make_plan
 from pipelines.precompute.shards import cut_source, shard_set
-from pipelines.precompute.taggers import make_tagger
+from pipelines.precompute.taggers import Tagger, make_tagger
 
 log = logging.getLogger("lion.precompute")
-_VERSION = 2  # of what a finished step leaves: 2 has the tagger's thresholds
+_VERSION = 2  # version of the result's files; 2 added the tagger's thresholds
 _INPUTS = (("source", "annotations"), ("tagger", "path"), ("tagger", "thresholds"), ("captioner", "path"))
+"""Settings that are paths. They count in the step's hash by the content of their files."""
 _RUN = "run.json"
+"""What the first start of a run decided."""
 _SECONDS_BETWEEN_LINES = 5.0
 
 
 def precompute(config: PrecomputeConfig) -> StepResult:
-    """Run the step, or continues it where it was stopped, or finds it done.
+    """Run the step, resume it where it was stopped, or return its finished result.
 
-    Leaves `tagged/*.parquet` (tables.TAGGED) with the tagger's thresholds, where it has any, in
-    `tagged/_tag_thresholds.json`, `quarantine/*.parquet` (tables.QUARANTINE) and the manifest, with
-    rows_in = rows + quarantined: what came in are the images and the annotation records that could not be used
-    (`bad_annotations` of them, each a row of the quarantine).
+    The step's folder then has `tagged/*.parquet` (tables.TAGGED), `quarantine/*.parquet` (tables.QUARANTINE), the
+    manifest and, for a tagger with thresholds, `tagged/_tag_thresholds.json`. In the manifest rows_in = rows +
+    quarantined. The input is the images plus the annotation records that could not be used (`bad_annotations`), each of
+    which is a row of the quarantine.
 
     Raises:
-        UserError: a wrong configuration or path, or a plan that no node can hold.
-        DataRefused: more of the input is bad than `max_bad_fraction`.
+        UserError: a wrong configuration or path, or a plan whose actors fit on no node.
+        DataRefused: more of the input is bad than `max_bad_fraction` allows.
     """
     check(config)
     config = _absolute(config)
@@ -47,25 +49,30 @@ def precompute(config: PrecomputeConfig) -> StepResult:
     inputs = {"tagger_weights": config.tagger.path, "sentence_encoder": encoder}
     if config.source.annotations:
         inputs["annotations"] = config.source.annotations
-    if thresholds := config.tagger.thresholds or _thresholds_beside(config.tagger):
+    if thresholds := config.tagger.thresholds or _neighboring_thresholds(config.tagger):
         inputs["tagger_thresholds"] = thresholds
 
     def work(folder: StepFolder) -> Mapping[str, Any]:
         with ray_session(config.ray):
             tagger.prepare()
-            return _Run(folder.path, config, tagger, _described(config, inputs)).work()
+            return _Run(folder.path, config, tagger, _provenance(config, tagger, encoder)).work()
 
-    return steps.run_step("precompute", _identity(config), config.out, work, inputs, _VERSION)
+    return steps.run_step("precompute", _identity(config, tagger), config.out, work, inputs, _VERSION)
 
 
-def _thresholds_beside(tagger: TaggerConfig) -> str | None:
-    """Return the thresholds beside a table that is a single file, which the file's digest does not cover."""
-    beside = storage.join(tagger.path.rpartition("/")[0], TABLE_THRESHOLDS)
-    return beside if tagger.kind == "table" and not storage.is_folder(tagger.path) and storage.exists(beside) else None
+def _neighboring_thresholds(tagger: TaggerConfig) -> str | None:
+    """Return the thresholds file next to a table that is a single file, or None.
+
+    The digest of that file does not cover its neighbor; the digest of a folder does.
+    """
+    if tagger.kind != "table" or storage.is_folder(tagger.path):
+        return None
+    path = storage.join(tagger.path.rpartition("/")[0], TABLE_THRESHOLDS)
+    return path if storage.exists(path) else None
 
 
 def _absolute(config: PrecomputeConfig) -> PrecomputeConfig:
-    """Return the configuration with paths that mean the same in every worker."""
+    """Return the configuration with absolute paths, which mean the same in every worker."""
     source = config.source
     annotations = storage.absolute(source.annotations) if source.annotations else None
     source = dataclasses.replace(source, annotations=annotations, images=storage.absolute(source.images))
@@ -77,41 +84,54 @@ def _absolute(config: PrecomputeConfig) -> PrecomputeConfig:
     return dataclasses.replace(config, source=source, tagger=tagger)
 
 
-def _identity(config: PrecomputeConfig) -> dict[str, Any]:
-    """What decides the result. Inputs count by content, so their paths are left out; image files count by their URIs,
-    and where nothing but the folder says which images there are, by its listing."""
+def _identity(config: PrecomputeConfig, tagger: Tagger) -> dict[str, Any]:
+    """Return everything that decides the result, for the step's hash.
+
+    Paths of inputs are left out, because inputs count by content (`steps.run_step` adds their digests). Image files
+    count by their URIs: reading millions of images for a hash would take as long as the run. Without annotations the
+    folder's listing says which images there are, so it is added.
+    """
     settings: dict[str, Any] = steps.canonical(config)
     for group, key in _INPUTS:
         del settings[group][key]
     if not config.source.annotations:
         settings["source"]["listing"] = steps.digest_of(storage.list_files(config.source.images))
+    if type(tagger).digest is not Tagger.digest:  # the default digest is that of the input's files, which count anyway
+        settings["tagger"]["digest"] = tagger.digest()
     return settings
 
 
-def _described(config: PrecomputeConfig, inputs: Mapping[str, str]) -> dict[str, str]:
-    """Who made the tags and picked the captions, for the Parquet metadata and the manifest."""
+def _provenance(config: PrecomputeConfig, tagger: Tagger, encoder: str) -> dict[str, str]:
+    """Return which tagger and which sentence encoder made the result, for the Parquet metadata and the manifest."""
     return {
         "tagger": config.tagger.kind,
-        "tagger_digest": steps.fingerprint(inputs["tagger_weights"]),
+        "tagger_digest": tagger.digest(),
         "tagger_floor": str(config.tagger.floor),
         "sentence_encoder": config.captioner.path or "all-MiniLM-L6-v2",
-        "sentence_encoder_digest": steps.fingerprint(inputs["sentence_encoder"]),
+        "sentence_encoder_digest": steps.fingerprint(encoder),
     }
 
 
 class _Run:
-    """One execution of the step inside a Ray session."""
+    """One execution of the step inside a Ray session.
 
-    def __init__(self, folder: str, config: PrecomputeConfig, tagger: Any, described: dict[str, str]) -> None:
+    Args:
+        folder: the folder of the step.
+        config: the settings, with absolute paths.
+        tagger: the tagger, prepared.
+        provenance: see `_provenance`.
+    """
+
+    def __init__(self, folder: str, config: PrecomputeConfig, tagger: Tagger, provenance: dict[str, str]) -> None:
         self.folder = folder
         self.shards = shard_set(folder)
         self.config = config
         self.tagger = tagger
-        self.described = described
+        self.provenance = provenance
         self.speed: dict[str, Any] | None = None
 
     def work(self) -> dict[str, Any]:
-        """Cut the source, computes the missing shards, and return the manifest's entries."""
+        """Cut the source, compute the missing shards, and return the entries of the manifest."""
         index = self._source()
         done = self.shards.done()
         if self.config.retry_quarantined:
@@ -123,17 +143,20 @@ class _Run:
         if missing:
             computed = self._compute(index, missing, tally)
             proofs = sorted([*proofs, *computed], key=lambda proof: proof["shard"])
-        tally.report(now=True)  # also where a refused run had computed everything before this one
+        tally.report(now=True)  # an earlier run that was refused may have computed everything
         return self._manifest(index, proofs)
 
     def _source(self) -> ShardIndex:
-        """Return the cut source; read by a Ray task, so that the driver's memory and the head node are not in it."""
+        """Return the cut source.
+
+        A Ray task reads it, because an annotation file can need more memory than the head node has.
+        """
         index = self.shards.index()
         if index is None:
             index = in_tasks(_cut, [(self.config, self.folder)])[0]
         if not index.rows:
-            found = f" ({sum(index.bad_records.values())} bad records)" if index.bad_records else ""
-            raise UserError(f"There is no image in the source{found}; check source.annotations and source.images.")
+            bad = f" ({sum(index.bad_records.values())} bad records)" if index.bad_records else ""
+            raise UserError(f"The source has no images{bad}; check source.annotations and source.images.")
         return index
 
     def _compute(self, index: ShardIndex, missing: list[int], tally: "Tally") -> list[dict[str, Any]]:
@@ -144,36 +167,37 @@ class _Run:
         plan = make_plan(self.config.tagger, captioner, nodes, self.tagger.needs_model)
         needed = {**plan.total(), "memory": task_memory(self.config, self.tagger)}
         require_resources(needed, "Precompute (its models, and one CPU to read, decode and write)")
-        require_place(plan, nodes)
+        check_fit(plan, nodes)
         precision = self._precision(bool(plan.tagger.gpus))
         log.info("%d of %d shards to compute; %s; %s", len(missing), index.shards, plan, precision)
         computed, clock = [], []
-        found = run_shards(missing, self.folder, index, self.config, self.tagger, plan, precision, self.described)
+        proofs = run_shards(missing, self.folder, index, self.config, self.tagger, plan, precision, self.provenance)
         try:
-            for proof in found:
+            for proof in proofs:
                 computed.append(proof)
                 clock.append(time.monotonic())
                 tally.add(proof)
                 tally.report()
                 tally.check()
         finally:
-            found.close()
+            proofs.close()
         rows = sum(proof["rows"] for proof in computed[1:])
-        if rows and clock[-1] > clock[0]:  # from the first on: what starts the models is no part of the rate
+        # Measured from the first finished shard on, so that loading the models does not count.
+        if rows and clock[-1] > clock[0]:
             self.speed = {"unit": "images", "per_second": rows / (clock[-1] - clock[0]),
                           "workers": plan.tagger.actors, "device": _device(plan, nodes)}  # fmt: skip
         return computed
 
     def _precision(self, on_gpu: bool) -> Precision:
-        """Return the precision of the run's first start: a result never mixes two."""
+        """Return the precision of the run's first start, so that a resumed run does not mix two."""
         path = storage.join(self.folder, _RUN)
         if storage.exists(path):
             precision: Precision = storage.read_json(path)["precision"]
         else:
-            wanted = self.config.tagger.precision
-            precision = ("bf16" if on_gpu else "fp32") if wanted == "auto" else wanted
+            requested = self.config.tagger.precision
+            precision = ("bf16" if on_gpu else "fp32") if requested == "auto" else requested
             storage.write_json(path, {"precision": precision})
-        self.described["tagger_precision"] = precision
+        self.provenance["tagger_precision"] = precision
         return precision
 
     def _manifest(self, index: ShardIndex, proofs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -190,13 +214,13 @@ class _Run:
             "without_tags": sum(proof["without_tags"] for proof in proofs),
         }
         columns = [*tables.TAGGED, *([tables.IMAGE_BYTES] if self.config.embed_bytes else [])]
-        self._precision(on_gpu=False)  # reads what the first start decided
+        self._precision(on_gpu=False)  # reads the precision of the first start into the provenance
         thresholds = self._thresholds()
         return {
             "rows": rows,
             "summary": counts,
             "reasons": {"image": dict(sorted(reasons.items())), "annotation": dict(index.bad_records)},
-            "made_by": self.described,
+            "made_by": self.provenance,
             "thresholds": thresholds[0]["path"] if thresholds else None,
             "speed": self.speed,
             "schema": {field.name: str(field.type) for field in columns},
@@ -204,11 +228,9 @@ class _Run:
         }
 
     def _thresholds(self) -> list[dict[str, Any]]:
-        """Write the tagger's thresholds beside its tags; the manifest's entry, or none where it has no thresholds."""
+        """Write the tagger's thresholds next to its tags; return the file as the manifest lists it, or nothing."""
         if self.tagger.thresholds is None:
-            log.info(
-                "The tagger has no thresholds by tag; its tags are read above one number, %g by default", THRESHOLD
-            )
+            log.info("The tagger has no thresholds by tag: tags are read above one threshold, %g by default", THRESHOLD)
             return []
         name = f"tagged/{TABLE_THRESHOLDS}"
         path, content = storage.join(self.folder, name), thresholds_text(self.tagger.thresholds).encode()
@@ -216,11 +238,11 @@ class _Run:
         return [{"path": name, "sha256": storage.sha256(path)}]
 
 
-def _device(plan: Plan, nodes: Iterable[Mapping[str, Any]]) -> str:
-    """What the tagger's actors compute on: Ray's name of the GPUs, or cpu."""
+def _device(plan: ModelPlan, nodes: Iterable[Mapping[str, Any]]) -> str:
+    """Return the hardware that the taggers compute on: Ray's name of the GPUs, or cpu."""
     if not plan.tagger.gpus:
         return "cpu"
-    mark = "accelerator_type:"
+    mark = "accelerator_type:"  # Ray gives a node such a resource for each kind of GPU it has
     names = sorted({name.removeprefix(mark) for node in nodes for name in node if name.startswith(mark)})
     return " or ".join(names) or "GPU"
 
@@ -234,17 +256,18 @@ def _cut(config: PrecomputeConfig, folder: str) -> ShardIndex:
 
 
 class Tally:
-    """Counts what has come out, says so on stderr, and stops the run when too much of it is bad.
+    """Counts of finished and quarantined images; it logs progress and stops a run with too much bad input.
 
     Args:
-        index: what went in.
-        max_bad_fraction: the most of the input (images and bad annotations) that may be quarantined.
-        proofs: shards done by earlier runs.
+        index: the cut source.
+        max_bad_fraction: largest fraction of the input (images and bad annotations) that may be quarantined.
+        proofs: the shards that earlier runs finished.
     """
 
     def __init__(self, index: ShardIndex, max_bad_fraction: float, proofs: Iterable[Mapping[str, Any]]) -> None:
         self.total = index.rows
         self.bad_annotations = sum(index.bad_records.values())
+        # The small number makes 0.29 * 100 (28.999… in floating point) count as 29.
         self.allowed = math.floor(max_bad_fraction * (self.total + self.bad_annotations) + 1e-9)
         self.max_bad_fraction = max_bad_fraction
         self.reasons: Counter[str] = Counter(index.bad_records)
@@ -255,26 +278,31 @@ class Tally:
         self.started = self.reported = time.monotonic()
 
     def add(self, proof: Mapping[str, Any]) -> None:
-        """Count a shard."""
+        """Add a finished shard."""
         self.done += proof["rows"] + sum(proof["quarantined"].values())
         self.reasons.update(proof["quarantined"])
 
     def check(self) -> None:
-        """
+        """Check the quarantined share of the input.
+
         Raises:
-            DataRefused: too much is bad.
+            DataRefused: it is above `max_bad_fraction`.
         """
         bad = self.reasons.total()
         if bad > self.allowed:
-            listed = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
             raise DataRefused(
-                f"{bad} of {self.total + self.bad_annotations} inputs are bad ({listed}), more than max_bad_fraction "
-                f"{self.max_bad_fraction:g} allows; see quarantine/. What was computed is kept: repair the input and "
+                f"{bad} of {self.total + self.bad_annotations} inputs are bad ({reasons}), more than max_bad_fraction "
+                f"{self.max_bad_fraction:g} allows; see quarantine/. Computed shards are kept: repair the input and "
                 "run again with --retry_quarantined true, or raise --max_bad_fraction."
             )
 
     def report(self, now: bool = False) -> None:
-        """Log progress, at most once in a few seconds."""
+        """Log progress.
+
+        Args:
+            now: log in any case; otherwise at most one line in a few seconds.
+        """
         clock = time.monotonic()
         if not now and clock - self.reported < _SECONDS_BETWEEN_LINES:
             return

@@ -26,7 +26,8 @@ from pipelines.core.shards import ShardIndex
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, shards
 from pipelines.precompute.pipeline import run_shards
 from pipelines.precompute.plan import make_plan
-from pipelines.precompute.taggers import RamTagger, Tagger
+from pipelines.precompute.ram import RamTagger
+from pipelines.precompute.taggers import Tagger
 from pipelines.sources.records import ImageRecord
 from tests.benchmarks.decoding import bare
 from tests.benchmarks.figures import Figure, NotMeasured, Settings, in_turns

@@ -122,7 +122,7 @@ def pixels(rounds: int, folder: Path) -> Figure:
     import torch
 
     from pipelines.precompute import TaggerConfig
-    from pipelines.precompute.taggers import RamTagger
+    from pipelines.precompute.ram import RamTagger
 
     tagger = RamTagger(TaggerConfig(path=str(save_ram(folder, 384, 8, (1,), 4))))
     tagger.setup("cpu", 1, "fp32")
@@ -134,9 +134,9 @@ def pixels(rounds: int, folder: Path) -> Figure:
     def plain() -> torch.Tensor:
         return torch.from_numpy(raw).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
-    torch.testing.assert_close(tagger.scaled(raw), plain())
+    torch.testing.assert_close(tagger.normalized(raw), plain())
     turns = in_turns(rounds, {
-        "ours": lambda: 1000 * cpu_seconds(lambda: [tagger.scaled(raw) for _ in range(16)]) / 64,
+        "ours": lambda: 1000 * cpu_seconds(lambda: [tagger.normalized(raw) for _ in range(16)]) / 64,
         "plain": lambda: 1000 * cpu_seconds(lambda: [plain() for _ in range(16)]) / 64,
     })  # fmt: skip
     return Figure("pixels", "bytes into the pixels that RAM sees, by rows", "broadcast over three channels",

@@ -14,7 +14,7 @@ import torch
 from models.lion import LionConfig
 from models.lion.aggregator import intermediate_features
 from pipelines.precompute.config import TaggerConfig
-from pipelines.precompute.taggers import RamTagger
+from pipelines.precompute.ram import RamTagger
 from pipelines.sources.images import load_image
 from pipelines.training.callbacks import Callback, Step
 from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig

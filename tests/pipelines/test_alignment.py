@@ -11,7 +11,7 @@ from pipelines.inference.answerer import Answerer, Asking
 from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from pipelines.precompute.captioner import Captioner
 from pipelines.precompute.config import TaggerConfig
-from pipelines.precompute.taggers import RamTagger
+from pipelines.precompute.ram import RamTagger
 from pipelines.training.tag_encoder import TagEncoderTask
 from tests.pipelines.precompute.worlds import save_tiny_ram
 from tests.pipelines.training import conftest as drawn

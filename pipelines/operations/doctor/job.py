@@ -112,12 +112,12 @@ def _training(settings: Any, nodes: Nodes) -> str:
 
 
 def _precompute(settings: Any, nodes: Nodes) -> str:
-    from pipelines.precompute.plan import make_plan, require_place
+    from pipelines.precompute.plan import check_fit, make_plan
     from pipelines.precompute.taggers import make_tagger
 
     captioner = settings.captioner if settings.source.annotations else None
     plan = make_plan(settings.tagger, captioner, nodes, make_tagger(settings.tagger).needs_model)
-    require_place(plan, nodes)
+    check_fit(plan, nodes)
     return f"{plan}"
 
 

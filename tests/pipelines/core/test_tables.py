@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.core.errors import UserError
 from pipelines.core.tables import IMAGES, INSTRUCTIONS, TAGGED, to_table
-from pipelines.precompute.taggers import read_tag_table
+from pipelines.precompute.tag_table import read_tag_table
 from pipelines.scoring.predictions import load_predictions
 
 

@@ -17,7 +17,7 @@ from pipelines.core.errors import UserError
 from pipelines.core.shards import ShardIndex, blocks, from_items
 from pipelines.precompute import TaggerConfig, shards
 from pipelines.precompute.pipeline import make_dataset, run_shards
-from pipelines.precompute.plan import Plan, Pool
+from pipelines.precompute.plan import ModelPlan, ModelPool
 from pipelines.precompute.taggers import Tagger
 from pipelines.sources.records import ImageRecord
 from tests.pipelines.precompute.worlds import folder_config, rows_of, write_pictures
@@ -48,11 +48,11 @@ class SlowRows(Rows):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("captioner", [None, Pool(1, 1.0, 0.0)])
-def test_decoding_is_not_fused_into_an_actor(tmp_path: Path, captioner: Pool | None) -> None:
+@pytest.mark.parametrize("captioner", [None, ModelPool(1, 1.0, 0.0)])
+def test_decoding_is_not_fused_into_an_actor(tmp_path: Path, captioner: ModelPool | None) -> None:
     config = folder_config(tmp_path)
     index = ShardIndex(10, 4, {}, ())
-    plan = Plan(Pool(1, 1.0, 0.0), captioner)
+    plan = ModelPlan(ModelPool(1, 1.0, 0.0), captioner)
     dataset = make_dataset(range(3), "/nowhere", index, config, Rows(TaggerConfig()), plan, "fp32", {})
     operator = get_execution_plan(dataset._logical_plan)[0].dag
     kinds: list[type] = []
@@ -73,7 +73,7 @@ def test_blocks_larger_than_ray_datas_stay_whole_and_the_callers_context_is_unto
     (picture,) = write_pictures(tmp_path / "one", 1)
     records = (ImageRecord(str(n), str(picture), None, None, None, "test", ()) for n in range(2 * SHARD_ROWS + 1))
     index = shards.cut_source(records, str(tmp_path), SHARD_ROWS)
-    plan = Plan(Pool(1, 1.0, 0.0), None)
+    plan = ModelPlan(ModelPool(1, 1.0, 0.0), None)
     proofs = run_shards([0, 2], str(tmp_path), index, config, Rows(TaggerConfig()), plan, "fp32", {})
     assert sorted((proof["shard"], proof["rows"]) for proof in proofs) == [(0, SHARD_ROWS), (2, 1)]
     assert [row["tags"][0]["tag"] for row in rows_of(str(tmp_path))] == [str(SHARD_ROWS)] * SHARD_ROWS + ["1"]
@@ -87,7 +87,7 @@ def test_a_run_that_is_given_up_leaves_no_thread_that_asks_ray(tmp_path: Path) -
     (picture,) = write_pictures(tmp_path / "one", 1)
     records = (ImageRecord(str(n), str(picture), None, None, None, "test", ()) for n in range(12))
     index = shards.cut_source(records, str(tmp_path), 2)
-    plan = Plan(Pool(1, 1.0, 0.0), None)
+    plan = ModelPlan(ModelPool(1, 1.0, 0.0), None)
     before = set(threading.enumerate())
     proofs = run_shards(range(6), str(tmp_path), index, config, SlowRows(TaggerConfig()), plan, "fp32", {})
     next(proofs)

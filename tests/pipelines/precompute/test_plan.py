@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.core.errors import UserError
 from pipelines.precompute import CaptionerConfig, TaggerConfig
-from pipelines.precompute.plan import Plan, Pool, make_plan, require_place
+from pipelines.precompute.plan import ModelPlan, ModelPool, check_fit, make_plan
 
 LAPTOP = [{"CPU": 8.0}]
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0}
@@ -13,46 +13,46 @@ GPU_NODE = {"CPU": 16.0, "GPU": 4.0}
 @pytest.mark.parametrize("cpus, taggers", [(3, 1), (4, 2), (8, 6), (64, 48)])
 def test_without_gpus_each_core_gets_a_tagger_and_a_quarter_is_left_to_the_rest(cpus: int, taggers: int) -> None:
     plan = make_plan(TaggerConfig(), CaptionerConfig(), [{"CPU": float(cpus)}])
-    assert plan == Plan(Pool(taggers, 1.0, 0.0), Pool(1, 1.0, 0.0))
+    assert plan == ModelPlan(ModelPool(taggers, 1.0, 0.0), ModelPool(1, 1.0, 0.0))
     assert plan.total()["CPU"] <= cpus
-    require_place(plan, [{"CPU": float(cpus)}])
+    check_fit(plan, [{"CPU": float(cpus)}])
 
 
 def test_a_node_has_no_more_taggers_than_cores_and_room_in_memory() -> None:
-    assert make_plan(TaggerConfig(), None, [{"CPU": 8.0, "cores": 2.0}]).tagger == Pool(2, 1.0, 0.0)
+    assert make_plan(TaggerConfig(), None, [{"CPU": 8.0, "cores": 2.0}]).tagger == ModelPool(2, 1.0, 0.0)
     crowded = {"CPU": 16.0, "memory": 13 * 2.0**30}
-    assert make_plan(TaggerConfig(), None, [crowded]).tagger == Pool(3, 4.0, 0.0)
-    assert make_plan(TaggerConfig(), None, [{"CPU": 8.0, "memory": 2.0**30}]).tagger == Pool(1, 6.0, 0.0)
+    assert make_plan(TaggerConfig(), None, [crowded]).tagger == ModelPool(3, 4.0, 0.0)
+    assert make_plan(TaggerConfig(), None, [{"CPU": 8.0, "memory": 2.0**30}]).tagger == ModelPool(1, 6.0, 0.0)
 
 
 def test_of_taggers_and_their_threads_one_may_be_given() -> None:
-    assert make_plan(TaggerConfig(actors=2), None, LAPTOP).tagger == Pool(2, 3.0, 0.0)
-    assert make_plan(TaggerConfig(cpus=3), None, LAPTOP).tagger == Pool(2, 3.0, 0.0)
+    assert make_plan(TaggerConfig(actors=2), None, LAPTOP).tagger == ModelPool(2, 3.0, 0.0)
+    assert make_plan(TaggerConfig(cpus=3), None, LAPTOP).tagger == ModelPool(2, 3.0, 0.0)
 
 
 def test_each_gpu_gets_a_tagger_and_shares_with_the_encoders() -> None:
     nodes = [GPU_NODE, GPU_NODE, {"CPU": 4.0}]
     plan = make_plan(TaggerConfig(), CaptionerConfig(), nodes)
-    assert plan == Plan(Pool(8, 1.0, 0.9), Pool(2, 1.0, 0.1))
-    require_place(plan, nodes)
+    assert plan == ModelPlan(ModelPool(8, 1.0, 0.9), ModelPool(2, 1.0, 0.1))
+    check_fit(plan, nodes)
 
 
 def test_each_node_gets_taggers_where_there_are_no_gpus() -> None:
     nodes = [{"CPU": 8.0}, {"CPU": 16.0}, {"CPU": 0.0}]
     plan = make_plan(TaggerConfig(), None, nodes)
-    assert plan.tagger == Pool(6 + 12, 1.0, 0.0)
-    require_place(plan, nodes)
+    assert plan.tagger == ModelPool(6 + 12, 1.0, 0.0)
+    check_fit(plan, nodes)
 
 
 def test_a_gpu_is_whole_without_captions_and_idle_without_a_model() -> None:
-    assert make_plan(TaggerConfig(), None, [GPU_NODE]) == Plan(Pool(4, 1.0, 1.0), None)
+    assert make_plan(TaggerConfig(), None, [GPU_NODE]) == ModelPlan(ModelPool(4, 1.0, 1.0), None)
     assert make_plan(TaggerConfig(), CaptionerConfig(), [GPU_NODE], needs_model=False).total() == {"CPU": 3.0}
 
 
 def test_what_the_user_says_holds() -> None:
     tagger = TaggerConfig(actors=2, cpus=1.5, gpus=0.0)
     plan = make_plan(tagger, CaptionerConfig(actors=3, cpus=0.5, gpus=0.25), [GPU_NODE])
-    assert plan == Plan(Pool(2, 1.5, 0.0), Pool(3, 0.5, 0.25))
+    assert plan == ModelPlan(ModelPool(2, 1.5, 0.0), ModelPool(3, 0.5, 0.25))
     assert plan.total() == {"CPU": 5.5, "GPU": 0.75}
 
 
@@ -67,9 +67,9 @@ def test_what_the_user_says_holds() -> None:
 )
 def test_a_plan_that_fits_nowhere_is_refused(tagger: TaggerConfig, nodes: list[dict[str, float]]) -> None:
     with pytest.raises(UserError, match="fits on no node"):
-        require_place(make_plan(tagger, None, nodes), nodes)
+        check_fit(make_plan(tagger, None, nodes), nodes)
 
 
 def test_a_plan_reads_well() -> None:
-    plan = Plan(Pool(4, 1.0, 1.0), Pool(1, 0.5, 0.0))
+    plan = ModelPlan(ModelPool(4, 1.0, 1.0), ModelPool(1, 0.5, 0.0))
     assert str(plan) == "taggers: 4 of 1 CPU and 1 GPU; captioners: 1 of 0.5 CPU"

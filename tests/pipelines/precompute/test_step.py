@@ -179,5 +179,5 @@ def test_thresholds_that_cannot_be_are_refused(tmp_path: Path) -> None:
     lost = dataclasses.replace(config.tagger, thresholds=str(tmp_path / "lost.json"))
     with pytest.raises(UserError, match=r"lost\.json does not exist"):
         precompute(dataclasses.replace(config, tagger=lost))
-    with pytest.raises(UserError, match="a RAM brings its own"):
+    with pytest.raises(UserError, match=r"tagger\.kind ram brings its own thresholds"):
         precompute(dataclasses.replace(config, tagger=dataclasses.replace(lost, kind="ram")))

@@ -11,7 +11,8 @@ from PIL import Image
 
 from pipelines.core.errors import UserError
 from pipelines.precompute import TaggerConfig
-from pipelines.precompute.taggers import TableTagger, find_sorted, make_tagger, read_tag_table
+from pipelines.precompute.tag_table import TableTagger, find_sorted, read_tag_table
+from pipelines.precompute.taggers import make_tagger
 from tests.pipelines.precompute.worlds import save_tiny_ram, write_tags
 
 TAGS = {"b": [("dog", 0.9), ("cat", 0.5)], "a": [("ball", 0.25)], "c": []}
