@@ -114,12 +114,11 @@ def check(config: PrecomputeConfig) -> None:
     Raises:
         UserError: the first wrong value, and what to set instead.
     """
-    from pipelines.sources import IMAGE_SOURCES  # here: a served model imports `TaggerConfig` but has no readers
+    from pipelines.sources import image_source  # here: a served model imports `TaggerConfig` but has no readers
 
+    image_source(config.source.kind)
     pools = (("tagger", config.tagger), ("captioner", config.captioner))
-    kinds = ", ".join(IMAGE_SOURCES)
     rules = [
-        (config.source.kind in IMAGE_SOURCES, f"source.kind is {config.source.kind!r}; give one of {kinds}."),
         (bool(config.source.images), "source.images is empty; give the folder of the images."),
         (bool(config.tagger.path), "tagger.path is empty; give a RAM folder (`jobs.convert --kind ram` writes one), or "
          "with tagger.kind table a Parquet file of image_id and tags."),

@@ -7,10 +7,10 @@ from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.sources.collection import COCO, coco_number, prefix, visdial_id
 from pipelines.sources.ids import SeenIds
+from pipelines.sources.kinds import ImageReader
 from pipelines.sources.records import DUPLICATE_ID, BadAnnotation, BadRecord, ImageRecord
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-ImageReader = Callable[[str | None, str, str | None], Iterator[ImageRecord | BadRecord]]
 
 
 def read_images(

@@ -40,14 +40,14 @@ def read_questions(
     Raises:
         UserError: a file is missing or of another format, or the pickle wants to run code.
     """
-    boxes = instances or instances_beside(annotations)
+    boxes = instances or default_instances(annotations)
     if boxes is not None:
         yield from _from_pickle(annotations, split, boxes)
     else:
         yield from _from_lines(annotations, split)
 
 
-def instances_beside(annotations: str) -> str | None:
+def default_instances(annotations: str) -> str | None:
     """Where the boxes of a `refs(*).p` are by default; None for the JSON-lines form, which brings its own."""
     if not annotations.endswith((".p", ".pkl", ".pickle")):
         return None

@@ -29,7 +29,7 @@ def image_id_of(number: str) -> str:
     return f"vg/{number}"
 
 
-def image_data_beside(annotations: str) -> str:
+def default_image_data(annotations: str) -> str:
     """Where image_data.json is by default."""
     return storage.join(storage.absolute(annotations).rpartition("/")[0], "image_data.json")
 

@@ -122,7 +122,7 @@ def test_pixels_that_are_no_numbers_are_refused_by_name(model: RamForImageTaggin
 
 @pytest.mark.parametrize("shape", [(3, 48, 48), (1, 1, 48, 48), (1, 3, 64, 64)])
 def test_pixels_of_another_shape_are_refused(model: RamForImageTagging, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"reads \(B, 3, 48, 48\)"):
+    with pytest.raises(ValueError, match=r"needs \(B, 3, 48, 48\)"):
         model.confidences(torch.zeros(shape))
 
 

@@ -62,9 +62,9 @@ def test_two_folders_of_numbered_frames_are_told_apart_by_their_collection(tmp_p
 
 
 def test_mistakes(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="ids of gqa tell their collection"):
+    with pytest.raises(UserError, match="ids of gqa already name their collection"):
         read_questions("gqa", QuestionFiles(write({}), collection="mine"))
-    with pytest.raises(UserError, match="ids of flickr30k tell their collection"):
+    with pytest.raises(UserError, match="ids of flickr30k already name their collection"):
         read_images("flickr30k", write({}), str(tmp_path), None, "mine")
     with pytest.raises(UserError, match="'a/b' must be letters"):
         read_images("folder", None, str(tmp_path), None, "a/b")
