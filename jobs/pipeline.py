@@ -16,7 +16,7 @@ from pipelines.core.errors import UserError
 from pipelines.core.steps import StepResult
 from pipelines.core.storage import read_json
 from pipelines.core.workflow import Runner
-from pipelines.operations.pipeline import PipelineConfig, result_of, run_pipeline
+from pipelines.operations.pipeline import PipelineConfig, result_texts, run_pipeline
 
 DEMO = Path(__file__).with_name("pipeline.yaml")
 
@@ -49,7 +49,7 @@ def show(outcomes: list[dict[str, Any]], report: str) -> None:
     """Return the result table and where it lies, for the person at the terminal."""
     table = Table("step", "seconds", "result", title="What was run and what came of it")
     for outcome in outcomes:
-        result = "  ".join(result_of(outcome))
+        result = "  ".join(result_texts(outcome))
         table.add_row(outcome["name"], "skipped" if outcome["skipped"] else f"{outcome['seconds']:.1f}", result)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     console.print(table)

@@ -15,10 +15,10 @@ from pipelines.core.errors import UserError
 from pipelines.core.steps import StepResult
 from pipelines.operations.pipeline import PipelineConfig, with_changes
 from pipelines.operations.submission.config import SubmitConfig
-from pipelines.operations.submission.job import Job
+from pipelines.operations.submission.job import JobRequest
 
 
-def make_job(command: Sequence[str]) -> Job:
+def make_job(command: Sequence[str]) -> JobRequest:
     """Return the job that a command line is, after its configuration was read as the job itself will read it.
 
     Raises:
@@ -33,7 +33,7 @@ def make_job(command: Sequence[str]) -> Job:
     config_type = typing.get_type_hints(module.run)["config"]
     line = with_default(arguments, getattr(module, "DEMO", None))
     config = parse(verb, config_type, line, absolute=False)  # the job's own working directory is another
-    return Job(verb, arguments, config, _steps(config) if isinstance(config, PipelineConfig) else {})
+    return JobRequest(verb, arguments, config, _steps(config) if isinstance(config, PipelineConfig) else {})
 
 
 def _steps(config: PipelineConfig) -> dict[str, Any]:

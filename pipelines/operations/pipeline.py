@@ -1,8 +1,8 @@
-"""All steps in order, wired by their names: what `jobs.pipeline` runs.
+"""`jobs.pipeline`: all steps in order, connected by their names.
 
-A pipeline is a mapping from a step's name to its verb and configuration. A `${name}` inside a configuration's text
-stands for the result folder of the step of that name, or for one of the pipeline's variables; so the same file serves
-the sample world and real data. Steps are skipped when done, each by its own manifest.
+A pipeline maps the name of each step to a verb and its configuration. `${name}` in a configuration is replaced by the
+result folder of the step with that name, or by a variable of the pipeline. So one file serves the sample world and real
+data. Each step skips itself if its manifest shows that it is done.
 """
 
 import copy
@@ -25,33 +25,33 @@ log = logging.getLogger("lion.pipeline")
 
 @dataclasses.dataclass(frozen=True)
 class PipelineConfig:
-    """Runs every step of the main job in order; finished steps are skipped and say so."""
+    """Run every step of a pipeline in order; skip finished steps."""
 
     steps: dict[str, StepSpec] = dataclasses.field(default_factory=dict)
-    """The steps by name, in the order in which they run."""
+    """Steps by name, in the order in which they run."""
     variables: dict[str, str] = path_field("name", default_factory=dict)
-    """Texts that the steps' configurations refer to by ${name}, such as the place of the images."""
+    """Texts by name for ${name} in the steps' configurations, such as {images: /data/coco}."""
     set: list[str] = dataclasses.field(default_factory=list)
-    """Changes to single fields of steps, as `step.field=value`, such as `tagged.tagger.kind=table`."""
+    """Changes of single fields of steps as `step.field=value`, such as `tagged.tagger.kind=table`."""
     out: str = path_field("output", "runs")
-    """The folder or URI under which every step's folder and the report lie."""
+    """Folder or URI for the step folders and the report."""
     ray: RayConfig = runtime_group(RayConfig)
 
 
 def with_changes(config: PipelineConfig) -> PipelineConfig:
-    """Return the pipeline with what `set` changes in its steps.
+    """Return the pipeline with the changes of `set` applied to its steps.
 
     Raises:
-        UserError: a change is not of the form `step.field=value`, or names a step that is not there.
+        UserError: a change does not have the form `step.field=value`, or names an unknown step.
     """
     configs = {name: copy.deepcopy(spec.config) for name, spec in config.steps.items()}
     for change in config.set:
-        path, found, text = change.partition("=")
+        path, equals, text = change.partition("=")
         name, *keys = path.split(".")
-        if not (found and keys):
+        if not (equals and keys):
             raise UserError(f"--set takes step.field=value, such as tagged.tagger.kind=table, not {change!r}.")
         if name not in configs:
-            raise UserError(f"--set {change!r} names no step; the steps are {list(configs)}.")
+            raise UserError(f"--set {change!r} names no step of this pipeline; use one of {list(configs)}.")
         group = configs[name]
         for key in keys[:-1]:
             group = group.setdefault(key, {})
@@ -61,45 +61,49 @@ def with_changes(config: PipelineConfig) -> PipelineConfig:
 
 
 def check(config: PipelineConfig, prepare: Prepare) -> None:
-    """Refuse a pipeline that could only fail later: an unknown verb, key or name, or a step that refers forwards.
+    """Check the whole pipeline before any step runs.
 
     Raises:
-        UserError: says which step, and what to change.
+        UserError: a verb, key or name is unknown, a step refers to a later one, or a name is used twice.
     """
     if not config.steps:
-        raise UserError("The pipeline has no steps; give a --config with some, such as jobs/pipeline.yaml.")
-    known = set(config.variables) | {"out"}
+        raise UserError("The pipeline has no steps; give a --config with steps, such as jobs/pipeline.yaml.")
+    names = set(config.variables) | {"out"}
     for name, spec in config.steps.items():
-        if missing := sorted(references(spec.config) - known):
+        if missing := sorted(references(spec.config) - names):
             raise UserError(
-                f"Step {name!r} refers to {missing}, which is neither an earlier step nor a variable; known here: "
-                f"{sorted(known)}. Add --variables.{missing[0]} or move the step down."
+                f"Step {name!r} refers to {missing}, which is neither an earlier step nor a variable; available names: "
+                f"{sorted(names)}. Add --variables.{missing[0]} or move the step down."
             )
-        if name in known:
-            raise UserError(f"{name!r} names both a step and a variable (or twice a step); rename one.")
+        if name in names:
+            raise UserError(f"{name!r} names both a step and a variable, or two steps; rename one.")
         prepare(spec.verb, spec.config)
-        known.add(name)
+        names.add(name)
 
 
 def run_pipeline(config: PipelineConfig, prepare: Prepare) -> StepResult:
     """Run the steps in order and write `report.json` and `report.md` under `out`.
 
     Raises:
-        UserError: the pipeline cannot work as it is written (nothing has run then), or a step says so.
+        UserError: the pipeline is invalid (no step has run then), or a step raised it.
     """
     config = with_changes(config)
     check(config, prepare)
     out = storage.absolute(config.out)
-    known = {name: storage.absolute(text) if storage.exists(text) else text for name, text in config.variables.items()}
+    variables = {
+        name: storage.absolute(text) if storage.exists(text) else text for name, text in config.variables.items()
+    }
     with keep_ray(config.ray):
-        outcomes = run_steps(config.steps, prepare, out, known)
-    return _report(out, outcomes)
+        outcomes = run_steps(config.steps, prepare, out, variables)
+    return _write_report(out, outcomes)
 
 
-def _report(out: str, outcomes: list[dict[str, Any]]) -> StepResult:
+def _write_report(out: str, outcomes: list[dict[str, Any]]) -> StepResult:
+    """Write the report and return the pipeline's result."""
     skipped = all(outcome["skipped"] for outcome in outcomes)
     path = storage.join(out, "report.json")
-    if not (skipped and storage.exists(path)):  # a run that did nothing keeps the times of the run that did
+    # If every step was skipped, the old report stays, because it has the times of the run that did the work.
+    if not (skipped and storage.exists(path)):
         storage.write_json(path, {"git_commit": git_commit(), "steps": outcomes})
         storage.write_atomic(storage.join(out, "report.md"), markdown(outcomes).encode())
     summary = {
@@ -112,7 +116,7 @@ def _report(out: str, outcomes: list[dict[str, Any]]) -> StepResult:
 
 
 def numbers(outcome: Mapping[str, Any]) -> dict[str, int | float]:
-    """What a step measured or counted, as far as it is one number each."""
+    """Return the single numbers in a step's JSON line, by name, without its seconds."""
     hidden = {"seconds", "skipped"}
     pairs = outcome.items()
     return {
@@ -122,22 +126,22 @@ def numbers(outcome: Mapping[str, Any]) -> dict[str, int | float]:
     }
 
 
-def result_of(outcome: Mapping[str, Any]) -> list[str]:
-    """What a step measured or counted, as words; first what its numbers rest on, where the step says so."""
+def result_texts(outcome: Mapping[str, Any]) -> list[str]:
+    """Return the numbers of a step as texts such as `rows 240`; first its evidence, such as `one seed: a hint`."""
     texts = [f"{key} {format_number(value)}" for key, value in numbers(outcome).items()]
     return [str(outcome["evidence"]), *texts] if "evidence" in outcome else texts
 
 
 def markdown(outcomes: list[dict[str, Any]]) -> str:
-    """Return the result table: a row a step."""
+    """Return the result table in Markdown, with one row per step."""
     lines = ["| step | verb | seconds | result |", "|---|---|---:|---|"]
     for outcome in outcomes:
-        result = ", ".join(result_of(outcome))
-        ending = "skipped" if outcome["skipped"] else f"{outcome['seconds']:.1f}"
-        lines.append(f"| {outcome['name']} | {outcome['step']} | {ending} | {result} |")
+        result = ", ".join(result_texts(outcome))
+        seconds = "skipped" if outcome["skipped"] else f"{outcome['seconds']:.1f}"
+        lines.append(f"| {outcome['name']} | {outcome['step']} | {seconds} | {result} |")
     return "\n".join(lines) + "\n"
 
 
 def format_number(value: int | float) -> str:
-    """Count in full, measures to four digits."""
+    """Return a count in full, or a measurement with four significant digits."""
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What `jobs.submit` is asked. Nothing heavy is imported here: `--help` reads it."""
+"""Configuration of `jobs.submit`. Only light imports, so that `--help` is fast."""
 
 import dataclasses
 
@@ -7,28 +7,28 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
 @dataclasses.dataclass(frozen=True)
 class SubmitConfig:
-    """Runs a verb on a Ray cluster: python -m jobs.submit [options] -- VERB [the verb's options]
+    """Run a verb on a Ray cluster: python -m jobs.submit [options] -- VERB [the verb's options]
 
-    The job's log goes to stderr, its JSON line is the last line of stdout, and its exit code is this command's own. The
-    same command again follows a job that runs, says what a finished one left, and goes on with one that was stopped or
-    failed.
+    The job's log goes to stderr. The last line of stdout is the job's JSON line, and the exit code is the job's exit
+    code. The same command again follows a running job, prints the result of a finished one, and resumes a stopped or
+    failed one.
     """
 
     command: list[str] = dataclasses.field(default_factory=list)
-    """The verb and its options; on the command line what stands behind `--`. Its --out, and every path in it that is
-    not part of this repository, is one that all machines of the cluster see: a URI, or an absolute path."""
+    """The verb and its options; on the command line, everything after `--`. Its --out, and every path in it that is not
+    part of this repository, must be visible to all machines of the cluster: a URI, or an absolute path."""
     address: str | None = None
-    """The cluster's dashboard; empty: RAY_API_SERVER_ADDRESS if set, else http://127.0.0.1:8265."""
+    """Address of the cluster's dashboard; empty: RAY_API_SERVER_ADDRESS if set, else http://127.0.0.1:8265."""
     detach: bool = False
-    """Submits and returns at once."""
+    """Submit the job and return without waiting for its end."""
     stop: bool = False
-    """Stops this very job, which saves first where it is a training; submitting it again goes on from there."""
+    """Stop the job. A training saves a checkpoint first; the same command without --stop resumes it."""
     again: bool = False
-    """Runs a job once more that has succeeded, because what it reads has changed since."""
+    """Run a job that has succeeded once more, because its inputs have changed since."""
     env: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Environment variables of the job. They are shown on the dashboard: secrets belong in the cluster's own
-    environment."""
+    """Environment variables of the job. The dashboard shows them, so set secrets in the environment of the cluster's
+    machines instead."""
     driver_cpus: float = 0.0
-    """Logical CPUs that the job's own process takes, on any node that has them; 0: it runs on the head."""
+    """Logical CPUs that the job's driver process takes, on any node that has them; 0: the driver runs on the head."""
     stop_seconds: int = 900
     """Seconds that a stopped job has to save before it is killed."""

@@ -1,4 +1,4 @@
-"""A job's log as it grows, over a connection that may be lost, and the verb's JSON line in it."""
+"""Following a job's log over a connection that may break, and reading the verb's JSON line from it."""
 
 import asyncio
 import json
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 log = logging.getLogger("lion.submit")
-_PAUSE = 2.0  # seconds before a lost connection is tried again
-_PATIENCE = 600.0  # seconds for which it is tried
+_PAUSE = 2.0  # seconds before a lost connection is retried
+_PATIENCE = 600.0  # seconds of retries without progress before the command gives up
 
 
-class Log:
-    """What a job printed, passed on piece by piece.
+class JobLog:
+    """The output of a job, forwarded line by line.
 
     Args:
-        sink: where it goes; None: nowhere.
+        sink: stream for the lines; None discards them.
     """
 
     def __init__(self, sink: TextIO | None) -> None:
         self._sink = sink
         self._line = ""
         self.length = 0
-        """Characters so far."""
+        """Number of characters received."""
         self.result: dict[str, Any] | None = None
-        """The verb's own JSON line: the last one of that form, as Ray may have more to say after it."""
+        """The verb's JSON line: the last line of that form. Ray may print other lines after it."""
 
     def add(self, text: str) -> None:
-        """Take the next piece, which may end inside a line; the JSON line is kept, all others are passed on."""
+        """Add the next part of the output, which may end inside a line; forward complete lines but the JSON line."""
         self.length += len(text)
-        *whole, self._line = (self._line + text).split("\n")
-        for line in whole:
-            if (document := _result(line)) is not None:
+        *complete, self._line = (self._line + text).split("\n")
+        for line in complete:
+            if (document := _parse_result(line)) is not None:
                 self.result = document
             elif self._sink is not None:
                 self._sink.write(f"{line}\n")
@@ -44,8 +44,8 @@ class Log:
             self._sink.flush()
 
 
-def _result(line: str) -> dict[str, Any] | None:
-    """What a verb prints as its last line, if this is it."""
+def _parse_result(line: str) -> dict[str, Any] | None:
+    """Return the content of a verb's JSON line; None for any other line."""
     if not (line.startswith("{") and line.endswith("}")):
         return None
     try:
@@ -55,40 +55,45 @@ def _result(line: str) -> dict[str, Any] | None:
     return document if {"step", "path", "skipped"} <= document.keys() else None
 
 
-def follow(client: "JobSubmissionClient", name: str, shown: Log) -> None:
-    """Pass a job's log on until the job has ended; a lost connection is taken up again where it broke.
+def follow(client: "JobSubmissionClient", name: str, output: JobLog) -> None:
+    """Forward a job's log until the job ends. After a lost connection, continue where it broke.
+
+    Args:
+        client: client of the cluster's dashboard.
+        name: submission id of the job.
+        output: receives the log.
 
     Raises:
-        UserError: the dashboard is gone for ten minutes.
+        UserError: the dashboard did not answer for ten minutes.
     """
-    lost: float | None = None
+    lost: float | None = None  # time of the first failure without progress since
     while True:
-        before = shown.length
+        length = output.length
         try:
-            asyncio.run(_tail(client, name, shown))
+            asyncio.run(_tail(client, name, output))
             if client.get_job_status(name).is_terminal():
                 return
             lost = None
-        except (OSError, RuntimeError) as error:  # RuntimeError is what Ray's client makes of a broken connection
-            lost = lost if lost is not None and shown.length == before else time.monotonic()
+        except (OSError, RuntimeError) as error:  # Ray's client raises RuntimeError for a broken connection
+            lost = lost if lost is not None and output.length == length else time.monotonic()
             if time.monotonic() - lost > _PATIENCE:
                 raise UserError(
-                    f"The dashboard at {client.get_address()} is gone ({error}). The job may go on without it; the "
-                    "same command follows it again."
+                    f"The dashboard at {client.get_address()} does not answer ({error}). The job may still run; start "
+                    "the same command again to follow it."
                 ) from error
-            log.warning("the log of %s broke off (%s); trying again", name, error)
+            log.warning("lost the connection to the log of %s (%s); retrying in %g s", name, error, _PAUSE)
         time.sleep(_PAUSE)
 
 
-async def _tail(client: "JobSubmissionClient", name: str, shown: Log) -> None:
-    """Add what comes after the characters that are shown already; every connection begins at the log's start."""
+async def _tail(client: "JobSubmissionClient", name: str, output: JobLog) -> None:
+    """Add new characters of the log. Each connection sends the log from its start, so skip those already received."""
     import aiohttp
 
-    skip = shown.length
+    skip = output.length
     try:
         async for text in client.tail_job_logs(name):
             if text[skip:]:
-                shown.add(text[skip:])
+                output.add(text[skip:])
             skip = max(0, skip - len(text))
     except aiohttp.ClientError as error:
         raise ConnectionError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Which job a verb and its configuration are, and whether they can run away from this machine."""
+"""A verb and its configuration as a job, and the check that it can run on other machines."""
 
 import dataclasses
 import os
@@ -12,14 +12,14 @@ from pipelines.core.steps import canonical, digest_of
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """A verb with everything that decides what it results in.
+class JobRequest:
+    """A verb with its command line and its configuration.
 
     Attributes:
-        verb: of `jobs`.
-        arguments: its command line.
-        config: what they resolve to.
-        steps: the configurations inside it that are other verbs', by their dotted place: a pipeline's.
+        verb: name of a module of `jobs`.
+        arguments: the verb's command line.
+        config: the typed configuration that the command line resolves to.
+        steps: the typed configurations of a pipeline's steps, by dotted field, such as `steps.tagged.config`.
     """
 
     verb: str
@@ -29,51 +29,55 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The submission id of its first attempt. How it runs (batch sizes of inference, the address of Ray, …) does
-        not count, as for the steps' folders; where its results go does."""
+        """Submission id of the first attempt: the verb and a hash of the configuration.
+
+        As in the names of step folders, settings that do not change the result (inference batch size, Ray address) are
+        not hashed. The folder of the results is.
+        """
         return f"lion-{self.verb}-{digest_of({'verb': self.verb, 'config': canonical(self.config)})[:12]}"
 
 
-def require_portable(job: Job, shipped: Sequence[str]) -> None:
-    """Refuse what means something else, or nothing, on the cluster's machines.
+def require_portable(job: JobRequest, shipped: Sequence[str]) -> None:
+    """Check that all paths of a job exist on the cluster's machines too.
 
     Args:
-        job: what is to be submitted.
+        job: the job to submit.
         shipped: files of the job's working directory, relative to it.
 
     Raises:
-        UserError: results would be lost with the job's working directory, or an input is a file of this machine alone.
+        UserError: results would be deleted with the job's working directory, or an input exists only on this machine.
     """
     out = getattr(job.config, "out", None)
-    if isinstance(out, str) and not _everywhere(out):
+    if isinstance(out, str) and not _is_shared(out):
         raise UserError(
-            f"--out is {out!r}, a folder in the job's working directory, which the cluster deletes; give a URI such as "
+            f"--out is {out!r}, a folder in the job's working directory, which the cluster deletes. Give a URI such as "
             f"s3://bucket/runs, or an absolute path that all its machines share, such as {os.path.abspath(out)}."
         )
-    lost = [f"{name} ({value})" for name, value in _local_paths(job) if not _shipped(value, shipped)]
-    if lost:
+    local_only = [f"{name} ({value})" for name, value in _local_paths(job) if not _shipped(value, shipped)]
+    if local_only:
         raise UserError(
-            f"{', '.join(lost)}: not part of the repository's tracked files, so the job would not find it; give a URI, "
-            "or an absolute path that all the cluster's machines share."
+            f"{', '.join(local_only)}: not part of the repository's tracked files, so the job cannot read it; give a "
+            "URI, or an absolute path that all the cluster's machines share."
         )
 
 
-def _everywhere(path: str) -> bool:
+def _is_shared(path: str) -> bool:
+    """Return whether a path is a URI or absolute, so that it can mean the same on all machines."""
     return storage.is_remote(path) or os.path.isabs(os.path.expanduser(path.removeprefix("file://")))
 
 
-def _local_paths(job: Job) -> Iterator[tuple[str, str]]:
-    """Relative paths in a configuration that lead to something here; other texts may be names of a model."""
-    places = [*config_paths(job.config)]
+def _local_paths(job: JobRequest) -> Iterator[tuple[str, str]]:
+    """Yield (field, path) of relative inputs that exist on this machine; other texts may be names of models."""
+    paths = [*config_paths(job.config)]
     for prefix, config in job.steps.items():
-        places += config_paths(config, f"{prefix}.")
-    for place in places:
-        if place.role == "output" or place.sent or place.is_reference:
+        paths += config_paths(config, f"{prefix}.")
+    for path in paths:
+        if path.role == "output" or path.sent or path.is_reference:
             continue
-        if not _everywhere(place.text) and os.path.exists(os.path.expanduser(place.text)):
-            yield place.field, place.text
+        if not _is_shared(path.text) and os.path.exists(os.path.expanduser(path.text)):
+            yield path.field, path.text
 
 
 def _shipped(path: str, shipped: Sequence[str]) -> bool:
     name = os.path.normpath(path)
-    return any(one == name or one.startswith(f"{name}/") for one in shipped)
+    return any(file == name or file.startswith(f"{name}/") for file in shipped)

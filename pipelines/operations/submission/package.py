@@ -1,4 +1,4 @@
-"""What a job is run with: the repository's files as they are here, and the configuration files that it names."""
+"""Packaging of a job: a copy of the repository's tracked files and of the configuration files that the job names."""
 
 import dataclasses
 import os
@@ -12,21 +12,20 @@ from pipelines.core.steps import digest_of
 from pipelines.core.storage import is_remote
 
 _ROOT = Path(__file__).resolve().parents[3]
-# What no job reads; .gitignore would make Ray leave out tracked files that it names.
+# No job reads these. With a .gitignore, Ray would leave out tracked files that it lists.
 _LEFT_OUT = ("tests/", "docs/", ".ci/", ".gitignore")
-# Beyond so much, Ray's dashboard refuses an upload.
-LIMIT = 100 * 2**20
+LIMIT = 100 * 2**20  # bytes; Ray's dashboard refuses a larger upload
 _CONFIG = "--config"
-_SENT = "submitted"  # the folder of configuration files that are no part of the repository
+_SENT = "submitted"  # folder, in the package, for configuration files from outside the repository
 
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A job's working directory, made ready.
+    """The working directory of a job.
 
     Attributes:
-        folder: where it lies.
-        arguments: of the verb, with configuration files named as they are in the folder.
+        folder: local path of the directory.
+        arguments: the verb's command line, with the paths that configuration files have in the directory.
     """
 
     folder: Path
@@ -36,27 +35,27 @@ class Package:
 def make_package(
     arguments: Sequence[str], target: Path, root: Path = _ROOT, limit: int = LIMIT, options: Sequence[str] = ()
 ) -> Package:
-    """Copy the repository's tracked files, changed ones as they are, without tests and documents.
+    """Copy the tracked files of the repository to a folder, with uncommitted changes, without tests and documents.
 
     Args:
-        arguments: of the verb.
-        target: an empty folder.
-        root: of the repository.
-        limit: bytes that the working directory may have.
-        options: of the verb, that name configuration files beside `--config`.
+        arguments: the verb's command line.
+        target: an empty folder for the copy.
+        root: root folder of the repository.
+        limit: largest size of the working directory in bytes.
+        options: further options of the verb, besides `--config`, whose values are configuration files.
 
     Raises:
-        UserError: there is no git checkout, or it is larger than Ray accepts.
+        UserError: the root is not a git checkout, or its tracked files are larger than the limit.
     """
     names = tracked(root)
     sizes = {name: (root / name).stat().st_size for name in names}
     if sum(sizes.values()) > limit:
         largest = sorted(sizes, key=lambda name: -sizes[name])[:5]
         raise UserError(
-            f"The repository's tracked files have {sum(sizes.values()) / 2**20:.1f} MiB, and a job's working directory "
+            f"The repository's tracked files have {sum(sizes.values()) / 2**20:.1f} MiB, but a job's working directory "
             f"may have {limit / 2**20:.0f}. The largest are "
             + ", ".join(f"{name} ({sizes[name] / 2**20:.1f} MiB)" for name in largest)
-            + "; keep data and weights where the cluster reads them, and out of git."
+            + "; move data and weights out of git, to storage that the cluster reads."
         )
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -68,41 +67,42 @@ def tracked(root: Path = _ROOT) -> list[str]:
     """Return the tracked files that a job may read, relative to the root.
 
     Raises:
-        UserError: it is no git checkout.
+        UserError: the root is not a git checkout.
     """
     try:
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(
-            f"{root} is no git checkout, so what belongs to it is not known; submit from a checkout, or by "
+            f"{root} is no git checkout, so its tracked files are unknown; submit from a checkout, or with "
             "`ray job submit --working-dir . -- python -m jobs.VERB …`."
         ) from error
-    names = [name for name in listed.split("\0") if name and not name.startswith(_LEFT_OUT)]
+    names = [name for name in output.split("\0") if name and not name.startswith(_LEFT_OUT)]
     return [name for name in names if (root / name).is_file()]
 
 
 def untracked_code(root: Path = _ROOT) -> list[str]:
-    """Modules that lie in the packages and are not tracked, so that a job does not have them."""
+    """Return files of the packages that git does not track, so that a job does not get them; relative to the root."""
     command = ["git", "ls-files", "-z", "--others", "--exclude-standard", "--", "models", "pipelines", "jobs"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-    return [name for name in listed.split("\0") if name]
+    output = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    return [name for name in output.split("\0") if name]
 
 
 def _with_files(arguments: Sequence[str], target: Path, names: set[str], root: Path, options: set[str]) -> list[str]:
-    """The arguments, with every configuration file that is not tracked copied into the folder and named there."""
+    """Copy untracked configuration files into the folder and return the command line with their new paths."""
     changed: list[str] = []
-    before = ""
+    previous = ""
     for word in arguments:
         option, equals, value = word.partition("=")
         if equals and option in options:
-            changed.append(f"{option}={_sent(value, target, names, root)}")
+            changed.append(f"{option}={_send_file(value, target, names, root)}")
         else:
-            changed.append(_sent(word, target, names, root) if before in options else word)
-        before = word
+            changed.append(_send_file(word, target, names, root) if previous in options else word)
+        previous = word
     return changed
 
 
-def _sent(name: str, target: Path, names: set[str], root: Path) -> str:
+def _send_file(name: str, target: Path, names: set[str], root: Path) -> str:
+    """Return a file's path in the package, after copying it there if it is not tracked; URIs stay unchanged."""
     path = Path(name).expanduser()
     if is_remote(name) or not path.is_file():
         return name
@@ -110,6 +110,7 @@ def _sent(name: str, target: Path, names: set[str], root: Path) -> str:
     if inside in names:
         return inside
     content = path.read_text()
+    # The hash separates files of equal name.
     sent = Path(_SENT) / f"{path.stem}-{digest_of(content)[:8]}{path.suffix}"
     (target / sent).parent.mkdir(exist_ok=True)
     (target / sent).write_text(content)

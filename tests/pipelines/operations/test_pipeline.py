@@ -1,4 +1,4 @@
-"""The pipeline: steps in order, wired by name, skipped when done, and refused early where it is wrong."""
+"""Pipelines: steps in order, connected by name, skipped when done; an invalid pipeline is refused before it runs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Settings:
 
 
 class Verbs:
-    """Two small verbs, which count how often they ran: `write` leaves a text, `repeat` repeats what a step left."""
+    """Two small verbs that record their runs: `write` writes a text, `repeat` repeats the text of another step."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
@@ -52,7 +52,7 @@ def pipeline(tmp_path: Path, **changes: Any) -> PipelineConfig:
     return dataclasses.replace(PipelineConfig(steps, {"word": "lion"}, out=str(tmp_path)), **changes)
 
 
-def test_a_step_finds_what_an_earlier_one_left(tmp_path: Path) -> None:
+def test_a_step_reads_the_result_of_an_earlier_step(tmp_path: Path) -> None:
     result = run_pipeline(pipeline(tmp_path), Verbs().prepare)
     assert Path(result.summary["results"]["second"], "text").read_text() == "lion!lion!"
     assert "| second | repeat |" in Path(result.summary["report"]).read_text()
@@ -68,7 +68,7 @@ def test_a_second_run_skips_every_step_and_keeps_the_report(tmp_path: Path) -> N
     assert Path(second.summary["report"]).read_text() == report
 
 
-def test_a_change_runs_what_depends_on_it_and_nothing_else(tmp_path: Path) -> None:
+def test_a_change_runs_only_the_steps_that_depend_on_it(tmp_path: Path) -> None:
     verbs = Verbs()
     run_pipeline(pipeline(tmp_path), verbs.prepare)
     result = run_pipeline(pipeline(tmp_path, set=["second.times=3"]), verbs.prepare)
@@ -108,7 +108,7 @@ def test_braces_that_are_no_reference_stay() -> None:
     assert substitute({"a": ["${x}/${y}", "{text}", 3]}, {"x": "/data"}) == {"a": ["/data/${y}", "{text}", 3]}
 
 
-def test_numbers_that_rest_on_one_seed_say_so_in_the_pipelines_report() -> None:
+def test_the_report_shows_the_evidence_before_the_numbers() -> None:
     outcome = {"name": "comparison", "step": "compare", "skipped": False, "seconds": 3.0, "path": "x",
                "evidence": "one seed: a hint", "pope.f1.dynamic-static": 0.087}  # fmt: skip
     assert "| one seed: a hint, pope.f1.dynamic-static 0.087 |" in markdown([outcome])

@@ -1,4 +1,4 @@
-"""A job's log, in pieces as they come, and over a connection that breaks."""
+"""A job's log: received in parts, and over a connection that breaks."""
 
 import io
 from collections.abc import AsyncIterator
@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from pipelines.operations.submission import follow as module
-from pipelines.operations.submission.follow import Log, follow
+from pipelines.operations.submission.follow import JobLog, follow
 
 LINE = '{"step": "precompute", "path": "s3://b/precompute-1", "skipped": false, "rows": 3}'
 
 
-def test_the_json_line_is_kept_and_the_rest_is_passed_on() -> None:
+def test_the_json_line_is_kept_and_the_rest_is_forwarded() -> None:
     sink = io.StringIO()
-    log = Log(sink)
+    log = JobLog(sink)
     text = f'10:00 one\n{{"a": 1}}\n{{not json}}\n{LINE}\nRay says something after it\n'
     for start in range(0, len(text), 7):
         log.add(text[start : start + 7])
@@ -24,8 +24,8 @@ def test_the_json_line_is_kept_and_the_rest_is_passed_on() -> None:
     assert log.length == len(text)
 
 
-class Breaking:
-    """A dashboard whose connection breaks after two pieces, and that sends the log from its start each time."""
+class BreakingDashboard:
+    """A dashboard that sends the log from its start each time, and whose first connection breaks after two parts."""
 
     pieces = ("one\n", "two\n", "three\n", f"{LINE}\n")
     calls = 0
@@ -45,11 +45,11 @@ class Breaking:
         return Ended()
 
 
-def test_a_lost_connection_is_taken_up_where_it_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_lost_connection_the_log_continues_where_it_broke(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PAUSE", 0.0)
-    dashboard, sink = Breaking(), io.StringIO()
-    log = Log(sink)
-    follow(dashboard, "job", log)  # type: ignore[arg-type]  # all that it asks of Ray's client
+    dashboard, sink = BreakingDashboard(), io.StringIO()
+    log = JobLog(sink)
+    follow(dashboard, "job", log)  # type: ignore[arg-type]  # has the two methods of Ray's client that it calls
     assert dashboard.calls == 2
     assert sink.getvalue() == "one\ntwo\nthree\n"
     assert log.result is not None

@@ -1,4 +1,4 @@
-"""Which job a command line is, and whether it can run away from this machine."""
+"""Jobs from command lines: their ids, and the check that they can run on other machines."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ def job_name(*options: str) -> str:
     return make_job([*TAGS, *options]).name
 
 
-def test_everything_behind_two_dashes_is_the_job() -> None:
+def test_everything_after_two_dashes_is_the_job() -> None:
     assert split(["--stop", "--", "precompute", "--out", "s3://b"]) == [
         "--stop", "--command", '["precompute", "--out", "s3://b"]',
     ]  # fmt: skip
     assert split(["--help"]) == ["--help"]
 
 
-def test_the_id_is_that_of_what_is_computed_and_where_it_goes() -> None:
+def test_the_id_depends_on_the_computation_and_its_output_folder() -> None:
     first = job_name("--out", "s3://b/runs", "--max_bad_fraction", "0.02")
     assert first.startswith("lion-precompute-")
     assert job_name("--max_bad_fraction=0.02", "--out=s3://b/runs") == first
@@ -49,7 +49,7 @@ def test_results_in_the_working_directory_would_be_lost() -> None:
         require_portable(make_job(TAGS), [])
 
 
-def test_an_input_of_this_machine_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_that_only_this_machine_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     job = make_job([*TAGS, "--source.images", "images", "--out", "s3://b/runs"])
@@ -58,7 +58,9 @@ def test_an_input_of_this_machine_alone_is_refused(tmp_path: Path, monkeypatch: 
     require_portable(job, ["images/a.png"])
 
 
-def test_a_pipelines_variables_are_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+def test_the_variables_of_a_pipeline_are_checked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     job = make_job(["pipeline", "--out", str(tmp_path), "--variables.backbones", "mine"])

@@ -1,4 +1,4 @@
-"""A job's working directory: what belongs to it, what is too large, and which file a `--config` means there."""
+"""The package of a job: its files, its size limit, and the paths of configuration files."""
 
 import subprocess
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipelines.operations.submission.package import make_package, tracked, untra
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A small repository with tracked, untracked and ignored files."""
+    """Create a small repository with tracked, untracked and ignored files."""
     root = tmp_path / "checkout"
     for name, text in {
         "jobs/verb.py": "print()", "jobs/verb.yaml": "a: 1", "tests/data/big.bin": "x" * 5000,
@@ -25,12 +25,12 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def test_tracked_files_travel_as_they_are_and_nothing_else(checkout: Path, tmp_path: Path) -> None:
+def test_only_tracked_files_are_copied_with_their_changes(checkout: Path, tmp_path: Path) -> None:
     (checkout / "jobs/verb.py").write_text("print('changed, not committed')")
     folder = make_package([], tmp_path / "package", checkout).folder
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    # A tracked file that .gitignore names travels too: Ray would leave it out if it saw the .gitignore.
-    assert found == {"jobs/verb.py", "jobs/verb.yaml", "models/kept.bin"}
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    # A tracked file that .gitignore lists is copied too. With the .gitignore, Ray would leave it out.
+    assert files == {"jobs/verb.py", "jobs/verb.yaml", "models/kept.bin"}
     assert "changed" in (folder / "jobs/verb.py").read_text()
     assert untracked_code(checkout) == ["jobs/new.py"]
 
@@ -41,17 +41,17 @@ def test_beyond_the_limit_the_largest_files_are_named(checkout: Path, tmp_path: 
         make_package([], tmp_path / "package", checkout, limit=2**20)
 
 
-def test_a_configuration_file_from_elsewhere_travels_too(checkout: Path, tmp_path: Path) -> None:
-    own = tmp_path / "mine.yaml"
-    own.write_text("a: 2")
-    tracked_one = checkout / "jobs/verb.yaml"
-    words = ["--config", str(own), f"--config={tracked_one}", "--file", "s3://lion/a.yaml", "--a=3"]
+def test_a_configuration_file_from_outside_is_copied(checkout: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "mine.yaml"
+    outside.write_text("a: 2")
+    tracked_file = checkout / "jobs/verb.yaml"
+    words = ["--config", str(outside), f"--config={tracked_file}", "--file", "s3://lion/a.yaml", "--a=3"]
     package = make_package(words, tmp_path / "package", checkout)
     option, sent, *rest = package.arguments
     assert (option, rest) == ("--config", ["--config=jobs/verb.yaml", "--file", "s3://lion/a.yaml", "--a=3"])
     assert (package.folder / sent).read_text() == "a: 2"
 
 
-def test_outside_a_checkout_it_says_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no git checkout"):
         tracked(tmp_path)
