@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.evaluation import ScoringConfig, score
+from pipelines.scoring import ScoringConfig, score
 from pipelines.scoring.estimates import Scores
 from tests.scores.answers import questions
 from tests.scores.cases import CASES, Case

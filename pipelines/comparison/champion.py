@@ -9,10 +9,11 @@ import numpy as np
 
 from pipelines.comparison.config import FEWEST_SEEDS, ChampionRule, evidence
 from pipelines.comparison.plan import Run
-from pipelines.comparison.results import Document, Evaluation, Results, largest, measure_group
+from pipelines.comparison.results import Document, Evaluation, Results, measure_group
 from pipelines.comparison.statistics import Interval, interval
 from pipelines.core.errors import UserError
 from pipelines.registry import Registry
+from pipelines.scoring.metrics.catalog import find_metric
 
 log = logging.getLogger("lion.compare")
 
@@ -130,8 +131,8 @@ def decide(
             None, None, None, basis, moved, _reason(basis, seeds, moved, reason),
         )  # fmt: skip
     both = measure_group({"candidate": [contender], "champion": [ask(champion)]}, group, resamples)
-    limit = largest(document["groups"][group]["metric"])
-    found = interval(both["candidate"] - both["champion"]).within(-limit, limit)
+    span = find_metric(document["groups"][group]["metric"]).span
+    found = interval(both["candidate"] - both["champion"]).within(-span, span)
     moved, reason = judge(rule, found)
     return Decision(
         str(rule.metric), rule.alias, models[run], str(run), value, champion, float(both["champion"].seeds[0]),

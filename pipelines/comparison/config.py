@@ -11,8 +11,8 @@ from pipelines.core.steps import runtime_field, runtime_group
 from pipelines.evaluation.distributed import InferenceConfig
 from pipelines.evaluation.tag_noise import TagErrors
 from pipelines.registry import RegistryConfig
-from pipelines.scoring.benchmarks import MIXED, registry
-from pipelines.scoring.score import ScoringConfig
+from pipelines.scoring.benchmarks import MIXED, benchmark_table
+from pipelines.scoring.config import ScoringConfig
 from pipelines.training.config import TrainStageConfig
 
 OncePer = Literal["run", "seed", "comparison"]
@@ -170,7 +170,7 @@ def check(config: CompareConfig) -> None:
         raise UserError(f"at_once is {config.at_once}; at least one training has to run at a time.")
     config.inference.check()
     if config.benchmark != MIXED:
-        registry().find(config.benchmark)
+        benchmark_table().find(config.benchmark)
     *_, (last, spec) = config.stages.items()
     if spec.once_per != "run":
         raise UserError(

@@ -8,8 +8,8 @@ from pipelines.comparison.config import FEWEST_SEEDS
 from pipelines.comparison.results import ALPHA, Document, decodings_differ
 from pipelines.comparison.statistics import CONFIDENCE, FEWEST_IMAGES, POWER
 from pipelines.inference.decoding import in_words
-from pipelines.scoring.benchmarks import registry
-from pipelines.scoring.score import set_of
+from pipelines.scoring.benchmarks import benchmark_table
+from pipelines.scoring.scorer import set_of
 
 _TEMPLATE = "report.html.j2"
 # Beside numbers of data that nobody published anything on: the published benchmark of the same task, for orientation.
@@ -106,7 +106,7 @@ def findings(document: Document) -> list[Document]:
 
 def published(document: Document) -> list[Document]:
     """For each group the published numbers of its own benchmark, or of one of the same task; percent as printed."""
-    benchmarks = registry().benchmarks
+    benchmarks = benchmark_table().benchmarks
     rows = []
     for name, group in document["groups"].items():
         task = name.rpartition(":")[2]

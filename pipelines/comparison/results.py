@@ -1,6 +1,6 @@
 """From the evaluations of all arms to the comparison's numbers: one JSON-like document that the report is made of."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,8 @@ from pipelines.core import storage
 from pipelines.core.parquet import read_file
 from pipelines.evaluation.run import METRICS, SAMPLE_SCORES
 from pipelines.scoring.estimates import Array
-from pipelines.scoring.metrics.pope import f1
+from pipelines.scoring.metrics.catalog import find_metric
 
-# What a primary number is computed from sums by, where it is not the mean of the samples' scores.
-_FORMULAS: Mapping[str, Callable[[Array], Array]] = {"pope": f1}
-_UNBOUNDED = {"captions"}
 ALPHA = 0.05
 Document = dict[str, Any]
 
@@ -37,13 +34,12 @@ class Answers:
     """One model's scores on the questions of one group.
 
     Attributes:
-        sample_ids, image_ids: (n) of the questions.
+        sample_ids: (n) of the questions.
         scores: (n,) each question's share of the primary number.
         sums: (g, k) what the primary number is computed from, summed over each image, by ascending image id.
     """
 
     sample_ids: Sequence[str]
-    image_ids: Sequence[str]
     scores: Array
     sums: Array
 
@@ -110,13 +106,12 @@ def read_evaluation(folder: str) -> Evaluation:
         scores = rows["score"].to_numpy()
         outcomes = rows["outcomes"].to_pylist()
         statistics = np.stack([scores, np.ones_like(scores)], axis=1)
-        if metrics["tasks"][group]["metric"] in _FORMULAS:
+        if find_metric(metrics["tasks"][group]["metric"]).formula is not None:
             statistics = np.asarray(outcomes, dtype=np.float64)
-        image_ids = rows["image_id"].to_pylist()
-        images, places = np.unique(np.asarray(image_ids), return_inverse=True)
+        images, places = np.unique(np.asarray(rows["image_id"].to_pylist()), return_inverse=True)
         sums = np.zeros((len(images), statistics.shape[1]))
         np.add.at(sums, places, statistics)
-        groups[group] = Answers(rows["sample_id"].to_pylist(), image_ids, scores, sums)
+        groups[group] = Answers(rows["sample_id"].to_pylist(), scores, sums)
     return Evaluation(folder, metrics, groups)
 
 
@@ -136,7 +131,7 @@ def measure_group(evaluations: Mapping[str, Sequence[Evaluation]], group: str, r
         raise ValueError(f"The models did not answer the same questions of {group!r}, so they cannot be compared.")
     metric = next(iter(evaluations.values()))[0].metrics["tasks"][group]["metric"]
     sums = {arm: np.stack([found.groups[group].sums for found in by_seed]) for arm, by_seed in evaluations.items()}
-    return measure(sums, _FORMULAS.get(metric, ratio_of_sums), resamples)
+    return measure(sums, find_metric(metric).formula or ratio_of_sums, resamples)
 
 
 def analyze(config: CompareConfig, results: Results) -> Document:
@@ -197,7 +192,8 @@ def _group(
     config: CompareConfig, results: Results, key: str, by_strength: Mapping[float, Mapping[str, Measured]]
 ) -> Document:
     task = results.first.metrics["tasks"][key]
-    maximum = largest(task["metric"])
+    metric = find_metric(task["metric"])
+    low, high = metric.primary_bounds
     base = config.base_arm
     plain = by_strength[0.0]
     images = plain[base].images
@@ -210,15 +206,15 @@ def _group(
         "images": images,
         "few_images": images < FEWEST_IMAGES,
         "arms": {
-            arm: _as_dict(interval(found).within(0.0, maximum)) | {"by_seed": found.seeds.tolist()}
+            arm: _as_dict(interval(found).within(low, high)) | {"by_seed": found.seeds.tolist()}
             for arm, found in plain.items()
         },
-        "effects": {arm: _effect(plain[arm] - plain[base], maximum) for arm in config.challengers},
+        "effects": {arm: _effect(plain[arm] - plain[base], metric.span) for arm in config.challengers},
         "noise": [
             {
                 "strength": strength,
-                "arms": {arm: _as_dict(interval(found).within(0.0, maximum)) for arm, found in measured.items()},
-                "effects": {arm: _effect(measured[arm] - measured[base], maximum) for arm in config.challengers},
+                "arms": {arm: _as_dict(interval(found).within(low, high)) for arm, found in measured.items()},
+                "effects": {arm: _effect(measured[arm] - measured[base], metric.span) for arm in config.challengers},
             }
             for strength, measured in by_strength.items()
         ],
@@ -229,17 +225,12 @@ def _as_dict(found: Interval) -> Document:
     return {"value": found.value, "low": found.low, "high": found.high}
 
 
-def largest(metric: str) -> float:
-    """Return the largest value that a metric's primary number can take."""
-    return float("inf") if metric in _UNBOUNDED else 1.0
-
-
-def _effect(difference: Measured, maximum: float) -> Document:
+def _effect(difference: Measured, span: float) -> Document:
     """Return a difference with its interval and, with enough seeds for a test, its p-value and the test's power.
 
-    The interval is cut to [-maximum, maximum].
+    The interval is cut to [-span, span], the differences that the metric can have.
     """
-    effect = interval(difference).within(-maximum, maximum)
+    effect = interval(difference).within(-span, span)
     tested = len(difference.seeds) >= FEWEST_SEEDS
     return _as_dict(effect) | {
         "p": effect.p if tested else None,

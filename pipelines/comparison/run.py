@@ -31,7 +31,7 @@ from pipelines.evaluation.run import require_scorable
 from pipelines.inference.decoding import in_words
 from pipelines.registry import Registry
 from pipelines.scoring.predictions import load_instructions
-from pipelines.scoring.score import select_rows
+from pipelines.scoring.scorer import select_rows
 
 log = logging.getLogger("lion.compare")
 REPORT = "report.html"

@@ -42,11 +42,12 @@ from pipelines.inference.answerer import (
 )
 from pipelines.inference.decoding import Decoding, box_warning, in_words, resolve_decoding
 from pipelines.registry import RegistryConfig
-from pipelines.scoring.benchmarks import MIXED, registry
+from pipelines.scoring.benchmarks import MIXED, benchmark_table
+from pipelines.scoring.config import ScoringConfig
 from pipelines.scoring.estimates import Scores
 from pipelines.scoring.prediction_files import prediction_row, read_decoding
 from pipelines.scoring.predictions import join_references, load_instructions, load_predictions
-from pipelines.scoring.score import Group, ScoringConfig, grouped, needs_sizes, score_table, select_rows
+from pipelines.scoring.scorer import Group, grouped, needs_sizes, score_table, select_rows
 from pipelines.sources.embedded import EmbeddedImages, open_embedded
 
 log = logging.getLogger("lion.evaluate")
@@ -141,7 +142,7 @@ def evaluate(config: EvaluateConfig) -> StepResult:
 
 def _definition(name: str) -> dict[str, Any]:
     """What of the registry decides a result: metrics and answer limits. A changed registry makes another result."""
-    known = registry()
+    known = benchmark_table()
     chosen = {**known.tasks, **known.benchmarks} if name == MIXED else {name: known.find(name)}
     return {
         key: [found.metric, found.max_new_tokens, found.questions, str(found.boxes)] for key, found in chosen.items()
@@ -155,7 +156,7 @@ def _check(config: EvaluateConfig) -> tuple[str, str, str]:
         UserError: a value that no run can work with, and what to give instead.
     """
     if config.benchmark != MIXED:
-        registry().find(config.benchmark)
+        benchmark_table().find(config.benchmark)
     if (config.predictions is None) == (config.model is None):
         raise UserError("Give either --predictions (metrics only) or --model (with --data and --tagged).")
     if config.model is None and config.tag_noise.strength:
@@ -171,7 +172,7 @@ def _check(config: EvaluateConfig) -> tuple[str, str, str]:
 
 def _score_given(config: EvaluateConfig, folder: StepFolder) -> dict[str, Any]:
     """Score predictions made elsewhere. Imports neither Ray nor torch."""
-    task = None if config.benchmark == MIXED else registry().find(config.benchmark).task
+    task = None if config.benchmark == MIXED else benchmark_table().find(config.benchmark).task
     table = load_predictions(config.predictions or "", task)
     decoding = read_decoding(config.predictions or "")
     counts: dict[str, int] = {}
@@ -282,16 +283,16 @@ def require_scorable(instructions: pa.Table, name: str) -> dict[str, Scores]:
 def _limits(name: str, instructions: pa.Table) -> dict[str, int]:
     """Answer limits by task."""
     if name != MIXED:
-        benchmark = registry().find(name)
+        benchmark = benchmark_table().find(name)
         return {benchmark.task: benchmark.max_new_tokens}
-    return {task: registry().find(task).max_new_tokens for task in sorted(set(instructions["task"].to_pylist()))}
+    return {task: benchmark_table().find(task).max_new_tokens for task in sorted(set(instructions["task"].to_pylist()))}
 
 
 def _prompts(name: str, instructions: pa.Table) -> dict[str, int]:
     """How many rows are asked in the benchmark's own words; nothing where it has none."""
-    if name == MIXED or registry().find(name).prompt is None:
+    if name == MIXED or benchmark_table().find(name).prompt is None:
         return {}
-    asks_like = registry().find(name).asks_like
+    asks_like = benchmark_table().find(name).asks_like
     same = sum(asks_like(text) for text in instructions["instruction"].to_pylist())
     return {"asked_in_benchmark_words": same, "asked_in_other_words": instructions.num_rows - same}
 
@@ -364,7 +365,9 @@ def _publish(
         "tasks": {task: found.as_dict() for task, found in scores.items()},
         "tags_read": tags_read,
         "published": {} if config.benchmark == MIXED else _published(config.benchmark),
-        "published_rule": None if config.benchmark == MIXED else registry().find(config.benchmark).published_rule,
+        "published_rule": None
+        if config.benchmark == MIXED
+        else benchmark_table().find(config.benchmark).published_rule,
     }
     storage.write_json(folder.child(METRICS), document)
     digests = [{"path": name, "sha256": storage.sha256(folder.child(name))} for name in (SAMPLE_SCORES, METRICS)]
@@ -418,7 +421,7 @@ def _measured_as(config: EvaluateConfig) -> str:
 
 def _published(name: str) -> dict[str, dict[str, float]]:
     """Published numbers as fractions, like our own."""
-    by_model = registry().find(name).published
+    by_model = benchmark_table().find(name).published
     return {
         model: {metric: round(value / 100, 6) for metric, value in numbers.items()}
         for model, numbers in by_model.items()

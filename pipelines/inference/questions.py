@@ -6,7 +6,7 @@ from typing import Literal
 
 from pipelines.core.errors import UserError
 from pipelines.instructions.templates import TASKS, instruction
-from pipelines.scoring.benchmarks import registry
+from pipelines.scoring.benchmarks import benchmark_table
 from pipelines.sources.boxes import format_box, parse_box
 
 Task = Literal["caption", "vqa", "vqa_choice", "rec", "reg", "grounded_caption", "statement", "pope"]
@@ -72,5 +72,5 @@ def build_question(task: str, text: str = "", choices: Sequence[str] = (), promp
 
 def longest_answer(task: str) -> int:
     """Most tokens of an answer: the evaluation's limit, so that the same question gets the same answer here."""
-    known = registry().tasks.get(task)
+    known = benchmark_table().tasks.get(task)
     return known.max_new_tokens if known else _LONGEST

@@ -1,4 +1,4 @@
-"""The registry of benchmarks: `benchmarks.yaml`, read once and checked."""
+"""The table of benchmarks: `benchmarks.yaml`, read once and checked."""
 
 import difflib
 import functools
@@ -12,11 +12,11 @@ import yaml
 
 from pipelines.core.errors import UserError
 from pipelines.scoring.metrics.answer_rules import RULES
+from pipelines.scoring.metrics.catalog import find_metric, metric_names
 from pipelines.sources.boxes import AUTO, BoxFormat
 
 MIXED = "mixed"
-"""The name that takes every row by its own task's metric."""
-METRICS = ("captions", "vqa", "aokvqa_direct", "exact_match", "rec", "pope")
+"""The name that selects every row, each scored by its own task's metric."""
 _FILE = "benchmarks.yaml"
 _PLACEHOLDERS = re.compile(r"\\\{(?:text|choices)\\\}")
 
@@ -39,7 +39,7 @@ class Benchmark:
     published_rule: str | None = None
 
     def asks_like(self, instruction: str) -> bool:
-        """Whether an instruction is this benchmark's prompt, filled in; True where the benchmark has no prompt."""
+        """Return whether an instruction follows this benchmark's prompt; True where the benchmark has no prompt."""
         if self.prompt is None:
             return True
         pattern = _PLACEHOLDERS.sub(".+", re.escape(self.prompt))
@@ -47,8 +47,8 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Registry:
-    """All benchmarks by name, and what holds for a task where no benchmark is named."""
+class BenchmarkTable:
+    """All benchmarks by name, and the defaults of each task, which apply where no benchmark is named."""
 
     tasks: Mapping[str, Benchmark]
     benchmarks: Mapping[str, Benchmark]
@@ -57,37 +57,61 @@ class Registry:
         """Return the benchmark, or the task's default, of that name.
 
         Raises:
-            UserError: there is none; the sentence names the nearest.
+            UserError: there is none; the message names the nearest.
         """
-        found = self.benchmarks.get(name) or self.tasks.get(name)
-        if found is None:
-            known = [*self.benchmarks, *self.tasks, MIXED]
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        benchmark = self.benchmarks.get(name) or self.tasks.get(name)
+        if benchmark is None:
+            names = [*self.benchmarks, *self.tasks, MIXED]
+            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            raise UserError(f"There is no benchmark {name!r}; {hint}There are: {', '.join(known)}.")
-        return found
+            raise UserError(f"There is no benchmark {name!r}; {hint}There are: {', '.join(names)}.")
+        return benchmark
+
+
+_REGISTERED: dict[str, Benchmark] = {}
+
+
+def register_benchmark(benchmark: Benchmark) -> None:
+    """Add a benchmark for this process; a benchmark of the project is an entry of `benchmarks.yaml` instead.
+
+    Raises:
+        ValueError: a value is wrong, or there is a benchmark or a task of that name.
+    """
+    table = benchmark_table()
+    if benchmark.name in {*table.benchmarks, *table.tasks, MIXED}:
+        raise ValueError(f"There is a benchmark or a task {benchmark.name!r} already; choose another name.")
+    if benchmark.task not in table.tasks:
+        raise ValueError(_wrong_task(benchmark.name, benchmark.task, table.tasks))
+    _REGISTERED[benchmark.name] = _checked(benchmark)
+
+
+def benchmark_table() -> BenchmarkTable:
+    """Return the table of the project, with the benchmarks that this process registered."""
+    packaged = _packaged_table()
+    if not _REGISTERED:
+        return packaged
+    return BenchmarkTable(packaged.tasks, {**packaged.benchmarks, **_REGISTERED})
 
 
 @functools.cache
-def registry() -> Registry:
-    """Return the registry that comes with the project."""
+def _packaged_table() -> BenchmarkTable:
     return parse(resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8"))
 
 
-def parse(text: str) -> Registry:
-    """Return a registry from YAML.
+def parse(text: str) -> BenchmarkTable:
+    """Return a table of benchmarks from YAML.
 
     Raises:
-        ValueError: a key is unknown or missing, or a value is not of its kind; the sentence names the entry.
+        ValueError: a key is unknown or missing, or a value has the wrong kind; the message names the entry.
     """
     document = yaml.safe_load(text)
     if not isinstance(document, dict) or set(document) != {"tasks", "benchmarks"}:
-        raise ValueError("The registry must have exactly the keys `tasks` and `benchmarks`.")
+        raise ValueError("The table of benchmarks must have exactly the keys `tasks` and `benchmarks`.")
     tasks = {name: _task(name, entry) for name, entry in document["tasks"].items()}
     benchmarks = {name: _benchmark(name, entry, tasks) for name, entry in document["benchmarks"].items()}
     if both := set(tasks) & set(benchmarks):
-        raise ValueError(f"{sorted(both)} are names of tasks and of benchmarks; a name must be one of them.")
-    return Registry(tasks, benchmarks)
+        raise ValueError(f"{sorted(both)} are names of tasks and of benchmarks; rename the benchmarks.")
+    return BenchmarkTable(tasks, benchmarks)
 
 
 def _task(name: str, entry: Mapping[str, Any]) -> Benchmark:
@@ -97,15 +121,19 @@ def _task(name: str, entry: Mapping[str, Any]) -> Benchmark:
 
 
 def _benchmark(name: str, entry: Mapping[str, Any], tasks: Mapping[str, Benchmark]) -> Benchmark:
-    known = {key for key in Benchmark.__dataclass_fields__ if key != "name"}
-    if unknown := set(entry) - known:
-        raise ValueError(f"Benchmark {name!r} has unknown keys {sorted(unknown)}; known are {sorted(known)}.")
+    keys = {key for key in Benchmark.__dataclass_fields__ if key != "name"}
+    if unknown := set(entry) - keys:
+        raise ValueError(f"Benchmark {name!r} has unknown keys {sorted(unknown)}; the keys are {sorted(keys)}.")
     if entry.get("task") not in tasks:
-        raise ValueError(f"Benchmark {name!r} must have a task out of {sorted(tasks)}, not {entry.get('task')!r}.")
+        raise ValueError(_wrong_task(name, entry.get("task"), tasks))
     task = tasks[entry["task"]]
     defaults: dict[str, Any] = {"metric": task.metric, "max_new_tokens": task.max_new_tokens}
-    read = {"files": tuple(entry.get("files", ())), "boxes": _boxes(name, entry.get("boxes", {}))}
-    return _checked(Benchmark(name, **defaults | dict(entry) | read))
+    parsed = {"files": tuple(entry.get("files", ())), "boxes": _boxes(name, entry.get("boxes", {}))}
+    return _checked(Benchmark(name, **defaults | dict(entry) | parsed))
+
+
+def _wrong_task(name: str, task: str | None, tasks: Mapping[str, Benchmark]) -> str:
+    return f"Benchmark {name!r} must have a task out of {sorted(tasks)}, not {task!r}."
 
 
 def _boxes(name: str, entry: Any) -> BoxFormat:
@@ -119,13 +147,13 @@ def _boxes(name: str, entry: Any) -> BoxFormat:
 
 
 def _checked(benchmark: Benchmark) -> Benchmark:
-    if benchmark.metric not in METRICS:
-        raise ValueError(f"{benchmark.name!r} has the metric {benchmark.metric!r}; known are {list(METRICS)}.")
+    if benchmark.metric not in metric_names():
+        raise ValueError(f"{benchmark.name!r} has the metric {benchmark.metric!r}; there are {metric_names()}.")
     if benchmark.published_rule is not None and benchmark.published_rule not in RULES:
         raise ValueError(
-            f"{benchmark.name!r} has the published_rule {benchmark.published_rule!r}; known are {list(RULES)}."
+            f"{benchmark.name!r} has the published_rule {benchmark.published_rule!r}; there are {list(RULES)}."
         )
-    if benchmark.boxes != AUTO and benchmark.metric != "rec":
+    if benchmark.boxes != AUTO and find_metric(benchmark.metric).references != "box":
         raise ValueError(f"{benchmark.name!r} has `boxes`, but its metric {benchmark.metric!r} reads none.")
     limit = benchmark.max_new_tokens
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:

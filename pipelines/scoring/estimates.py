@@ -1,4 +1,4 @@
-"""What a metric gives back: numbers with their sample counts and confidence intervals."""
+"""The results of metrics: numbers with their sample counts and confidence intervals."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ Array = NDArray[np.float64]
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 SEED = 0
-_CELLS = 4_000_000  # of one block of resampling counts: 32 MB
+_CELLS = 4_000_000  # largest block of resampling counts, which is 32 MB
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric over `n` samples with its percentile bootstrap interval; fractions, as the official scorers give."""
+    """A number over `n` samples with its 95 % percentile bootstrap interval; a fraction, as in the official scorers."""
 
     value: float
     n: int
@@ -35,13 +35,13 @@ class Scores:
     """The metrics of one task over one list of predictions.
 
     Attributes:
-        metric: which metric family computed them.
-        primary: the name of the number that stands for the task; `value`, `n`, `low` and `high` are its.
+        metric: the name of the metric that computed them.
+        primary: the name of the number that represents the task; `value`, `n`, `low` and `high` are this number's.
         estimates: every number by name.
-        counts: what happened to the samples (empty, unreadable, ...); nothing is left out silently.
-        notes: how it was computed, where that is a choice (the tokenizer, what the interval covers).
-        per_sample: (n,) the primary number's share of each sample, in input order, for paired tests.
-        outcomes: (n, k) what the primary number is a function of sums of, where it is not the mean of `per_sample`.
+        counts: numbers of samples by kind (all, empty, unreadable, ...); no sample is left out silently.
+        notes: the choices of the computation (the rule, the tokenizer, what the interval covers).
+        per_sample: (n,) each sample's contribution to the primary number, in input order, for paired tests.
+        outcomes: (n, k) rows whose sums determine the primary number, where it is not the mean of `per_sample`.
     """
 
     metric: str
@@ -73,7 +73,7 @@ class Scores:
         return self.estimates[self.primary].high
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the per-sample numbers as plain JSON values."""
+        """Return everything except the per-sample numbers as plain JSON values."""
         return {
             "metric": self.metric,
             "primary": self.primary,
@@ -86,11 +86,11 @@ class Scores:
 def bootstrap_of_sums(statistics: Array, estimate: Callable[[Array], Array]) -> Estimate:
     """Return a metric that is a function of sums over samples, with its percentile bootstrap interval.
 
-    Drawing n samples with replacement is drawing a multinomial over the distinct rows, so the cost grows with the
-    distinct rows only: a million right-or-wrong answers cost as much as two.
+    Drawing n samples with replacement equals drawing a multinomial over the distinct rows, so that the cost depends on
+    the number of distinct rows only: a million right-or-wrong answers cost as much as two.
 
     Args:
-        statistics: (n, k) what each sample adds to the k sums.
+        statistics: (n, k) each sample's contribution to the k sums.
         estimate: (r, k) sums → (r,) metric values.
 
     Raises:
@@ -117,7 +117,7 @@ def bootstrap_mean(per_sample: Array) -> Estimate:
 
 
 def require_samples(n: int) -> None:
-    """Refuse to compute a metric over nothing.
+    """Refuse to compute a metric over an empty list.
 
     Raises:
         ValueError: `n` is 0.
@@ -138,10 +138,10 @@ def require_pairs(predictions: int, references: int) -> None:
 
 
 def safe_ratio(numerator: Array, denominator: Array) -> Array:
-    """`numerator / denominator`, 0 where the denominator is 0, as the official scorers define empty ratios."""
+    """Return `numerator / denominator`; 0 where the denominator is 0, as the official scorers define empty ratios."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator, dtype=np.float64), where=denominator != 0)
 
 
 def percent(value: float) -> str:
-    """Return a fraction as papers print it: times 100, two decimals."""
+    """Return a fraction as papers print it: times 100, with two decimals; `-` for NaN."""
     return "-" if math.isnan(value) else f"{100 * value:.2f}"

@@ -1,4 +1,4 @@
-"""Prediction rows, and the settings of decoding that their files carry."""
+"""Rows of predictions, and the decoding settings in the metadata of their files."""
 
 import json
 from collections.abc import Mapping
@@ -17,27 +17,28 @@ def decoding_metadata(settings: Mapping[str, Any]) -> dict[bytes, bytes]:
 
 
 def read_decoding(uri: str) -> dict[str, Any] | None:
-    """Return the settings that predictions were decoded with; None where their files do not say it.
+    """Return the settings that predictions were decoded with; None where their files do not have any.
 
     Raises:
-        UserError: files of one folder were decoded with different settings: they are of different evaluations.
+        UserError: files of one folder were decoded with different settings, so that they belong to different
+            evaluations.
     """
-    found: dict[str, str] = {}
+    file_by_settings: dict[str, str] = {}
     for name in result_files(uri, "predictions"):
         text = (read_schema(name).metadata or {}).get(DECODING, b"").decode()
-        found.setdefault(text, name)
-    if len(found) > 1:
-        first, second, *_ = found.values()
+        file_by_settings.setdefault(text, name)
+    if len(file_by_settings) > 1:
+        first, second, *_ = file_by_settings.values()
         raise UserError(
-            f"{first} and {second} were decoded with different settings; score the predictions of each evaluation by "
-            "themselves."
+            f"{first} and {second} were decoded with different settings; score the predictions of each evaluation "
+            "separately."
         )
-    (text,) = found
+    (text,) = file_by_settings
     return json.loads(text) if text else None
 
 
 def prediction_row(instruction: Mapping[str, Any], prediction: str | None, version: str | None) -> dict[str, Any]:
-    """A row of `tables.PREDICTIONS` from a row of `tables.INSTRUCTIONS` and its answer; `box` is the true box."""
+    """Build a row of `tables.PREDICTIONS` from a row of `tables.INSTRUCTIONS` and its answer; `box` is the true box."""
     return {
         "sample_id": instruction["sample_id"],
         "image_id": instruction["image_id"],

@@ -13,7 +13,7 @@ class Case:
         name: what the row is called.
         benchmark: what it is scored as.
         predictions: (n) answers.
-        references: (n) as `pipelines.evaluation.score` takes them.
+        references: (n) as `pipelines.scoring.score` takes them.
         numbers: names of the estimates that are shown.
         why: why the scorers differ, in a sentence.
     """

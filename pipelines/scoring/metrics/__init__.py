@@ -1,1 +1,1 @@
-"""The metrics, one family a file: pure functions over lists, without Ray, torch or a model."""
+"""The metrics: one file each, with functions over lists and a `Metric`; `catalog` lists them. No Ray, no torch."""

@@ -1,18 +1,18 @@
 """The rules of VQA's soft accuracy: how a prediction and the annotators' answers are normalized before comparison.
 
-All rules share one formula, the mean over leaving one annotator out of min(agreeing annotators / 3, 1), and differ in
-what is normalized, which moves a published number by points:
+All rules share one formula: min(agreeing annotators / 3, 1), averaged over leaving out each annotator in turn. They
+differ in which texts are normalized, which changes a published number by whole points:
 
 * `official`: GT-Vision-Lab/VQA since 2021 (a013f00). Prediction and answers are normalized where the annotators do not
-  all agree; where they do, both stay as they are written.
-* `lavis`: LAVIS 1.0.2, the official rule before 2021, by which LION and BLIP-2 were measured. The prediction is always
-  normalized; of the answers only the punctuation, and only where they are not all equal.
-* `lmms_eval`: lmms-eval 0.7.3. Both are always normalized; its OK-VQA task also drops commas and question marks and
-  parts "'s" from its word first.
-* `vlmevalkit`: VLMEvalKit e8e78f0. Both are always normalized; a full stop behind a digit stays.
+  all agree; where they agree, both are compared as written.
+* `lavis`: LAVIS 1.0.2, the official rule before 2021, used for LION's and BLIP-2's published numbers. The prediction is
+  always normalized. Of the answers only the punctuation is, and only where they are not all equal.
+* `lmms_eval`: lmms-eval 0.7.3. Both are always normalized. Its OK-VQA task first drops commas and question marks and
+  separates "'s" from its word.
+* `vlmevalkit`: VLMEvalKit e8e78f0. Both are always normalized; a full stop after a digit stays.
 
-By a rule that normalizes the annotators' answers, an empty prediction agrees with an annotator whose answer normalizes
-to nothing (`a`). The scores follow the rule and count such answers.
+Under a rule that normalizes the annotators' answers, an empty prediction agrees with an annotator whose answer
+normalizes to the empty text (`a`). The scores follow the rule and count such answers.
 """
 
 import re
@@ -21,19 +21,19 @@ from typing import Literal
 
 VqaRule = Literal["official", "lavis", "lmms_eval", "vlmevalkit"]
 Compared = tuple[str, Sequence[str]]
-"""A prediction and the annotators' answers, ready to be compared."""
+"""A prediction and the annotators' answers, normalized for comparison."""
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = {"none": "0", **{word: str(number) for number, word in enumerate(_NUMBER_WORDS)}}
 _ARTICLES = {"a", "an", "the"}
 _DIGIT_COMMA = re.compile(r"\d,\d")
-# The official code means to spare a full stop between digits and spares any before a digit; the effect is kept.
+# The official code intends to keep a full stop between digits, but keeps any full stop before a digit. So does this.
 _STOP = re.compile(r"\.(?!\d)")
-_STOPS_REMOVED = 32  # the official call passes a flag (re.UNICODE == 32) where the count belongs
+_STOPS_REMOVED = 32  # the official call passes a flag (re.UNICODE == 32) as the count
 
-# Contractions whose lost apostrophe the official code restores, one at a time ("wouldnt've" and "wouldn'tve", not
-# "wouldntve"). "somebody'd" is the one that it takes an apostrophe from.
+# Contractions whose missing apostrophe the official code restores, a single one ("wouldnt've" and "wouldn'tve", not
+# "wouldntve"). From "somebody'd" it removes the apostrophe instead.
 _CONTRACTIONS = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
     he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
@@ -50,18 +50,18 @@ _RESTORED = {
     for at, letter in enumerate(word)
     if letter == "'"
 } | {"somebody'd": "somebodyd"}
-# What harnesses do differently.
+# Differences of the harnesses.
 _LONE_STOP = re.compile(r"(?<!\d)\.(?!\d)")
 _DIGIT_COMMAS = re.compile(r"\d,+\d")
 
 
 def strip_punctuation(answer: str, stop: re.Pattern[str] = _STOP, digit_comma: re.Pattern[str] = _DIGIT_COMMA) -> str:
-    """Return the answer without punctuation: removed, or made a space where it joins two words.
+    """Return the answer without punctuation: removed, or replaced by a space where it joins two words.
 
     Args:
         answer: any text.
         stop: which full stops are removed.
-        digit_comma: a comma inside a number, with which all punctuation is removed.
+        digit_comma: a comma inside a number; an answer that matches loses all punctuation without spaces.
     """
     text = answer
     joins_digits = digit_comma.search(answer) is not None
@@ -107,10 +107,10 @@ def _lmms_eval(prediction: str, answers: Sequence[str]) -> Compared:
 
 
 def _lmms_eval_okvqa(prediction: str, answers: Sequence[str]) -> Compared:
-    def parted(answer: str) -> str:
+    def separated(answer: str) -> str:
         return answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
 
-    return _lmms_eval(parted(prediction), [parted(answer) for answer in answers])
+    return _lmms_eval(separated(prediction), [separated(answer) for answer in answers])
 
 
 def _vlmevalkit(prediction: str, answers: Sequence[str]) -> Compared:
@@ -129,7 +129,7 @@ RULES: Mapping[VqaRule, Callable[[str, Sequence[str]], Compared]] = {
 RULES_OF_BENCHMARKS: Mapping[tuple[str, str], Callable[[str, Sequence[str]], Compared]] = {
     ("lmms_eval", "okvqa"): _lmms_eval_okvqa,
 }
-"""By rule and benchmark: what a harness does differently for one benchmark."""
+"""Rules that a harness has for a single benchmark, by rule and benchmark."""
 
 SOURCES: Mapping[VqaRule, str] = {
     "official": "official (GT-Vision-Lab/VQA since 2021, a013f00)",

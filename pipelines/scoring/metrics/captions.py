@@ -1,10 +1,12 @@
 """Caption metrics of the COCO caption scorer: BLEU-1..4, ROUGE-L, CIDEr and, on request, METEOR (needs Java).
 
-Computed by pycocoevalcap; the tokenizer is ours to choose and is named in the result. SPICE is not computed: its parser
-is a separate download of 400 MB that the package fetches by itself, and nothing here downloads unasked.
+pycocoevalcap computes them; the tokenizer is a choice, and the result names it. SPICE is not computed: its parser is a
+download of 400 MB that the package starts by itself, and this project downloads only what the user requests.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +20,14 @@ from pipelines.scoring.estimates import (
     safe_ratio,
 )
 from pipelines.scoring.metrics.meteor import meteor as corpus_meteor
+from pipelines.scoring.metrics.metric import FRACTION, Metric, Need, ScoringInputs
 from pipelines.scoring.metrics.tokenizers import Tokenizer, available_tokenizer, tokenize
 
+if TYPE_CHECKING:
+    from pipelines.scoring.config import ScoringConfig
+
 _ORDERS = 4
-# The smoothing constants of the official BLEU; they decide only what becomes of empty counts.
+# The smoothing constants of the official BLEU; they matter only where a count is 0.
 _TINY, _SMALL = 1e-15, 1e-9
 
 
@@ -31,19 +37,19 @@ def captions(
     tokenizer: Tokenizer | None = None,
     meteor: bool = False,
 ) -> Scores:
-    """BLEU-1..4, ROUGE-L, CIDEr (primary) and, on request, METEOR of captions against all references of their images.
+    """Compute BLEU-1..4, ROUGE-L, CIDEr (primary) and, on request, METEOR against all references of the images.
 
-    Fractions as the official scorer gives them: papers print CIDEr 1.382 as 138.2. An empty caption scores 0.
+    The numbers are fractions, as in the official scorer: papers print CIDEr 1.382 as 138.2. An empty caption scores 0.
 
     Args:
         predictions: (n) captions.
         references: (n) each image's reference captions, one or more.
-        tokenizer: `ptb-java` or `ptb-python`; left out: Java's where there is a Java.
-        meteor: whether to compute METEOR too, which needs Java and takes some 15 s to start.
+        tokenizer: `ptb-java` or `ptb-python`; None: `ptb-java` where Java is installed.
+        meteor: whether to compute METEOR too, which needs Java and takes about 15 s to start.
 
     Raises:
         ValueError: the lists differ in length or are empty, or an image has no reference.
-        RuntimeError: Java was asked for and failed.
+        RuntimeError: a program in Java failed.
     """
     require_pairs(len(predictions), len(references))
     if not all(references):
@@ -66,7 +72,7 @@ def captions(
         per_sample=cider,
         counts={
             "samples": len(predictions),
-            "references": sum(len(given) for given in references),
+            "references": sum(len(texts) for texts in references),
             "empty_answers": int(empty.sum()),
         },
         notes=_notes(tokenizer, meteor, len(predictions)),
@@ -92,20 +98,20 @@ def _notes(tokenizer: str, meteor: bool, samples: int) -> Mapping[str, str]:
 def _tokenize(
     predictions: Sequence[str], references: Sequence[Sequence[str]], tokenizer: Tokenizer
 ) -> tuple[list[str], list[list[str]]]:
-    """Candidates and references, tokenized in one call: starting Java costs more than all the captions."""
-    flat = [*predictions, *(caption for given in references for caption in given)]
+    """Tokenize candidates and references in one call: starting Java takes longer than all the captions."""
+    flat = [*predictions, *(caption for texts in references for caption in texts)]
     tokenized = iter(tokenize(flat, tokenizer))
     candidates = [next(tokenized) for _ in predictions]
-    return candidates, [[next(tokenized) for _ in given] for given in references]
+    return candidates, [[next(tokenized) for _ in texts] for texts in references]
 
 
 def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Estimate]:
-    """Corpus BLEU-1..4: a function of summed counts, so that the bootstrap is exact."""
+    """Compute corpus BLEU-1..4 as functions of summed counts, so that the bootstrap is exact."""
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     scorer = BleuScorer(n=_ORDERS)
-    for candidate, given in zip(candidates, references, strict=True):
-        scorer += (candidate, list(given))
+    for candidate, texts in zip(candidates, references, strict=True):
+        scorer += (candidate, list(texts))
     rows = [
         (
             counts["testlen"],
@@ -124,7 +130,15 @@ def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dic
 
 
 def _bleu_of_sums(sums: Array, order: int) -> Array:
-    """(r, 2 + 8) lengths of candidate and reference, matches, n-grams → (r,) BLEU (Papineni et al., 2002)."""
+    """Compute BLEU (Papineni et al., 2002) of summed counts.
+
+    Args:
+        sums: (r, 2 + 8) lengths of candidates and references, matches of order 1 to 4, n-grams of order 1 to 4.
+        order: n of the longest n-grams.
+
+    Returns:
+        (r,) values.
+    """
     correct, guessed = sums[:, 2 : 2 + order], sums[:, 2 + _ORDERS : 2 + _ORDERS + order]
     score = np.prod((correct + _TINY) / (guessed + _SMALL), axis=1) ** (1.0 / order)
     ratio = (sums[:, 0] + _TINY) / (sums[:, 1] + _SMALL)
@@ -136,14 +150,38 @@ def _rouge(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Ar
     from pycocoevalcap.rouge.rouge import Rouge
 
     rouge = Rouge()
-    return np.array([rouge.calc_score([c], list(given)) for c, given in zip(candidates, references, strict=True)])
+    return np.array([rouge.calc_score([c], list(texts)) for c, texts in zip(candidates, references, strict=True)])
 
 
 def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Array:
-    """(n) each image's CIDEr-D, with document frequencies over all the images."""
+    """Compute (n,) CIDEr-D of each image, with document frequencies over all the images."""
     from pycocoevalcap.cider.cider_scorer import CiderScorer
 
     scorer = CiderScorer()
-    for candidate, given in zip(candidates, references, strict=True):
-        scorer += (candidate, list(given))
+    for candidate, texts in zip(candidates, references, strict=True):
+        scorer += (candidate, list(texts))
     return np.asarray(scorer.compute_score()[1], dtype=np.float64)
+
+
+def _score(inputs: ScoringInputs) -> Scores:
+    return captions(inputs.predictions, inputs.references, inputs.config.tokenizer, inputs.config.meteor)
+
+
+def _needs(config: "ScoringConfig") -> Collection[Need]:
+    needs: list[Need] = ["java"] if config.meteor or config.tokenizer == "ptb-java" else []
+    return needs
+
+
+METRIC = Metric(
+    name="captions",
+    primary="CIDEr",
+    # CIDEr-D is at most 10, far above any real list of captions; intervals of a comparison are not cut there.
+    bounds={
+        "CIDEr": (0.0, math.inf),
+        **{f"Bleu_{order}": FRACTION for order in range(1, _ORDERS + 1)},
+        "ROUGE_L": FRACTION,
+        "METEOR": FRACTION,
+    },
+    score=_score,
+    needs=_needs,
+)

@@ -1,8 +1,8 @@
 """METEOR 1.5 (Denkowski and Lavie, WMT 2014) with an interval: the corpus score is a function of summed statistics.
 
-The official program prints for each image what it counted: lengths, matches of each kind, chunks. Its corpus score is
-the formula over the sums, no mean of the images' scores, so the bootstrap draws images and applies the formula to the
-sums of each draw. The interval is exact in that sense and stays in [0, 1].
+The official program prints the counts of each image: lengths, matches of each kind, chunks. Its corpus score is a
+formula of the summed counts, not the mean of the images' scores. The bootstrap therefore draws images and applies the
+formula to the sums of each draw, so that the interval stays in [0, 1].
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from pipelines.scoring.estimates import Array, Estimate, bootstrap_of_sums, safe_ratio
 from pipelines.scoring.metrics.tokenizers import available_tokenizer
 
-# The program's English parameters, as its wrapper in pycocoevalcap runs it (checked against it in every run).
+# The program's parameters for English, as pycocoevalcap calls it. Every run compares its score with this formula's.
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of exact, stem, synonym and paraphrase matches
 # Columns of the statistics: lengths, function words, 4 x (content words, function words; candidate, reference), ...
@@ -30,10 +30,10 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Es
         references: (n) each image's reference captions.
 
     Raises:
-        RuntimeError: there is no Java, or the program's score is not the formula's.
+        RuntimeError: there is no Java, or the program's score differs from the formula's.
     """
     if available_tokenizer() != "ptb-java":
-        raise RuntimeError("METEOR needs Java, which is not on the path; install it or leave METEOR out.")
+        raise RuntimeError("METEOR needs Java, which is not on the path; install it or leave out METEOR.")
     statistics, official = _statistics(candidates, references)
     estimate = bootstrap_of_sums(statistics, meteor_of_sums)
     if abs(estimate.value - official) > _TOLERANCE:
@@ -67,7 +67,7 @@ def _weighted_length(length: Array, function_words: Array) -> Array:
 
 
 def _statistics(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Array, float]:
-    """Return (n, 23) each image's statistics, ready to be summed, and the program's corpus score."""
+    """Return (n, 23) statistics, a row per image, that can be summed, and the program's corpus score."""
     from pycocoevalcap.meteor.meteor import Meteor
 
     program = Meteor()
@@ -76,7 +76,7 @@ def _statistics(candidates: Sequence[str], references: Sequence[Sequence[str]]) 
     program.meteor_p.stdin.flush()
     answers = [program.meteor_p.stdout.readline() for _ in range(len(lines) + 1)]
     statistics = np.array([line.split() for line in lines], dtype=np.float64).reshape(len(lines), _COLUMNS)
-    # A caption that is its reference word for word counts as unbroken: the program takes no chunk for it.
+    # A caption that equals its reference word for word has no fragmentation: the program counts no chunk for it.
     perfect = (statistics[:, _CHUNKS] == 1) & (statistics[:, _MATCHED] == statistics[:, 0])
     statistics[perfect & (statistics[:, _REFERENCE_MATCHED] == statistics[:, 1]), _CHUNKS] = 0
     return statistics, float(answers[-1])

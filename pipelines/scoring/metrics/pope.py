@@ -1,13 +1,13 @@
 """POPE, polling for object hallucination (Li et al., EMNLP 2023): yes-or-no questions about objects.
 
-How an answer is read is a rule, and every result names its rule:
+A rule decides whether an answer counts as yes or as no, and every result names its rule:
 
-* `official`: RUCAIBox/POPE's evaluate.py (3df3ba1). The first sentence says no where it has the word No, no or not;
-  anything else is a yes, silence too.
-* `strict`: the official reading, but an empty answer is wrong whatever the label.
-* `lmms_eval`, `vlmevalkit`: for comparison. The answer must be the word yes or no (lmms-eval 0.7.3), or have one of the
-  two words and not the other (VLMEvalKit e8e78f0); what is neither is wrong. lmms-eval's recall leaves such answers
-  out, and its yes-rate is that of the labels.
+* `official`: RUCAIBox/POPE's evaluate.py (3df3ba1). An answer counts as no where its first sentence has the word No, no
+  or not. Any other answer counts as yes, also an empty one.
+* `strict`: as `official`, but an empty answer is wrong for either label.
+* `lmms_eval`, `vlmevalkit`: for comparison. The answer must be the word yes or no (lmms-eval 0.7.3), or have exactly
+  one of the two words (VLMEvalKit e8e78f0). Any other answer is wrong. lmms-eval's recall leaves such answers out, and
+  its yes-rate is that of the labels.
 """
 
 import re
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.scoring.estimates import Array, Estimate, Scores, bootstrap_of_sums, require_pairs, safe_ratio
 from pipelines.scoring.metrics.answer_rules import strip_punctuation
+from pipelines.scoring.metrics.metric import FRACTION, Metric
 
 PopeRule = Literal["official", "strict"]
 Flags = NDArray[np.bool_]
@@ -31,7 +32,7 @@ _RULES: Mapping[str, str] = {
 
 
 def says_yes(answer: str) -> bool:
-    """Return whether the official reading takes the answer for a yes."""
+    """Return whether an answer counts as yes by the official rule."""
     words = answer.split(".", 1)[0].replace(",", "").split(" ")
     return _NEGATIONS.isdisjoint(words)
 
@@ -48,9 +49,9 @@ def pope(
     Args:
         predictions: (n) answers.
         labels: (n) `yes` or `no`.
-        file_questions: the length of the question file where it is not n. There are random files of 2910 and of 3000
-            questions; numbers of one do not compare with numbers of the other.
-        rule: how answers are read.
+        file_questions: number of questions in the question file; None: n. There are random files of 2910 and of 3000
+            questions, whose numbers cannot be compared with each other.
+        rule: which answers count as yes.
         compare: whether to add accuracy, F1 and yes-rate by every other rule, as `f1[lmms_eval]`.
 
     Raises:
@@ -64,7 +65,7 @@ def pope(
         )
     truth = [label.strip().lower() for label in labels]
     if wrong := sorted(set(truth) - {"yes", "no"}):
-        raise ValueError(f"POPE's labels are yes and no, but there is {wrong[0]!r}.")
+        raise ValueError(f"POPE's labels are yes and no, but a row has {wrong[0]!r}; correct its reference.")
     positive = np.array([label == "yes" for label in truth])
     empty = np.array([not answer.strip() for answer in predictions])
     official = np.array([says_yes(answer) for answer in predictions])
@@ -108,7 +109,11 @@ def _outcomes(said_yes: Flags, positive: Flags) -> Array:
 
 
 def _outcomes_of_three(predictions: Sequence[str], positive: Flags, reading: Callable[[str], str]) -> Array:
-    """Return (n, 6) `_outcomes` of the answers that are read as yes or no, and unread ones by label yes and no."""
+    """Return (n, 6) outcomes under a rule with a third reading, "neither".
+
+    The first four columns are those of `_outcomes`, 0 for answers that are neither; the last two are such answers with
+    the label yes and with the label no.
+    """
     words = np.array([reading(answer) for answer in predictions])
     read = words != ""
     unread = np.stack([~read & positive, ~read & ~positive], axis=1)
@@ -126,8 +131,8 @@ def _vlmevalkit(answer: str) -> str:
 
 
 def _compared(name: str, outcomes: Array, formulas: Mapping[str, Callable[[Array], Array]]) -> dict[str, Estimate]:
-    kept = ("f1", "accuracy", "yes_rate")
-    return {f"{key}[{name}]": bootstrap_of_sums(outcomes, formulas[key]) for key in kept if key in formulas}
+    numbers = ("f1", "accuracy", "yes_rate")
+    return {f"{key}[{name}]": bootstrap_of_sums(outcomes, formulas[key]) for key in numbers if key in formulas}
 
 
 def _accuracy(sums: Array) -> Array:
@@ -143,8 +148,8 @@ def _recall(sums: Array) -> Array:
 
 
 def f1(sums: Array) -> Array:
-    """(r, 4) true and false positives, true and false negatives → (r,) F1."""
-    # In the official scorer's order of operations, so that the last digits agree too.
+    """Compute (r,) F1 from (r, 4) sums of true and false positives, true and false negatives."""
+    # The order of operations is that of the official scorer, so that the last digits agree too.
     precision, recall = _precision(sums), _recall(sums)
     return safe_ratio(2 * precision * recall, precision + recall)
 
@@ -168,3 +173,18 @@ def _vlmevalkit_f1(sums: Array) -> Array:
 
 _LMMS_EVAL = {"f1": f1, "accuracy": _accuracy, "yes_rate": _lmms_eval_yes_rate}
 _VLMEVALKIT = {"f1": _vlmevalkit_f1, "accuracy": _accuracy}
+
+METRIC = Metric(
+    name="pope",
+    primary="f1",
+    bounds=dict.fromkeys(_FORMULAS, FRACTION),
+    score=lambda inputs: pope(
+        inputs.predictions,
+        inputs.references,
+        inputs.benchmark.questions,
+        inputs.config.pope,
+        inputs.config.compare,
+    ),
+    references="label",
+    formula=f1,
+)

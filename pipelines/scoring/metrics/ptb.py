@@ -1,26 +1,26 @@
 """The Penn Treebank tokenizer of the COCO caption scorer (Stanford CoreNLP 3.4.1's PTBTokenizer), in Python.
 
-Like the official one it is a table of token classes: at each place of the text the class with the longest match wins,
-and the earlier one where two match equally far. What a class must be followed by counts as part of its length. The
-classes and the abbreviations were checked against the official program, and hold only what the scores depend on:
-quotes, dashes and full stops are dropped afterwards, so their kinds are not told apart here. Addresses, markup,
-telephone numbers and emoticons follow simpler rules than the official ones.
+Like the official tokenizer it is a table of token classes. At each position of the text the class with the longest
+match wins; of two equally long matches, the earlier class. Text that must follow a token counts as part of the match's
+length. The classes and the abbreviations were checked against the official program and cover only the tokens that
+scores depend on: quotes, dashes and full stops are dropped afterwards, so that their kinds are not distinguished.
+Addresses, markup, telephone numbers and emoticons follow simpler rules than the official ones.
 
-The official tokenizer reads all captions as one text, and one class looks past the line break: a caption that ends in a
-single letter and a full stop loses the stop where the next caption begins with a word such as "The". The captions are
-read as one text here too, so that the tokens are the official ones.
+The official tokenizer reads all captions as one text, and one class matches across the line break: a caption that ends
+in a single letter and a full stop loses the full stop where the next caption begins with a word such as "The". This
+module reads the captions as one text too, so that the tokens are the official ones.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 
-# Numerals that `re` takes for letters.
+# Numerals that `re` counts as letters.
 _NUMERAL = r"[\xb2\xb3\xb9\xbc-\xbe\u2070-\u209f\u2150-\u218b\u2460-\u24ff\u2776-\u2793\u3192-\u32ff]"
 _LETTER = rf"(?:(?!{_NUMERAL})[^\W\d_]|[\xad\u0300-\u036f])"
 _ALNUM = rf"(?:(?!{_NUMERAL})[^\W_]|[\xad\u0300-\u036f])"
 _BLANK = r"[ \t\xa0\u2000-\u200a\u3000\n]"
 _APOS = "(?:['\x92\u2019]|&apos;)"
-_QUOTE = "(?:['\x92\u2019`\x91\u2018\u201b]|&apos;)"  # what may stand for an apostrophe inside a word
+_QUOTE = "(?:['\x92\u2019`\x91\u2018\u201b]|&apos;)"  # characters used as an apostrophe inside a word
 _NUMBER = r"(?:\d+(?:[.:,\xad]\d+)*|(?:[.:,]\d+)+)"
 _WORD = rf"{_LETTER}{_ALNUM}*(?:[.!?]{_LETTER}{_ALNUM}*)*"
 _HYPHEN = r"[-\u058a\u2010\u2011]"
@@ -31,7 +31,7 @@ _JOINED = rf"(?:{_DECIMAL}(?!\w)|{_PART}|{_DECIMAL})(?:{_HYPHEN}{_PART})*"  # t-
 _INITIALS = r"(?-i:[A-Z]+(?:(?:&amp;|[&+])[A-Z]+)+)"  # AT&T
 _DOTTED = r"[A-Za-z](?:\.[A-Za-z])*"
 _SIDE = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
-# Abbreviations that may end a sentence: the official program looks two characters further before it takes one.
+# Abbreviations that may end a sentence: the official program reads two more characters before it accepts one.
 _ENDING = "|".join(
     """
     ala? apr ariz assn aug bancorp bhd bldg blvd bros calif cos? colo? conn corp ct dak dec ed.d esq est etc ext feb fla
@@ -62,14 +62,14 @@ _URL = r"https?://[^\s<>]*[\w/]"
 _HOST = r"(?:[a-z][a-z0-9-]*\.)+(?:com|edu|net|org)\b"
 _MAIL = r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
 _FILE = rf"{_ALNUM}+\.(?:doc|exe|gif|html|jpe?g|mp3|pdf|png|txt|zip)"
-# Characters that are a token of their own; whatever is no token at all is dropped, as officially.
+# Characters that are a token by themselves. A character that belongs to no token is dropped, as in the original.
 _SYMBOL = (
     "[-./*,;:!?%&~^|\\\\+=@#_$()\\[\\]{}<>\"'`\x80-\x84\x86\x87\x89\x91-\x99\xa1-\xac\xae-\xb4\xb6-\xb9\xbb\xbf\xd7\xf7"
     "\u037e\u0387\u2013-\u2023\u2026\u2030-\u203b\u203e-\u2042\u2044\u2070\u2074-\u207e\u2080-\u208e\u20a0\u20a4\u20ac"
     "\u2100-\u214f\u2190-\u2bff\u3001\u3002\u3012\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
     "\uffe0\uffe1\uffe5\uffe6]"
 )
-# A token of each class is its group; what stands behind the group is context.
+# The group of each class is the token; the pattern after the group is context.
 _CLASSES = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -124,9 +124,9 @@ _WRITTEN = {
 
 
 def tokenize_lines(lines: Sequence[str]) -> list[list[str]]:
-    """Return the lower-cased tokens of each line, in order, as the official program prints them behind `-lowerCase`.
+    """Return the lower-cased tokens of each line, in order, as the official program prints them with `-lowerCase`.
 
-    A token may hold a no-break space ("3 1/2" is one token), as officially.
+    A token may contain a no-break space ("3 1/2" is one token), as in the original.
 
     Args:
         lines: captions without line breaks.

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.scoring.estimates import Scores, bootstrap_mean, require_pairs
+from pipelines.scoring.metrics.metric import FRACTION, Metric
 from pipelines.sources.boxes import AUTO, BORDER, UNREADABLE, Box, BoxFormat, Size, clip, has_area, iou, read_box
 
 THRESHOLDS = (0.5, 0.1, 0.75)
-_ROUNDING = 1e-9  # an overlap of exactly one half must not fail by the last bit of a division
+_ROUNDING = 1e-9  # so that an overlap of exactly one half does not fail by the last bit of a division
 _LARGEST_SIDE = 1e5  # pixels: stands for the size of an image where predictions and true boxes are both in pixels
 
 
@@ -22,11 +23,11 @@ def rec(
     """Compute the accuracy at IoU >= 0.5 (primary), 0.1 and 0.75, and the mean IoU.
 
     Args:
-        predictions: (n) answers in any notation that `pipelines.sources.boxes` reads; an unreadable one is wrong, and
-            counted by its reason.
-        references: (n) true boxes, x1, y1, x2, y2, normalized to [0, 1]. With the scale `pixels` and without `sizes`:
-            in pixels too.
-        form: how the predictions write boxes: scale, and order of the numbers.
+        predictions: (n) answers in any notation that `pipelines.sources.boxes` reads; an unreadable answer is wrong
+            and is counted by its reason.
+        references: (n) true boxes, x1, y1, x2, y2, normalized to [0, 1]. With the scale `pixels` and without `sizes`
+            they are in pixels too.
+        form: the format of boxes in the predictions: scale, and order of the numbers.
         sizes: (n) width and height of the images, for predictions in pixels.
 
     Raises:
@@ -60,15 +61,15 @@ def rec(
     )
 
 
-def _notes(form: BoxFormat, in_pixels: bool, of_unknown_scale: int) -> dict[str, str]:
+def _notes(form: BoxFormat, in_pixels: bool, unknown_scale: int) -> dict[str, str]:
     notes = {"boxes": str(form)}
     if in_pixels:
         notes["border"] = (
             "predictions and true boxes are in pixels; boxes are not cut to the image, whose size is unknown"
         )
-    if of_unknown_scale:
+    if unknown_scale:
         notes["scale_unknown"] = (
-            f"{of_unknown_scale} answers have numbers above 1, whose scale the text does not show; set "
+            f"{unknown_scale} answers have numbers above 1, whose scale the text does not show; set "
             "scoring.box_scale to 999, 1000 or pixels"
         )
     return notes
@@ -88,17 +89,17 @@ def _sizes(form: BoxFormat, sizes: Sequence[Size | None] | None, n: int) -> Sequ
 
 
 def _checked(reference: Sequence[float]) -> Box:
-    """Return a true box on 0-1; rounding over the border is cut."""
+    """Return a true box in [0, 1]; a coordinate that rounding put outside is cut."""
     if len(reference) != 4 or not has_area(reference) or min(reference) < -BORDER or max(reference) > 1 + BORDER:
         raise ValueError(
-            f"A true box must be x1, y1, x2, y2 within [0, 1] and have an area, but one is {list(reference)}; divide "
-            "pixels by the image's width and height."
+            f"A true box must be x1, y1, x2, y2 within [0, 1] and have an area, but a row has {list(reference)}; "
+            "divide pixels by the image's width and height."
         )
     return clip(reference)
 
 
 def _of_pixels(reference: Sequence[float]) -> Box:
-    """Return a true box in pixels, divided by the same side as the predictions; overlaps do not depend on it."""
+    """Return a true box in pixels, divided by the same side as the predictions; the IoU does not depend on the side."""
     if len(reference) != 4 or not has_area(reference) or max(reference) <= 1 + BORDER:
         raise ValueError(
             f"Predictions are in pixels, but the true box {list(reference)} is not x1, y1, x2, y2 in pixels. Give true "
@@ -106,3 +107,14 @@ def _of_pixels(reference: Sequence[float]) -> Box:
         )
     x1, y1, x2, y2 = (value / _LARGEST_SIDE for value in reference)
     return x1, y1, x2, y2
+
+
+METRIC = Metric(
+    name="rec",
+    primary=f"acc@{THRESHOLDS[0]:g}",
+    bounds={**{f"acc@{threshold:g}": FRACTION for threshold in THRESHOLDS}, "mean_iou": FRACTION},
+    score=lambda inputs: rec(
+        inputs.predictions, inputs.references, inputs.config.box_format(inputs.benchmark), inputs.sizes
+    ),
+    references="box",
+)

@@ -1,12 +1,12 @@
 """Penn Treebank tokenization of captions, as the COCO caption scorer does it: tokenize, lower-case, drop punctuation.
 
-Two tokenizers, and every result names the one it used:
+There are two tokenizers, and every result names the tokenizer that it used:
 
 * `ptb-java`: Stanford CoreNLP 3.4.1's PTBTokenizer from pycocoevalcap's jar, the official one; needs Java.
-* `ptb-python`: the same token classes in Python (`ptb`), for where there is no Java. Measured beside the official one:
+* `ptb-python`: the same token classes in Python (`ptb`), for machines without Java. Measured against the official one:
   all tokens are equal on the 25,014 captions of COCO val2017 and on the 26,488 expressions of RefCOCO, RefCOCO+ and
-  RefCOCOg's validation sets; captions with one or two odd words put in agree in 99.98 %, texts of odd words alone in
-  99.9 % (10,000 each).
+  RefCOCOg's validation sets. Of captions with one or two odd words inserted, 99.98 % agree; of texts that are odd words
+  only, 99.9 % (10,000 each).
 """
 
 import importlib.util
@@ -21,15 +21,16 @@ from pipelines.scoring.metrics.ptb import tokenize_lines
 
 Tokenizer = Literal["ptb-java", "ptb-python"]
 
-# What the official wrapper drops. It lists the brackets in upper case, after lower-casing, so -lrb- and -rrb- stay.
+# The tokens that the official wrapper drops. It lists the brackets in upper case, but compares after lower-casing, so
+# that -lrb- and -rrb- stay.
 _DROPPED = frozenset(("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:-;", "--", "..."))
 _JAR = "stanford-corenlp-3.4.1.jar"
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
-_TIMEOUT = 900.0  # seconds; far more than the largest benchmark's captions take
+_TIMEOUT = 900.0  # seconds; the captions of the largest benchmark take far less
 
 
 def available_tokenizer() -> Tokenizer:
-    """Return the official tokenizer where Java is on the path, else the one in Python."""
+    """Return the official tokenizer where Java is on the path, else the Python tokenizer."""
     return "ptb-java" if shutil.which("java") else "ptb-python"
 
 
@@ -39,8 +40,8 @@ def tokenize(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     Raises:
         RuntimeError: Java's tokenizer failed.
     """
-    # Any line break inside a caption, of whatever Unicode kind, would shift the lines of all captions behind it, and
-    # half a surrogate pair cannot be sent to Java.
+    # A line break inside a caption, of any Unicode kind, would shift the lines of all later captions, and half a
+    # surrogate pair cannot be encoded for Java.
     lines = [" ".join(_HALF_PAIR.sub(" ", caption).split()) for caption in captions]
     tokenized = _java(lines) if tokenizer == "ptb-java" else [" ".join(tokens) for tokens in tokenize_lines(lines)]
     return [" ".join(token for token in line.rstrip().split(" ") if token not in _DROPPED) for line in tokenized]
@@ -59,5 +60,5 @@ def _java(lines: Sequence[str]) -> list[str]:
         raise RuntimeError(f"Java's PTB tokenizer failed: {run.stderr.decode(errors='replace')[-500:]}")
     tokenized = run.stdout.decode().split("\n")[:-1]
     if len(tokenized) != len(lines):
-        raise RuntimeError(f"Java's PTB tokenizer gave {len(tokenized)} lines for {len(lines)} captions.")
+        raise RuntimeError(f"Java's PTB tokenizer printed {len(tokenized)} lines for {len(lines)} captions.")
     return tokenized

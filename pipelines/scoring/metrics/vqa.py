@@ -1,8 +1,8 @@
 """Answer accuracy: VQA's soft accuracy, A-OKVQA's two settings, and plain exact match.
 
-Every result names the rule by which answers are compared, for rules differ between the official code and the harnesses
-(`answer_rules`, docs/scores.md). Sources: the VQA evaluation code (Antol et al., ICCV 2015; Goyal et al., CVPR 2017)
-and A-OKVQA's (Schwenk et al., ECCV 2022).
+Every result names the rule by which answers are compared, since the official code and the harnesses have different
+rules (`answer_rules`, docs/scores.md). Sources: the VQA evaluation code (Antol et al., ICCV 2015; Goyal et al., CVPR
+2017) and A-OKVQA's (Schwenk et al., ECCV 2022).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,21 +11,22 @@ import numpy as np
 
 from pipelines.scoring.estimates import Array, Estimate, Scores, bootstrap_mean, require_pairs
 from pipelines.scoring.metrics.answer_rules import RULES, RULES_OF_BENCHMARKS, SOURCES, VqaRule, normalize_answer
+from pipelines.scoring.metrics.metric import FRACTION, Metric
 
 _MIN_ANSWERS = 4
 
 
 def soft_accuracy(prediction: str, answers: Sequence[str], rule: VqaRule = "official", benchmark: str = "") -> float:
-    """Return the mean over leaving one annotator out of min(agreeing annotators / 3, 1).
+    """Return min(agreeing annotators / 3, 1), averaged over leaving out each annotator in turn.
 
     Args:
         prediction: an answer.
-        answers: of the annotators, ten as a rule.
+        answers: the annotators' answers, usually ten.
         rule: how both are normalized.
-        benchmark: its name, where a harness has a rule of its own for it.
+        benchmark: the benchmark's name; a harness may have a separate rule for it.
 
     Raises:
-        ValueError: fewer than four answers, with which no prediction could be wholly right.
+        ValueError: there are fewer than four answers, so that no prediction could reach 1.
     """
     if len(answers) < _MIN_ANSWERS:
         raise ValueError(
@@ -50,19 +51,19 @@ def vqa(
 
     Args:
         predictions: (n) answers.
-        references: (n) the annotators' answers, ten as a rule.
+        references: (n) the annotators' answers, usually ten.
         rule: how answers are normalized.
         compare: whether to add the accuracy by every other rule, as `soft_accuracy[lavis]`.
-        benchmark: its name, where a harness has a rule of its own for it.
+        benchmark: the benchmark's name; a harness may have a separate rule for it.
 
     Raises:
         ValueError: the lists differ in length or are empty, or a question has fewer than four answers.
     """
     require_pairs(len(predictions), len(references))
 
-    def scores(of: VqaRule) -> list[float]:
+    def scores(by: VqaRule) -> list[float]:
         pairs = zip(predictions, references, strict=True)
-        return [soft_accuracy(answer, answers, of, benchmark) for answer, answers in pairs]
+        return [soft_accuracy(answer, answers, by, benchmark) for answer, answers in pairs]
 
     others: dict[str, list[float]] = {str(other): scores(other) for other in RULES if compare and other != rule}
     empty = [not normalize_answer(answer) for answer in predictions]
@@ -70,9 +71,10 @@ def vqa(
 
 
 def aokvqa_direct(predictions: Sequence[str], references: Sequence[Sequence[str]], compare: bool = False) -> Scores:
-    """Return A-OKVQA's direct answers: min(equal answers / 3, 1), compared as plain strings, as its authors' code does.
+    """Return A-OKVQA's score of direct answers: min(equal answers / 3, 1), compared as plain strings.
 
-    Questions marked `difficult_direct_answer` belong to no official score; leave them out of the lists.
+    The authors' code compares plain strings, too. Questions marked `difficult_direct_answer` belong to no official
+    score; leave them out of the lists.
 
     Args:
         predictions: (n) answers.
@@ -99,7 +101,7 @@ def aokvqa_direct(predictions: Sequence[str], references: Sequence[Sequence[str]
 def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]], compare: bool = False) -> Scores:
     """Return the accuracy of answers with one right wording (or several): A-OKVQA's choices, GQA, VSR, IconQA.
 
-    Compared in lower case, without outer space and a full stop at the end; an empty answer is wrong.
+    Answers are compared in lower case, without outer space and a full stop at the end. An empty answer is wrong.
 
     Args:
         predictions: (n) answers.
@@ -114,14 +116,14 @@ def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]],
     if not all(references):
         raise ValueError("A question has no reference answer; every question needs one.")
 
-    def scores(form: Callable[[str], str], of_reference: Callable[[str], str]) -> list[float]:
+    def scores(form: Callable[[str], str], reference_form: Callable[[str], str]) -> list[float]:
         return [
-            float(form(answer) in {of_reference(right) for right in answers})
+            float(form(answer) in {reference_form(right) for right in answers})
             for answer, answers in zip(predictions, references, strict=True)
         ]
 
     empty = [not _plain(answer) for answer in predictions]
-    accuracy = [0.0 if nothing else score for nothing, score in zip(empty, scores(_plain, _plain), strict=True)]
+    accuracy = [0.0 if is_empty else score for is_empty, score in zip(empty, scores(_plain, _plain), strict=True)]
     others = {"plain": scores(str, str), "lavis": scores(normalize_answer, str)} if compare else {}
     rule = "equal in lower case, outer space and a final full stop ignored; an empty answer is wrong"
     return _scores("exact_match", "accuracy", accuracy, empty, rule, others)
@@ -155,3 +157,25 @@ def _scores(
 
 def _mean(scores: Sequence[float]) -> Estimate:
     return bootstrap_mean(np.asarray(scores, dtype=np.float64))
+
+
+VQA = Metric(
+    name="vqa",
+    primary="soft_accuracy",
+    bounds={"soft_accuracy": FRACTION},
+    score=lambda inputs: vqa(
+        inputs.predictions, inputs.references, inputs.config.vqa, inputs.config.compare, inputs.benchmark.name
+    ),
+)
+AOKVQA_DIRECT = Metric(
+    name="aokvqa_direct",
+    primary="direct_answer",
+    bounds={"direct_answer": FRACTION},
+    score=lambda inputs: aokvqa_direct(inputs.predictions, inputs.references, inputs.config.compare),
+)
+EXACT_MATCH = Metric(
+    name="exact_match",
+    primary="accuracy",
+    bounds={"accuracy": FRACTION},
+    score=lambda inputs: exact_match(inputs.predictions, inputs.references, inputs.config.compare),
+)

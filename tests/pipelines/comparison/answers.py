@@ -16,7 +16,7 @@ from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 from pipelines.evaluation.run import EvaluateConfig, evaluate
 from pipelines.sample_world.entries import Entry, make_entry
 from pipelines.sample_world.scenes import PRESETS
-from pipelines.scoring.score import ScoringConfig
+from pipelines.scoring.config import ScoringConfig
 from pipelines.sources.boxes import format_box
 
 Row = Mapping[str, Any]

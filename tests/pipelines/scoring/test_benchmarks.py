@@ -1,18 +1,18 @@
-"""The registry of benchmarks: complete, checked when read, and it names the nearest where a name is wrong."""
+"""The table of benchmarks: complete, checked when read, and a wrong name gets the nearest right one."""
 
 import pytest
 
 from pipelines.core.errors import UserError
-from pipelines.evaluation import registry
 from pipelines.instructions.templates import TASKS
+from pipelines.scoring import benchmark_table
 from pipelines.scoring.benchmarks import parse
 from pipelines.sources import QUESTION_SOURCES
 
 TASK = "tasks: {caption: {metric: captions, max_new_tokens: 30}}\n"
 
 
-def test_every_benchmark_of_the_plan_is_there() -> None:
-    names = set(registry().benchmarks)
+def test_all_benchmarks_are_in_the_table() -> None:
+    names = set(benchmark_table().benchmarks)
     refcoco = {f"{name}_{split}" for name in ("refcoco", "refcoco+") for split in ("val", "testA", "testB")}
     pope = {"pope_random", "pope_random_3000", "pope_popular", "pope_adversarial"}
     sample = {f"sample_{task}" for task in ("caption", "vqa", "aokvqa", "rec", "pope")}
@@ -22,28 +22,32 @@ def test_every_benchmark_of_the_plan_is_there() -> None:
 
 
 def test_readers_and_tasks_exist() -> None:
-    for benchmark in registry().benchmarks.values():
+    for benchmark in benchmark_table().benchmarks.values():
         assert benchmark.task in TASKS
         if benchmark.source is not None:
             assert benchmark.task in QUESTION_SOURCES[benchmark.source].tasks
 
 
-def test_prompts_hold_what_their_task_fills_in() -> None:
-    for benchmark in registry().benchmarks.values():
+def test_prompts_have_the_placeholders_of_their_task() -> None:
+    for benchmark in benchmark_table().benchmarks.values():
         if benchmark.prompt is not None:
             assert all(name in benchmark.prompt for name in TASKS[benchmark.task].placeholders)
 
 
 def test_published_numbers_of_lion() -> None:
-    published = registry().find("coco_caption").published
+    published = benchmark_table().find("coco_caption").published
     assert published["LION-12B"]["CIDEr"] == 139.25
-    rec = [one.published["LION-4B"]["acc@0.5"] for one in registry().benchmarks.values() if "Kosmos-2" in one.published]
+    rec = [
+        entry.published["LION-4B"]["acc@0.5"]
+        for entry in benchmark_table().benchmarks.values()
+        if "Kosmos-2" in entry.published
+    ]
     assert len(rec) == 8
     assert sum(rec) / 8 == pytest.approx(85.98, abs=0.01)
 
 
 def test_prompt_is_recognized_in_an_instruction() -> None:
-    benchmark = registry().find("okvqa")
+    benchmark = benchmark_table().find("okvqa")
     assert benchmark.asks_like("Question: what (is) this? Short answer:")
     assert not benchmark.asks_like("what is this?")
 
@@ -51,7 +55,7 @@ def test_prompt_is_recognized_in_an_instruction() -> None:
 @pytest.mark.parametrize("wrong, nearest", [("coco_captions", "coco_caption"), ("refcoco_vla", "refcoco_val")])
 def test_a_wrong_name_gets_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(UserError, match=f"did you mean '{nearest}'"):
-        registry().find(wrong)
+        benchmark_table().find(wrong)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +75,6 @@ def test_a_wrong_name_gets_the_nearest(wrong: str, nearest: str) -> None:
         (TASK + "benchmarks: {caption: {task: caption}}", "of tasks and of benchmarks"),
     ],
 )
-def test_a_wrong_registry_is_refused(text: str, message: str) -> None:
+def test_a_wrong_table_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse(text)

@@ -59,7 +59,7 @@ def test_other_spellings_of_types_are_cast(tmp_path: Path) -> None:
         ({"prediction": ["a"], "references": [3]}, r"column 'references' has the type int64, but must be list<string>"),
         ({"prediction": ["a"], "box": ["0,0,1,1"]}, "column 'box' has the type string"),
         ({"prediction": ["a", None]}, "null in 1 rows"),
-        ({"prediction": ["a", "b"], "sample_id": ["1", "1"]}, "'1' of task 'vqa' is there 2 times"),
+        ({"prediction": ["a", "b"], "sample_id": ["1", "1"]}, "'1' of task 'vqa' occurs 2 times"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, columns: dict[str, Any], message: str) -> None:

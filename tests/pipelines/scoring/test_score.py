@@ -13,8 +13,8 @@ import pytest
 from pipelines.core.errors import UserError
 from pipelines.core.parquet import write_file
 from pipelines.core.tables import PREDICTIONS, to_table
-from pipelines.evaluation import ScoringConfig, score, score_table
 from pipelines.evaluation.run import EvaluateConfig, evaluate
+from pipelines.scoring import ScoringConfig, score, score_table
 from pipelines.scoring.benchmarks import parse
 
 
@@ -101,7 +101,7 @@ def test_boxes_are_read_as_the_benchmark_or_the_run_says(monkeypatch: pytest.Mon
         "tasks: {rec: {metric: rec, max_new_tokens: 8}}\n"
         "benchmarks: {gemini: {task: rec, boxes: {scale: 1000, order: yxyx}}}"
     )
-    monkeypatch.setattr("pipelines.scoring.score.registry", lambda: parse(text))
+    monkeypatch.setattr("pipelines.scoring.scorer.benchmark_table", lambda: parse(text))
     truth = [(0.2, 0.3, 0.6, 0.7)]
     answer = ['{"box_2d": [300, 200, 700, 600]}']
     assert score("gemini", answer, truth).value == 1
@@ -138,7 +138,7 @@ def test_pixels_are_divided_by_the_sizes_of_the_tagged_table(tmp_path: Path) -> 
 
 def test_scoring_imports_neither_ray_nor_torch_nor_mlflow(root: Path) -> None:
     code = (
-        "import sys; from pipelines.evaluation import score; score('okvqa', ['a dog'], [['dog'] * 10]);"
+        "import sys; from pipelines.scoring import score; score('okvqa', ['a dog'], [['dog'] * 10]);"
         "score('caption', ['a dog'], [['a dog']]);"
         "print(sorted({'ray', 'torch', 'transformers', 'mlflow'} & set(sys.modules)))"
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.core.errors import UserError
-from pipelines.scoring.benchmarks import registry
+from pipelines.scoring.benchmarks import benchmark_table
 from pipelines.sources.fetching.catalog import catalog, choose, parse
 
 GOOD = "a: {path: x/a.txt, urls: ['https://h/a'], license: MIT, groups: [g]}\n"
@@ -23,7 +23,7 @@ def test_the_projects_own_catalog_reads() -> None:
 @pytest.mark.parametrize("benchmark", ["coco_caption", "nocaps", "textcaps", "pope_random", "pope_popular"])
 def test_the_files_of_benchmarks_are_in_it(benchmark: str) -> None:
     names = {entry.path.rpartition("/")[2] for entry in catalog().values()}
-    assert set(registry().find(benchmark).files) <= names
+    assert set(benchmark_table().find(benchmark).files) <= names
 
 
 @pytest.mark.parametrize(
