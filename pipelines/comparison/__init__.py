@@ -1,1 +1,1 @@
-"""The fair comparison: arms of equal budget, several seeds, paired tests, tag noise, one report, and a champion."""
+"""Comparison of training configurations ("arms"): equal budget, several seeds, paired tests, a report, a champion."""

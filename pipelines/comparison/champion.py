@@ -1,4 +1,4 @@
-"""The champion: which version bears the alias is decided by a rule of the configuration, never by hand."""
+"""The champion rule: the configuration decides which model version has the alias, not a person."""
 
 import dataclasses
 import logging
@@ -20,20 +20,20 @@ log = logging.getLogger("lion.compare")
 
 @dataclass(frozen=True)
 class Decision:
-    """What the rule said.
+    """The result of the champion rule.
 
     Attributes:
-        metric: the number that decided.
-        alias: which alias.
-        candidate: the version that stood for the best arm, as models:/NAME/VERSION.
-        run: the arm and seed that it is of.
-        value: its number.
-        champion: the version that bore the alias; None: none did.
-        champion_value: its number on the same questions.
-        difference, low, high: the candidate's number less the champion's, with the 95 % interval of these two models.
-        evidence: what the choice of the candidate rests on: "one seed: a hint", or "3 seeds".
-        moved: whether the alias goes to the candidate.
-        reason: the same for people.
+        metric: the metric of the rule, as TASK.METRIC.
+        alias: the alias that may move.
+        candidate: the model version that represents the best arm, as models:/NAME/VERSION.
+        run: the candidate's arm and seed, as text.
+        value: the candidate's value of the metric.
+        champion: the version that had the alias before; None if no version had it.
+        champion_value: the champion's value of the metric on the same questions; None if it was not evaluated.
+        difference, low, high: candidate minus champion, with the 95 % interval of these two models.
+        evidence: the number of seeds that the choice is based on: "one seed: a hint", or "3 seeds".
+        moved: whether the candidate gets the alias.
+        reason: a sentence that explains `moved`.
     """
 
     metric: str
@@ -51,29 +51,34 @@ class Decision:
     reason: str
 
     def as_dict(self) -> Document:
-        """Plain JSON values."""
+        """Return the decision as plain JSON values."""
         return dataclasses.asdict(self)
 
 
 def group_of(rule: ChampionRule, primaries: Mapping[str, str]) -> str:
-    """Return the group whose number decides.
+    """Return the group of questions that the rule's metric belongs to.
 
     Args:
-        rule: with a metric.
-        primaries: the primary number's name by group.
+        rule: the champion rule; its metric is set.
+        primaries: the name of the primary metric of each group.
 
     Raises:
-        UserError: the comparison does not measure that number.
+        UserError: the comparison does not measure the rule's metric.
     """
     names = {f"{group}.{primary}": group for group, primary in primaries.items()}
     if rule.metric not in names:
-        raise UserError(f"champion.metric {rule.metric!r} is not measured here; there are {', '.join(names)}.")
+        raise UserError(
+            f"champion.metric {rule.metric!r} is not measured by this comparison; use one of {', '.join(names)}."
+        )
     return names[rule.metric]
 
 
 def candidate(results: Results, group: str, arms: Document) -> Run:
-    """The run that stands for the best arm: of the arm with the highest mean, the seed in the middle (of an even number
-    the lower one)."""
+    """Return the run that represents the best arm: the median seed of the arm with the highest mean.
+
+    For an even number of seeds it is the lower of the two middle ones. The best seed would be a biased choice: its lead
+    is partly noise of the test questions.
+    """
     best = max(results.arms, key=lambda arm: arms[arm]["value"])
     values = np.asarray(arms[best]["by_seed"])
     middle = np.argsort(values, kind="stable")[(len(values) - 1) // 2]
@@ -86,38 +91,38 @@ def decide(
     document: Document,
     models: Mapping[Run, str],
     registry: Registry,
-    ask: Callable[[str], Evaluation],
+    evaluate: Callable[[str], Evaluation],
     resamples: int,
 ) -> Decision:
-    """Evaluate the rule on the comparison's best arm and the present champion, without moving the alias.
+    """Evaluate the champion rule for the best arm and the current champion, without moving the alias.
 
-    With fewer than `FEWEST_SEEDS` seeds the alias stays whatever the numbers are, also where no version has it, unless
-    `allow_one_seed`.
+    With fewer than `FEWEST_SEEDS` seeds the alias does not move, even if no version has it, unless `allow_one_seed` is
+    set.
 
     Args:
-        rule: with a metric.
-        results: all evaluations.
-        document: as `results.analyze` made it.
-        models: models:/NAME/VERSION of every run, all of one name.
-        registry: where the champion is.
-        ask: evaluates a model on the comparison's questions, without noise.
-        resamples: draws of the bootstrap.
+        rule: the champion rule; its metric is set.
+        results: all evaluations of the comparison.
+        document: the return value of `results.analyze`.
+        models: the registered model of every run, as models:/NAME/VERSION; all have the same NAME.
+        registry: the model registry, which has the current champion.
+        evaluate: a function that evaluates a model on the comparison's questions, without tag noise.
+        resamples: number of bootstrap draws.
     """
-    group = group_of(rule, {key: found["primary"] for key, found in document["groups"].items()})
+    group = group_of(rule, {name: numbers["primary"] for name, numbers in document["groups"].items()})
     run = candidate(results, group, document["groups"][group]["arms"])
     contender = results.evaluations[run, 0.0]
     name = models[run].removeprefix("models:/").partition("/")[0]
     version = registry.client.get_registered_model(name).aliases.get(rule.alias)
     champion = None if version is None else f"models:/{name}/{version}"
-    place = list(results.seeds).index(run.seed)
-    value = document["groups"][group]["arms"][run.arm]["by_seed"][place]
+    position = list(results.seeds).index(run.seed)
+    value = document["groups"][group]["arms"][run.arm]["by_seed"][position]
     seeds = len(results.seeds)
     basis = evidence(seeds)
     own = value if champion == models[run] else None
     if seeds < FEWEST_SEEDS and not rule.allow_one_seed:
         reason = (
             f"{basis}, and no alias moves on fewer than {FEWEST_SEEDS} seeds; add seeds, or set "
-            "champion.allow_one_seed where any model will do"
+            "champion.allow_one_seed if any model may be the champion"
         )
         return Decision(
             str(rule.metric), rule.alias, models[run], str(run), value, champion, own,
@@ -125,44 +130,46 @@ def decide(
         )  # fmt: skip
     if champion is None or champion == models[run]:
         moved = champion is None
-        reason = f"no version was @{rule.alias}" if moved else f"it is @{rule.alias} already"
+        reason = (
+            f"no version had the alias @{rule.alias}" if moved else f"this version has the alias @{rule.alias} already"
+        )
         return Decision(
             str(rule.metric), rule.alias, models[run], str(run), value, champion, own,
             None, None, None, basis, moved, _reason(basis, seeds, moved, reason),
         )  # fmt: skip
-    both = measure_group({"candidate": [contender], "champion": [ask(champion)]}, group, resamples)
+    both = measure_group({"candidate": [contender], "champion": [evaluate(champion)]}, group, resamples)
     span = find_metric(document["groups"][group]["metric"]).span
-    found = interval(both["candidate"] - both["champion"]).within(-span, span)
-    moved, reason = judge(rule, found)
+    difference = interval(both["candidate"] - both["champion"]).within(-span, span)
+    moved, reason = judge(rule, difference)
     return Decision(
         str(rule.metric), rule.alias, models[run], str(run), value, champion, float(both["champion"].seeds[0]),
-        found.value, found.low, found.high, basis, moved, _reason(basis, seeds, moved, reason),
+        difference.value, difference.low, difference.high, basis, moved, _reason(basis, seeds, moved, reason),
     )  # fmt: skip
 
 
 def _reason(basis: str, seeds: int, moved: bool, reason: str) -> str:
-    """Return the reason, behind what it rests on where that is a hint."""
+    """Return the reason, with the number of seeds in front if there are too few for a verdict."""
     if seeds >= FEWEST_SEEDS:
         return reason
     return f"{basis}, alias set because allow_one_seed: {reason}" if moved else f"{basis}: {reason}"
 
 
 def judge(rule: ChampionRule, difference: Interval) -> tuple[bool, str]:
-    """Whether a difference from the champion suffices, and why."""
+    """Return whether a difference from the champion is large enough to move the alias, and the reason as a sentence."""
     if difference.value <= 0 or difference.value < rule.margin:
-        return False, f"the difference {difference.value:+.4f} is not enough (margin {rule.margin:g})"
+        return False, f"the difference {difference.value:+.4f} is too small (margin {rule.margin:g})"
     if rule.exclude_zero and difference.low <= 0:
-        return False, f"the interval {difference.low:+.4f} to {difference.high:+.4f} does not exclude 0"
+        return False, f"the 95 % interval {difference.low:+.4f} to {difference.high:+.4f} includes 0"
     return True, (
         f"the difference {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}) between the two "
-        f"models is enough (margin {rule.margin:g})"
+        f"models is large enough (margin {rule.margin:g})"
     )
 
 
 def apply_decision(decision: Decision, registry: Registry) -> None:
-    """Carry a decision out, and note on the version what its alias rests on; doing so again changes nothing."""
-    log.info("@%s: %s %s: %s", decision.alias, decision.candidate, "gets it" if decision.moved else "does not get it",
-             decision.reason)  # fmt: skip
+    """Move the alias if the decision says so, and tag the version with the evidence. A second call changes nothing."""
+    log.info("Champion rule: %s %s the alias @%s: %s.", decision.candidate,
+             "gets" if decision.moved else "does not get", decision.alias, decision.reason)  # fmt: skip
     if decision.moved:
         name, version = decision.candidate.removeprefix("models:/").split("/")
         registry.set_alias(name, decision.alias, int(version))

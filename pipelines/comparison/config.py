@@ -1,4 +1,4 @@
-"""What a comparison is asked to do. Nothing heavy is imported here: `--help` reads it."""
+"""Configuration of a comparison. Imports no heavy library, so that `--help` is fast."""
 
 import dataclasses
 import re
@@ -17,116 +17,124 @@ from pipelines.training.config import TrainStageConfig
 
 OncePer = Literal["run", "seed", "comparison"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*")
-_NO_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)  # MLflow keeps these for itself
+_NO_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)  # reserved by MLflow
 FEWEST_SEEDS = 3
-"""Seeds from which on a comparison gives verdicts. One training says nothing of how another would have ended, and the
-spread of two is not known well enough for an interval of any use."""
+"""Smallest number of seeds for verdicts and p-values. One training does not show how much the result varies between
+trainings, and the variance of two is too uncertain for a useful interval."""
 _FEW = {1: "one seed", 2: "two seeds"}
 
 
 def evidence(seeds: int) -> str:
-    """Return what a comparison's differences rest on, in words: "one seed: a hint", or "3 seeds"."""
+    """Return the number of seeds that the differences are based on, in words: "one seed: a hint", or "3 seeds"."""
     return f"{_FEW[seeds]}: a hint" if seeds < FEWEST_SEEDS else f"{seeds} seeds"
 
 
 @dataclasses.dataclass(frozen=True)
 class StageSpec:
-    """One training of every arm."""
+    """One training stage of every arm."""
 
     train: dict[str, Any] = settings_field(lambda _: TrainStageConfig)
-    """Fields of `jobs.train_stage`. `parents` may name earlier stages of the comparison; `data` and `tagged` are the
-    comparison's, and the seed is given by `seeds`."""
+    """Fields of `jobs.train_stage`, for example `{stage: 1, loop: {steps: 500}}`. `parents` may name earlier stages of
+    the comparison. Leave out `data`, `tagged` and `loop.seed`: the comparison sets them."""
     once_per: OncePer = "run"
-    """run: for each arm and seed, with the arm's changes. What comes before the arms differ may be trained once and be
-    shared, without the arms' changes: once per seed by all arms, or once in the comparison by all arms and seeds."""
+    """How often the stage is trained. run: for each arm and seed, with the arm's changes. seed: once per seed, for all
+    arms. comparison: once, for all arms and seeds. A shared stage does not get the arms' changes; use it for
+    what comes before the arms differ, to save training time."""
     why: str = ""
-    """One sentence for the person who watches: what this training is for."""
+    """The purpose of this stage in one sentence; it is logged when the stage begins."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseCurve(TagErrors):
-    """At which strengths of tag noise the arms are also evaluated."""
+    """The strengths of tag noise at which the arms are also evaluated."""
 
     levels: list[float] = dataclasses.field(default_factory=lambda: [0.25, 0.5, 1.0])
-    """Strengths besides 0; none: only the tags as they are."""
+    """Strengths above 0, up to 1. Strength 0 (tags unchanged) is always evaluated; an empty list evaluates it alone.
+    Each strength adds one evaluation for each arm and seed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not all(0 < level <= 1 for level in self.levels) or len(set(self.levels)) < len(self.levels):
-            raise UserError(f"noise.levels are {self.levels}; give different strengths above 0, up to 1.")
+            raise UserError(f"noise.levels is {self.levels}; use different strengths above 0, up to 1.")
 
 
 @dataclasses.dataclass(frozen=True)
 class ChampionRule:
-    """When the best arm becomes the champion: not with fewer than three seeds. Of the arm with the highest mean, the
-    seed in the middle stands for it: the luckiest seed would be chosen by the test's own noise."""
+    """The rule by which a model of the best arm becomes the champion.
+
+    The best arm is the arm with the highest mean; its median seed is the candidate, because the lead of its best seed
+    is partly noise of the test questions. With fewer than three seeds the alias does not move (see `allow_one_seed`).
+    """
 
     metric: str | None = None
-    """Which of the comparison's numbers decides, as TASK.METRIC, such as caption.CIDEr or rec.acc@0.5; empty: the
-    champion stays whatever the numbers are."""
+    """The metric that decides, as TASK.METRIC: for example caption.CIDEr or rec.acc@0.5. If empty, the rule is off and
+    the alias does not move."""
     margin: float = 0.0
-    """By how much it must be better than the present champion on the same questions; a fraction: 0.01 is one point."""
+    """Smallest lead over the current champion on the same questions, as a fraction: 0.01 is one percentage point."""
     exclude_zero: bool = True
-    """Whether the 95 % interval of that difference must also lie above 0."""
+    """Whether the 95 % interval of that lead must also be above 0."""
     alias: str = "champion"
-    """The alias that moves. Where no version bears it, the best arm gets it."""
+    """Alias of the champion in the registry. If no version has it, the best arm's candidate gets it."""
     allow_one_seed: bool = False
-    """Whether a comparison of one or two seeds may move the alias, too. Which arm is ahead is then as likely luck as
-    not: for trying the commands, where any model may be the champion."""
+    """Whether a comparison of one or two seeds may move the alias, too. Which arm is ahead may then be luck: set it
+    only to try the commands, when any model may be the champion."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareConfig:
-    """Trains arms that differ in one thing at equal budget with several seeds, and says what the difference makes."""
+    """Trains several arms with equal budget and several seeds, evaluates them on the same questions, and reports their
+    differences."""
 
     data: str = path_field("input", "")
-    """Folder of the training `instructions`."""
+    """Folder of the `instructions` for training."""
     tagged: str = path_field("input", "")
-    """Folder of their images' `tagged` table."""
+    """Folder of the `tagged` table of the training images."""
     test_data: str = path_field("input", "")
-    """Folder of the `instructions` that all arms are asked, made in mode evaluate."""
+    """Folder of the `instructions` for evaluation, which every arm answers; `jobs.instructions` writes them in mode
+    evaluate."""
     test_tagged: str = path_field("input", "")
-    """Folder of their images' `tagged` table."""
+    """Folder of the `tagged` table of the evaluation images."""
     tag_encoder: str | None = path_field("model", None)
-    """The tag encoder of every arm with a dynamic prompt that names none: a folder or models:/NAME@ALIAS."""
+    """Tag encoder for the arms that have a dynamic prompt and no `tag_encoder`: a folder or models:/NAME@ALIAS."""
     stages: dict[str, StageSpec] = names_field()
-    """The trainings of an arm by name, in order; the last one's model is evaluated."""
+    """The training stages by name, in order. The model of the last stage is evaluated."""
     arms: dict[str, dict[str, Any]] = settings_field(lambda _: TrainStageConfig, each=True)
-    """What each arm changes in the stages trained once per run, as fields of `jobs.train_stage`. The amount of training
-    must stay equal. The model of the first seed gets the arm's name as its alias: models:/NAME@static."""
+    """The arms by name, each with its changes to the stages that are trained once per run, as fields of
+    `jobs.train_stage`: for example `static: {prompt: {kind: static}}`. All arms must train for the same number of steps
+    and samples. The first seed's model gets the arm's name as its alias: models:/NAME@static."""
     baseline: str | None = None
-    """The arm that the others are compared with; empty: the first."""
+    """Name of the arm that the others are compared with. If empty, the first arm."""
     seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1, 2])
-    """Each arm is trained once with each. With fewer than three the report gives no verdict and no p-value: it says
-    "one seed: a hint" (or "two seeds"), and no champion moves."""
+    """Seeds of training; each arm is trained once with each seed. With fewer than three seeds the report has no
+    verdicts and no p-values ("one seed: a hint", "two seeds: a hint"), and the champion stays."""
     benchmark: str = MIXED
-    """What of the test data is asked: a benchmark's or a task's name, or `mixed`."""
+    """Which questions of `test_data` are used: the name of a benchmark or of a task, or `mixed` for all."""
     noise: NoiseCurve = dataclasses.field(default_factory=NoiseCurve)
     resamples: int = 2000
-    """Draws of the bootstrap over images."""
+    """Number of bootstrap draws of images, at least 100. More draws make the intervals more exact and take longer."""
     examples: int = 4
-    """Questions of each task in each part of the report's gallery."""
+    """Number of questions of each task in each section of the report's gallery."""
     champion: ChampionRule = dataclasses.field(default_factory=ChampionRule)
     inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
     scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
     at_once: int = runtime_field(1)
-    """Trainings, and then evaluations, that run at the same time, each in a process of its own. On a cluster there must
-    be room for the workers of so many trainings; processes of this machine share its cores."""
+    """Number of trainings, and then of evaluations, that run at the same time, each in a separate process. A cluster
+    must have room for the workers of all of them; on one machine the processes share its cores."""
     name: str = runtime_field("")
-    """The name of the last stage's models in the registry; empty: that of the stage, such as lion-stage3."""
+    """Name in the registry of the models of the last stage. If empty, the stage's default, for example lion-stage3."""
     registry: RegistryConfig = runtime_group(RegistryConfig)
     ray: RayConfig = runtime_group(RayConfig)
     out: str = path_field("output", "runs")
-    """Folder or URI under which the results of every training, of every evaluation and of the comparison lie."""
+    """Folder or URI for the results of the trainings, the evaluations and the comparison."""
 
     @property
     def base_arm(self) -> str:
-        """The arm that the others are compared with."""
+        """Name of the arm that the others are compared with."""
         return self.baseline or next(iter(self.arms))
 
     @property
     def challengers(self) -> list[str]:
-        """The other arms."""
+        """Names of the other arms."""
         return [arm for arm in self.arms if arm != self.base_arm]
 
     @property
@@ -136,43 +144,49 @@ class CompareConfig:
 
 
 def check(config: CompareConfig) -> None:
-    """Refuse what no comparison can work with, before anything is read.
+    """Refuse an invalid configuration before any file is read.
 
     Raises:
-        UserError: says what to change.
+        UserError: a field has a value that no comparison can use.
     """
     for field in ("data", "tagged", "test_data", "test_tagged"):
         if not getattr(config, field):
-            raise UserError(f"{field} is empty; give the `path` of the step that made it.")
+            raise UserError(f"{field} is empty; set it to the `path` that the step which wrote it printed.")
     if len(config.arms) < 2:
         raise UserError(
-            f"There are {len(config.arms)} arms; a comparison needs at least two, such as static: and dynamic:."
+            f"arms has {len(config.arms)} entries; a comparison needs at least two, such as static: and dynamic:."
         )
     if not config.registry.register:
-        raise UserError("registry.register is false, and a comparison asks its models by their versions; leave it out.")
+        raise UserError(
+            "registry.register is false, but a comparison loads its models from the registry; leave the setting out."
+        )
     if not config.stages:
-        raise UserError("There are no stages; name at least one training that every arm gets.")
+        raise UserError("stages is empty: there are no stages to train; add at least one.")
     for name in (*config.arms, *config.stages):
         if not _NAME.fullmatch(name):
             raise UserError(
-                f"The name {name!r} of an arm or a stage must be letters and digits, with single _ between."
+                f"The name {name!r} of an arm or a stage is invalid; use letters and digits, with single _ between."
             )
     for name in config.arms:
         if _NO_ALIAS.fullmatch(name) or name == config.champion.alias:
-            raise UserError(f"The arm {name!r} cannot give its model that alias; choose another name.")
+            raise UserError(
+                f"The arm {name!r} cannot give its model that alias; MLflow or champion.alias uses it. Rename the arm."
+            )
     if config.baseline is not None and config.baseline not in config.arms:
-        raise UserError(f"baseline {config.baseline!r} is no arm; the arms are {list(config.arms)}.")
+        raise UserError(f"baseline {config.baseline!r} is no arm; use one of {list(config.arms)}.")
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
-        raise UserError(f"seeds are {config.seeds}; give at least one, each once.")
+        raise UserError(f"seeds is {config.seeds}; list at least one seed, each once.")
     if config.resamples < 100 or config.examples < 1:
-        raise UserError("resamples must be at least 100 and examples at least 1.")
+        raise UserError(
+            f"resamples is {config.resamples} and examples is {config.examples}; use at least 100 and at least 1."
+        )
     if config.at_once < 1:
-        raise UserError(f"at_once is {config.at_once}; at least one training has to run at a time.")
+        raise UserError(f"at_once is {config.at_once}; at least one training must run at a time: use 1 or more.")
     config.inference.check()
     if config.benchmark != MIXED:
         benchmark_table().find(config.benchmark)
     *_, (last, spec) = config.stages.items()
     if spec.once_per != "run":
         raise UserError(
-            f"The last stage {last!r} is shared by the arms, so that they could not differ; set once_per: run."
+            f"The last stage {last!r} is shared by the arms, so the arms could not differ; set its once_per to run."
         )

@@ -1,4 +1,4 @@
-"""The steps that a comparison is made of: a training for every arm and seed, and an evaluation for every tag noise."""
+"""The steps of a comparison: trainings for every arm and seed, and evaluations for every strength of tag noise."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,7 +18,10 @@ _RANK: Mapping[OncePer, int] = {"comparison": 0, "seed": 1, "run": 2}
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """One training of an arm."""
+    """One training of an arm: its name and the seed.
+
+    The arm is empty for a stage that all arms share.
+    """
 
     arm: str
     seed: int
@@ -28,13 +31,13 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is trained.
+class ComparisonPlan:
+    """All trainings of a comparison.
 
     Attributes:
-        trainings: the steps by name, in order.
-        settings: their typed configurations.
-        last: each run's last step, whose model is evaluated.
+        trainings: the training steps by name, in order.
+        settings: the typed configuration of each step.
+        last: the name of each run's last step, whose model is evaluated.
     """
 
     trainings: Mapping[str, StepSpec]
@@ -42,8 +45,12 @@ class Plan:
     last: Mapping[Run, str]
 
 
-def make_plan(config: CompareConfig, prepare: Prepare) -> Plan:
-    """Return all trainings, each checked before the first begins.
+def plan_comparison(config: CompareConfig, prepare: Prepare) -> ComparisonPlan:
+    """Return all trainings of a comparison. Their configurations are checked before the first one begins.
+
+    Args:
+        config: the comparison.
+        prepare: returns the typed configuration of a verb, and the function that runs it.
 
     Raises:
         UserError: a stage or an arm has a wrong field, or the arms do not get equal amounts of training.
@@ -55,15 +62,15 @@ def make_plan(config: CompareConfig, prepare: Prepare) -> Plan:
         _refuse_seed(f"stages.{stage}.train", spec.train)
         for run, name in instances(config, stage).items():
             values = _stage_values(config, stage, run)
-            who = "all arms" if run.arm == "" else f"arm {run.arm}"
+            arms = "all arms" if run.arm == "" else f"arm {run.arm}"
             trainings[name] = StepSpec(
-                "train_stage", values, f"{spec.why or f'Stage {stage}.'} For {who}, seed {run.seed}."
+                "train_stage", values, f"{spec.why or f'Stage {stage}.'} For {arms}, seed {run.seed}."
             )
             settings[name], _ = prepare("train_stage", values)
     for arm, changes in config.arms.items():
         _refuse_seed(f"arms.{arm}", changes)
     *_, final = config.stages
-    plan = Plan(trainings, settings, instances(config, final))
+    plan = ComparisonPlan(trainings, settings, instances(config, final))
     for stage, spec in config.stages.items():
         if spec.once_per == "run":
             _require_equal_budget(config, stage, settings)
@@ -73,7 +80,7 @@ def make_plan(config: CompareConfig, prepare: Prepare) -> Plan:
 
 
 def instances(config: CompareConfig, stage: str) -> dict[Run, str]:
-    """Return the runs for which a stage is trained, and their steps' names; an empty arm stands for all of them."""
+    """Return the name of a stage's training step for each run. The arm is empty if all arms share the stage."""
     once_per = config.stages[stage].once_per
     if once_per == "comparison":
         return {Run("", config.seeds[0]): stage}
@@ -83,7 +90,13 @@ def instances(config: CompareConfig, stage: str) -> dict[Run, str]:
 
 
 def evaluation(config: CompareConfig, model: str, strength: float) -> StepSpec:
-    """Return the evaluation of a model at a strength of tag noise."""
+    """Return the step that evaluates a model on the comparison's questions.
+
+    Args:
+        config: the comparison.
+        model: a folder, or models:/NAME/VERSION.
+        strength: strength of tag noise in [0, 1].
+    """
     errors = {name: value for name, value in dataclasses.asdict(config.noise).items() if name != "levels"}
     inference = dataclasses.asdict(config.inference)
     if config.at_once > 1 and config.inference.launcher == "local" and config.inference.cpus is None:
@@ -99,11 +112,11 @@ def evaluation(config: CompareConfig, model: str, strength: float) -> StepSpec:
         "registry": dataclasses.asdict(config.registry),
         "ray": dataclasses.asdict(config.ray),
     }
-    return StepSpec("evaluate", values, f"{model} is asked, tag noise {strength:g}.")
+    return StepSpec("evaluate", values, f"Evaluate {model} with tag noise {strength:g}.")
 
 
 def _stage_values(config: CompareConfig, stage: str, run: Run) -> dict[str, Any]:
-    """Return the configuration of one training, as plain values."""
+    """Return the configuration of one training as plain values, with the arm's changes and the run's seed."""
     spec = config.stages[stage]
     values = merged(
         {
@@ -126,40 +139,40 @@ def _stage_values(config: CompareConfig, stage: str, run: Run) -> dict[str, Any]
     dynamic = values.get("prompt", {}).get("kind") in ("dynamic", "both")
     if dynamic and config.tag_encoder is not None:
         values.setdefault("tag_encoder", config.tag_encoder)
-    given = values.get("parents")
-    if not given:
-        raise UserError(f"Stage {stage!r} has no parents; name a model's folder, or an earlier stage.")
-    parents = [given] if isinstance(given, str) else list(given)
+    parents = values.get("parents")
+    if not parents:
+        raise UserError(f"Stage {stage!r} has no parents; set stages.{stage}.train.parents to a folder or a stage.")
+    parents = [parents] if isinstance(parents, str) else list(parents)
     values["parents"] = [_parent(config, stage, spec, run, parent) for parent in parents]
     return values
 
 
 def _parent(config: CompareConfig, stage: str, spec: StageSpec, run: Run, parent: str) -> str:
-    """Return the step of this run that a parent's name means; a path or a registered model stays."""
+    """Return a reference to the step that trains a parent stage for this run; a path or model stays as it is."""
     if parent not in config.stages:
         return parent
     if list(config.stages).index(parent) >= list(config.stages).index(stage):
-        raise UserError(f"Stage {stage!r} has the parent {parent!r}, which does not come before it; change the order.")
+        raise UserError(f"Stage {stage!r} has the parent {parent!r}, which does not come before it; reorder `stages`.")
     once_per = config.stages[parent].once_per
     if _RANK[once_per] > _RANK[spec.once_per]:
         raise UserError(
-            f"Stage {stage!r} is trained once per {spec.once_per} and its parent {parent!r} once per {once_per}: it "
-            "is not said which of them is meant; change once_per."
+            f"Stage {stage!r} is trained once per {spec.once_per} and its parent {parent!r} once per {once_per}, "
+            "so several models could be that parent; change once_per of one of them."
         )
     steps = instances(config, parent)
-    for wanted in (run, Run("", run.seed), Run("", config.seeds[0])):
-        if wanted in steps:
-            return f"${{{steps[wanted]}}}"
+    for candidate in (run, Run("", run.seed), Run("", config.seeds[0])):
+        if candidate in steps:
+            return f"${{{steps[candidate]}}}"
     raise AssertionError(f"{parent} has no step for {run}")
 
 
-def _refuse_seed(place: str, values: Mapping[str, Any]) -> None:
+def _refuse_seed(key: str, values: Mapping[str, Any]) -> None:
     if "seed" in values.get("loop", {}):
-        raise UserError(f"{place}.loop.seed has no effect here; the trainings' seeds are given by `seeds`.")
+        raise UserError(f"{key}.loop.seed has no effect; the seeds of training are given by `seeds`. Leave it out.")
 
 
 def budget(settings: TrainStageConfig) -> dict[str, Any]:
-    """What decides how much a training sees."""
+    """Return the settings that decide how much data a training sees; all arms must have equal ones."""
     loop = settings.loop
     if loop.steps is not None:
         return {"loop.steps": loop.steps, "loop.batch_size": loop.batch_size}
@@ -171,35 +184,38 @@ def _require_equal_budget(config: CompareConfig, stage: str, settings: Mapping[s
     steps, seed = instances(config, stage), config.seeds[0]
     base = budget(settings[steps[Run(config.base_arm, seed)]])
     for arm in config.challengers:
-        found = budget(settings[steps[Run(arm, seed)]])
-        if found != base:
-            names = sorted(name for name in {**base, **found} if base.get(name) != found.get(name))
+        changed = budget(settings[steps[Run(arm, seed)]])
+        if changed != base:
+            names = sorted(name for name in {**base, **changed} if base.get(name) != changed.get(name))
             raise UserError(
                 f"Arm {arm!r} does not get as much training as {config.base_arm!r} in stage {stage!r}: {names} differ. "
-                "Leave them to the stage, or count in steps: loop.steps and loop.batch_size."
+                "Leave them out of the arm, or set loop.steps and loop.batch_size in the stage."
             )
 
 
 def _require_same_held_out(settings: Mapping[str, TrainStageConfig]) -> None:
-    """Refuse trainings that hold out different images: a stage would be validated on what one before it was trained on,
-    and validation losses of the arms would be of different samples."""
+    """Refuse trainings that hold out different images.
+
+    A stage would be validated on images that an earlier stage was trained on, and the validation losses of the arms
+    would come from different samples.
+    """
     first, *others = settings
     expected = settings[first].held_out
     for name in others:
         if settings[name].held_out != expected:
             raise UserError(
                 f"The training {name!r} holds out other images than {first!r} (validation_fraction and held_out_seed: "
-                f"{settings[name].held_out} and {expected}); set both alike in all stages and arms."
+                f"{settings[name].held_out} and {expected}); use the same two values in all stages and arms."
             )
 
 
 def _require_different(config: CompareConfig, settings: Mapping[str, TrainStageConfig]) -> None:
-    """Two arms that are one training would be compared with themselves."""
+    """Refuse two arms whose trainings are equal: the comparison would compare a model with itself."""
     own = [stage for stage, spec in config.stages.items() if spec.once_per == "run"]
     seen: dict[str, str] = {}
     for arm in config.arms:
         trained = [settings[instances(config, stage)[Run(arm, config.seeds[0])]] for stage in own]
-        text = str(canonical(trained)).replace(f"__{arm}__", "__")  # an arm's parents are named after it
+        text = str(canonical(trained)).replace(f"__{arm}__", "__")  # the names of an arm's steps contain the arm
         if text in seen:
-            raise UserError(f"Arms {seen[text]!r} and {arm!r} are the same training; change one of them, or drop it.")
+            raise UserError(f"Arms {seen[text]!r} and {arm!r} are the same training; change or remove one of them.")
         seen[text] = arm

@@ -1,4 +1,4 @@
-"""How a comparison was made: its trainings, the code, and the machine."""
+"""Provenance of a comparison: its trainings, the code version, and the machine."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.comparison.config import CompareConfig
-from pipelines.comparison.plan import Plan, Run
+from pipelines.comparison.plan import ComparisonPlan, Run
 from pipelines.comparison.results import Document
 from pipelines.core import storage
 from pipelines.core.steps import canonical, git_commit, read_manifest, versions
@@ -17,38 +17,38 @@ from pipelines.training.config import TrainStageConfig
 
 
 def hardware() -> dict[str, str]:
-    """Return the machine that this process runs on, as far as it says what it is."""
-    found = {"machine": platform.platform(), "cores": str(os.cpu_count())}
+    """Return a description of this machine: platform, cores, GPUs and, if known, processor and memory."""
+    description = {"machine": platform.platform(), "cores": str(os.cpu_count())}
     for line in _lines("/proc/cpuinfo"):
         if line.startswith("model name"):
-            found["processor"] = line.partition(":")[2].strip()
+            description["processor"] = line.partition(":")[2].strip()
             break
     for line in _lines("/proc/meminfo"):
         if line.startswith("MemTotal"):
-            found["memory"] = f"{int(line.split()[1]) / 2**20:.1f} GiB"
+            description["memory"] = f"{int(line.split()[1]) / 2**20:.1f} GiB"
     gpus = "/proc/driver/nvidia/gpus"
     names = [
         line.partition(":")[2].strip()
-        for one in (sorted(os.listdir(gpus)) if os.path.isdir(gpus) else [])
-        for line in _lines(os.path.join(gpus, one, "information"))
+        for gpu in (sorted(os.listdir(gpus)) if os.path.isdir(gpus) else [])
+        for line in _lines(os.path.join(gpus, gpu, "information"))
         if line.startswith("Model")
     ]
-    found["GPUs"] = ", ".join(names) or "none"
-    return found
+    description["GPUs"] = ", ".join(names) or "none"
+    return description
 
 
 def code() -> dict[str, str]:
-    """Return the commit and the versions of what the numbers depend on."""
+    """Return the git commit and the versions of the libraries that the numbers depend on."""
     return {"commit": git_commit() or "unknown", **versions()}
 
 
 def training(folder: str, settings: TrainStageConfig, outcome: Mapping[str, Any]) -> Document:
-    """One training: what was trained, how long, and where its model is.
+    """Return the report's entry of one training: model, steps, samples, trained parameters and validation loss.
 
     Args:
-        folder: of the finished step.
-        settings: its configuration.
-        outcome: what the step printed.
+        folder: folder of the finished step.
+        settings: configuration of the step.
+        outcome: the JSON object that the step printed.
     """
     manifest = read_manifest(folder)
     return {
@@ -64,30 +64,30 @@ def training(folder: str, settings: TrainStageConfig, outcome: Mapping[str, Any]
     }
 
 
-def trainings(plan: Plan, outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Document]:
-    """Return every training by its step's name."""
-    return {name: training(str(found["path"]), plan.settings[name], found) for name, found in outcomes.items()}
+def trainings(plan: ComparisonPlan, outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Document]:
+    """Return the report's entries of all trainings, by the name of the step."""
+    return {name: training(str(outcome["path"]), plan.settings[name], outcome) for name, outcome in outcomes.items()}
 
 
 def histories(runs: Mapping[Run, str], arms: Sequence[str], seeds: Sequence[int]) -> dict[str, list[list[Document]]]:
     """Return the records of each run's training, by arm and seed.
 
     Args:
-        runs: the folder of each run's last training.
-        arms: in which order.
-        seeds: in which order.
+        runs: folder of each run's last training.
+        arms: names of the arms, in order.
+        seeds: the seeds, in order.
     """
     return {arm: [read_history(runs[Run(arm, seed)]) for seed in seeds] for arm in arms}
 
 
 def tag_encoders(references: Sequence[str], registry: Registry) -> dict[str, list[Document]]:
-    """Return the records of the trainings of tag encoders, by reference; without those whose training left none.
+    """Return the training records of tag encoders, by reference. Encoders without `metrics.jsonl` are left out.
 
     Args:
-        references: folders, or models:/NAME@ALIAS; a registered version names its step's folder.
-        registry: where the registered ones are.
+        references: folders, or models:/NAME@ALIAS. A registered version has its step's folder in the tag `step`.
+        registry: the registry of the registered encoders.
     """
-    found = {}
+    records = {}
     for reference in references:
         model = registry.lookup(reference)
         folder = os.path.dirname(model.folder)
@@ -95,26 +95,29 @@ def tag_encoders(references: Sequence[str], registry: Registry) -> dict[str, lis
             tags = registry.client.get_model_version(model.name, str(model.version)).tags
             folder = tags.get("step", folder)
         if storage.exists(storage.join(folder, "metrics.jsonl")):
-            found[reference if model.name is None else str(model)] = read_history(folder)
-    return found
+            records[reference if model.name is None else str(model)] = read_history(folder)
+    return records
 
 
 def as_yaml(config: CompareConfig) -> str:
-    """Return the configuration as a file of `jobs.compare`, places included, without the settings of how it was run."""
+    """Return the configuration as YAML for `jobs.compare`: with paths, without the settings of the runtime."""
     import yaml
 
     return yaml.safe_dump(canonical(config), sort_keys=False, allow_unicode=True, width=110)
 
 
 def read_history(folder: str) -> list[Document]:
-    """Return a training's records, as `metrics.jsonl` of its folder has them."""
+    """Return the records of `metrics.jsonl` in a training's folder."""
     text = storage.read_bytes(storage.join(folder, "metrics.jsonl")).decode()
     return [json.loads(line) for line in text.splitlines()]
 
 
 def count_trained(model: str, groups: Sequence[str]) -> int | None:
-    """Parameters of a LION's folder that belong to the groups, by what its weights file says; none are loaded. None for
-    a folder of an object store."""
+    """Count the parameters of a saved LION that belong to the groups.
+
+    Only the headers of the weight files are read, so no weights are loaded. Return None for a folder in an object
+    store, whose files safetensors cannot open.
+    """
     if storage.is_remote(model):
         return None
     from safetensors import safe_open
@@ -133,7 +136,7 @@ def count_trained(model: str, groups: Sequence[str]) -> int | None:
 
 
 def _lines(path: str) -> list[str]:
-    """Return the lines of a file of the system; none where there is no such file."""
+    """Return the lines of a system file; none if it cannot be read, because provenance must not stop a report."""
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
             return stream.read().splitlines()

@@ -1,4 +1,4 @@
-"""The comparison as one HTML page that needs no network: figures and images stand in it."""
+"""The report of a comparison: one HTML page that contains its figures and images and needs no network."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,12 +12,12 @@ from pipelines.scoring.benchmarks import benchmark_table
 from pipelines.scoring.scorer import set_of
 
 _TEMPLATE = "report.html.j2"
-# Beside numbers of data that nobody published anything on: the published benchmark of the same task, for orientation.
+# Data without published numbers: the report shows those of this benchmark, which has the same task.
 _ORIENTATION = {"caption": "coco_caption", "vqa": "okvqa", "rec": "refcoco_val", "pope": "pope_random"}
 WORDS = {"better": "wins", "worse": "loses", "undecided": "no difference shown"}
 TITLES = {
-    "drawn": "Drawn by lot",
-    "worst": "Worst failures of all arms together",
+    "drawn": "Random sample",
+    "worst": "Lowest mean score of all arms",
     "gained": "Questions where {arm} scores furthest above {baseline}",
     "lost": "Questions where {arm} scores furthest below {baseline}",
 }
@@ -28,23 +28,24 @@ def render(
     gallery: Mapping[str, Mapping[str, Sequence[Document]]],
     histories: Mapping[str, Sequence[Sequence[Document]]],
     tag_encoders: Mapping[str, Sequence[Document]],
-    made: Mapping[str, Any],
+    provenance: Mapping[str, Any],
 ) -> str:
-    """Return the page.
+    """Return the report as HTML.
 
     Args:
-        document: the comparison's numbers, as `results.analyze` made them.
-        gallery: as `examples.gallery` made it.
-        histories: records of the last stage's trainings, by arm and seed.
-        tag_encoders: records of the trainings of the tag encoders that the arms read, by what they are called.
-        made: how it was made: `config` (text), `trainings`, `code`, `hardware`, `reading` (above which
-            confidence a tag is read, in words), `decision`.
+        document: the comparison's numbers, from `results.analyze`.
+        gallery: the examples by group and section, from `examples.gallery`.
+        histories: training records of the last stage, by arm and then by seed.
+        tag_encoders: training records of the arms' tag encoders, by reference.
+        provenance: `config` (YAML text), `trainings`, `code`, `hardware`, `reading` (the confidence above which a tag
+            is read, in words), `resamples` (bootstrap draws), `errors` (the settings of tag noise), `decision` (of the
+            champion rule, or None).
     """
     import jinja2
 
     arms, groups = document["arms"], document["groups"]
     hint = document["evidence"] if len(document["seeds"]) < FEWEST_SEEDS else ""
-    spread = "of images alone" if len(document["seeds"]) == 1 else "of images and of two trainings"
+    spread = "for images only" if len(document["seeds"]) == 1 else "for images and two trainings"
     heading = f"{hint}; intervals {spread}" if hint else ""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -71,7 +72,7 @@ def render(
         power=f"{POWER:.0%}",
         published=published(document),
         gallery=gallery,
-        titles={why: title(why, document["baseline"]) for shown in gallery.values() for why in shown},
+        titles={why: title(why, document["baseline"]) for sections in gallery.values() for why in sections},
         effects=figures.effects(groups, arms, document["baseline"], heading),
         noise=figures.noise_curves(groups, arms, heading) if len(document["strengths"]) > 1 else "",
         training=figures.training_curves(histories),
@@ -81,12 +82,15 @@ def render(
         alpha=ALPHA,
         confidence=f"{CONFIDENCE:.0%}",
         fewest=FEWEST_IMAGES,
-        made=made,
+        provenance=provenance,
     )
 
 
 def decoded_with(document: Document) -> dict[str, list[str]]:
-    """Each arm's settings of decoding in words: one line where its seeds agree; empty where no file says them."""
+    """Return the decoding settings of each arm in words: one entry if its seeds agree, else one per seed.
+
+    Arms whose predictions came from a file without decoding settings get an empty list.
+    """
     return {
         arm: [in_words(settings) for settings in by_seed if settings is not None]
         for arm, by_seed in document["decoding"].items()
@@ -94,18 +98,21 @@ def decoded_with(document: Document) -> dict[str, list[str]]:
 
 
 def findings(document: Document) -> list[Document]:
-    """One sentence for each difference, those that are decided first: which arm, which task, by how much, how sure."""
+    """Return one finding per arm and group, the difference from the baseline with its verdict; decided ones first."""
     words = {**WORDS, "hint": document["evidence"]}
-    found = [
-        {"group": name, "primary": group["primary"], "arm": arm, "says": words[effect["verdict"]], **effect}
+    rows = [
+        {"group": name, "primary": group["primary"], "arm": arm, "words": words[effect["verdict"]], **effect}
         for name, group in document["groups"].items()
         for arm, effect in group["effects"].items()
     ]
-    return sorted(found, key=lambda one: one["verdict"] == "undecided")
+    return sorted(rows, key=lambda row: row["verdict"] == "undecided")
 
 
 def published(document: Document) -> list[Document]:
-    """For each group the published numbers of its own benchmark, or of one of the same task; percent as printed."""
+    """Return the published numbers for each group: those of its benchmark, or else of one with the same task.
+
+    The numbers are percentages, as printed in their papers.
+    """
     benchmarks = benchmark_table().benchmarks
     rows = []
     for name, group in document["groups"].items():
@@ -122,19 +129,19 @@ def published(document: Document) -> list[Document]:
 
 
 def title(why: str, baseline: str) -> str:
-    """Return the heading of a part of the gallery."""
+    """Return the heading of a section of the gallery."""
     kind, _, arm = why.partition(" ")
     return TITLES[kind].format(arm=arm, baseline=baseline)
 
 
 def points(value: float, signed: bool = False) -> str:
-    """Return a fraction in percent as papers print it."""
+    """Return a fraction in percent with two decimals, for example 51.24 or −1.00."""
     text = f"{100 * value:{'+' if signed else ''}.2f}"
     return text.replace("-", "−")
 
 
 def p_value(value: float) -> str:
-    """Return a p-value to three digits."""
+    """Return a p-value with three decimals, or "< 0.001"."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -1,4 +1,4 @@
-"""`compare` as a step: all trainings and evaluations, each a step of its own, then the tests and the report."""
+"""The `compare` step: it runs all trainings and evaluations as separate steps, then the tests and the report."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ from typing import Any
 from models.tags import threshold_in_words
 from pipelines.comparison.champion import Decision, apply_decision, decide, group_of
 from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, evidence
-from pipelines.comparison.plan import Plan, Run, evaluation, make_plan
+from pipelines.comparison.plan import ComparisonPlan, Run, evaluation, plan_comparison
 from pipelines.comparison.results import (
     Document,
     Evaluation,
@@ -41,16 +41,16 @@ Outcomes = Mapping[str, Mapping[str, Any]]
 
 
 def compare(config: CompareConfig, prepare: Prepare) -> StepResult:
-    """Run the comparison, or continues it, or finds it done. Leaves `report.html` and `comparison.json`.
+    """Run the comparison and write `report.html` and `comparison.json`. Finished steps are not run again.
 
     Args:
-        config: what is compared.
-        prepare: makes the configuration of a verb and finds what runs it.
+        config: the comparison.
+        prepare: returns the typed configuration of a verb, and the function that runs it.
 
     Raises:
-        UserError: a wrong configuration, before anything is trained; or what a step says.
+        UserError: the configuration is wrong (raised before any training), or a step raised it.
     """
-    plan = make_plan(config, prepare)
+    plan = plan_comparison(config, prepare)
     prepare("evaluate", evaluation(config, "", 0.0).config)
     registry = Registry(config.registry, config.out)
     registry.check()
@@ -60,59 +60,63 @@ def compare(config: CompareConfig, prepare: Prepare) -> StepResult:
         _require_room(config, plan)
         trained = _by_name(_run(config, plan.trainings, prepare))
         models = {run: str(trained[name]["registered"]) for run, name in plan.last.items()}
-        asked = {
+        evaluations = {
             f"{run.arm}__seed{run.seed}__noise{strength:g}": ((run, strength), evaluation(config, model, strength))
             for run, model in models.items()
             for strength in config.strengths
         }
-        steps = {name: spec for name, (_, spec) in asked.items()}
-        answered = _by_name(_run(config, steps, prepare))
-        folders = {key: str(answered[name]["path"]) for name, (key, _) in asked.items()}
+        steps = {name: spec for name, (_, spec) in evaluations.items()}
+        evaluated = _by_name(_run(config, steps, prepare))
+        folders = {key: str(evaluated[name]["path"]) for name, (key, _) in evaluations.items()}
 
         def work(folder: StepFolder) -> Mapping[str, Any]:
             return Comparison(config, prepare, plan, trained, models, registry).work(folder, folders)
 
-        inputs = {name: str(answered[name]["path"]) for name in asked}
+        inputs = {name: str(evaluated[name]["path"]) for name in evaluations}
         return run_step("compare", _identity(config), config.out, work, inputs)
 
 
 def _identity(config: CompareConfig) -> Document:
-    """What decides the result besides the evaluations' own content: places on this machine do not."""
-    places = ("data", "tagged", "test_data", "test_tagged", "tag_encoder", "stages", "out")
-    return {name: value for name, value in canonical(config).items() if name not in places}
+    """Return the settings that decide the result in addition to the evaluations, for the step's hash.
+
+    Paths are left out, and the stages: the evaluations, which are inputs of the step, depend on both.
+    """
+    excluded = ("data", "tagged", "test_data", "test_tagged", "tag_encoder", "stages", "out")
+    return {name: value for name, value in canonical(config).items() if name not in excluded}
 
 
 def _run(config: CompareConfig, steps: Mapping[str, StepSpec], prepare: Prepare) -> list[dict[str, Any]]:
+    """Run steps one after another in this process, or several at a time in separate processes."""
     out = storage.absolute(config.out)
     return run_steps(steps, prepare, out) if config.at_once == 1 else run_side_by_side(steps, out, config.at_once)
 
 
-def _require_room(config: CompareConfig, plan: Plan) -> None:
-    """Refuse more trainings at once than the cluster holds: some would wait for workers until Ray gives up on them."""
+def _require_room(config: CompareConfig, plan: ComparisonPlan) -> None:
+    """Refuse more trainings at the same time than the cluster has room for: some would wait until Ray's timeout."""
     launches = {settings.launch for settings in plan.settings.values() if settings.launch.launcher == "ray"}
     if config.at_once == 1 or not launches:
         return
     with ray_session(config.ray):
         nodes = live_nodes()
         for launch in launches:
-            asked = resolve_launch(launch, nodes)
-            room = workers_that_fit(asked, nodes, 0.0) // launch.workers
+            request = resolve_launch(launch, nodes)
+            room = workers_that_fit(request, nodes, 0.0) // launch.workers
             if room < config.at_once:
                 raise UserError(
-                    f"at_once is {config.at_once}, and the cluster has room for {room} trainings of {launch.workers} "
-                    f"workers with {asked.cpus_per_worker} CPUs and {asked.gpus_per_worker:g} GPUs each; "
+                    f"at_once is {config.at_once}, but the cluster has room for {room} trainings of {launch.workers} "
+                    f"workers with {request.cpus_per_worker} CPUs and {request.gpus_per_worker:g} GPUs each; "
                     "lower at_once, or add nodes."
                 )
 
 
 def _announce_hint(config: CompareConfig) -> None:
-    """Say before anything is trained that so few seeds will give no verdict: the trainings are what takes long."""
+    """Warn before the long trainings begin that so few seeds will give no verdict."""
     if len(config.seeds) >= FEWEST_SEEDS:
         return
     kept = config.champion.metric is not None and not config.champion.allow_one_seed
     log.warning(
-        "%s: no verdicts and no p-values%s; %d seeds or more give them", evidence(len(config.seeds)),
-        f", and @{config.champion.alias} stays where it is" if kept else "", FEWEST_SEEDS,
+        "%s: no verdicts and no p-values%s; use at least %d seeds to get them.", evidence(len(config.seeds)),
+        f", and the alias @{config.champion.alias} does not move" if kept else "", FEWEST_SEEDS,
     )  # fmt: skip
 
 
@@ -120,30 +124,40 @@ def _by_name(outcomes: list[dict[str, Any]]) -> Outcomes:
     return {str(outcome["name"]): outcome for outcome in outcomes}
 
 
-def _check_questions(config: CompareConfig, plan: Plan) -> None:
-    """Refuse, before anything is trained, questions that cannot be scored and a rule about what is not measured."""
+def _check_questions(config: CompareConfig, plan: ComparisonPlan) -> None:
+    """Refuse, before any training, questions that cannot be scored and a champion rule whose metric is not measured."""
     scores = require_scorable(select_rows(load_instructions(config.test_data), config.benchmark), config.benchmark)
     if config.champion.metric is None:
         return
-    group_of(config.champion, {group: found.primary for group, found in scores.items()})
+    group_of(config.champion, {group: score.primary for group, score in scores.items()})
     names = {plan.settings[step].model_name for step in plan.last.values()}
     if len(names) > 1:
-        raise UserError(f"The arms' models are registered as {sorted(names)}; a champion needs one name: set `name`.")
+        raise UserError(
+            f"The arms' models are registered under {sorted(names)}; a champion needs one name: set `name`."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What is left to do when all models have answered."""
+    """The work after all evaluations: tests, champion rule, report and MLflow."""
 
     config: CompareConfig
     prepare: Prepare
-    plan: Plan
+    plan: ComparisonPlan
     trained: Outcomes
     models: Mapping[Run, str]
     registry: Registry
 
     def work(self, folder: StepFolder, folders: Mapping[tuple[Run, float], str]) -> Document:
-        """Test, champion, report and MLflow; returns the manifest's entries."""
+        """Compute the numbers, apply the champion rule, write the report, and log to MLflow.
+
+        Args:
+            folder: the folder of the compare step.
+            folders: the folder of each evaluation, by run and strength of tag noise.
+
+        Returns:
+            Entries of the step's manifest.
+        """
         config = self.config
         evaluations = {key: read_evaluation(path) for key, path in folders.items()}
         results = Results(evaluations, list(config.arms), config.seeds)
@@ -157,15 +171,15 @@ class Comparison:
         storage.write_json(folder.child(NUMBERS), document | {"champion": decision and decision.as_dict()})
         storage.write_atomic(folder.child(REPORT), self._page(results, document, decision).encode())
         run_id = log_comparison(self.registry, folder, config, document, self.models, [NUMBERS, REPORT])
-        log.info("The report: %s", folder.child(REPORT))
+        log.info("Report: %s", folder.child(REPORT))
         measured = {
-            f"{arm}.{group}.{found['primary']}": number["value"]
-            for group, found in document["groups"].items()
-            for arm, number in found["arms"].items()
+            f"{arm}.{group}.{numbers['primary']}": estimate["value"]
+            for group, numbers in document["groups"].items()
+            for arm, estimate in numbers["arms"].items()
         } | {
-            f"{group}.{found['primary']}.{arm}-{document['baseline']}": effect["value"]
-            for group, found in document["groups"].items()
-            for arm, effect in found["effects"].items()
+            f"{group}.{numbers['primary']}.{arm}-{document['baseline']}": effect["value"]
+            for group, numbers in document["groups"].items()
+            for arm, effect in numbers["effects"].items()
         }
         files = [{"path": name, "sha256": storage.sha256(folder.child(name))} for name in (NUMBERS, REPORT)]
         summary: Document = {
@@ -184,38 +198,44 @@ class Comparison:
         }
 
     def _name_after_arms(self) -> None:
-        """Give the first seed's model of every arm the arm's name as its alias."""
+        """Set the alias of the first seed's model of every arm to the arm's name."""
         for arm in self.config.arms:
             name, version = self.models[Run(arm, self.config.seeds[0])].removeprefix("models:/").split("/")
             self.registry.set_alias(name, arm, int(version))
 
     def _decision(self, folder: StepFolder, results: Results, document: Document) -> Decision | None:
-        """The rule's decision, taken once: a comparison that goes on after a crash does not meet its own champion."""
+        """Return the decision of the champion rule; None if the rule is off.
+
+        The decision is made once and stored: a comparison that resumes after a crash would otherwise compare the
+        candidate with itself, because the alias has already moved.
+        """
         rule = self.config.champion
         if rule.metric is None:
             return None
         path = folder.child(_DECISION)
         if storage.exists(path):
             return Decision(**storage.read_json(path))
-        ask = functools.partial(self._ask, results=results)
-        made = decide(rule, results, document, self.models, self.registry, ask, self.config.resamples)
-        storage.write_json(path, made.as_dict())
-        return made
+        evaluate = functools.partial(self._evaluate, results=results)
+        decision = decide(rule, results, document, self.models, self.registry, evaluate, self.config.resamples)
+        storage.write_json(path, decision.as_dict())
+        return decision
 
-    def _ask(self, model: str, results: Results) -> Evaluation:
-        """Return the answers of another model to the comparison's questions."""
+    def _evaluate(self, model: str, results: Results) -> Evaluation:
+        """Evaluate another model, the current champion, on the comparison's questions."""
         steps: dict[str, StepSpec] = {"champion": evaluation(self.config, model, 0.0)}
         (outcome,) = run_steps(steps, self.prepare, storage.absolute(self.config.out))
-        answered = read_evaluation(str(outcome["path"]))
-        if answered.metrics["decoding"] != results.first.metrics["decoding"]:
+        champion = read_evaluation(str(outcome["path"]))
+        if champion.metrics["decoding"] != results.first.metrics["decoding"]:
             log.warning(
-                "%s was decoded with %s, and the comparison's models otherwise; the champion rule compares them as "
-                "they are. Set inference.beams and inference.decoding to decode all models alike.",
-                model, in_words(answered.metrics["decoding"]),
+                "The champion %s was decoded with %s, the comparison's models with other settings; the difference that "
+                "the champion rule uses includes this. Set inference.beams and inference.decoding to decode all models "
+                "alike.", model, in_words(champion.metrics["decoding"]),
             )  # fmt: skip
-        return answered
+        return champion
 
     def _page(self, results: Results, document: Document, decision: Decision | None) -> str:
+        """Return the report as HTML."""
+        # Matplotlib and jinja2 are slow to import, and only a comparison that is not skipped needs them.
         from pipelines.comparison import examples, provenance
         from pipelines.comparison.report import render
 
@@ -228,7 +248,7 @@ class Comparison:
         settings = [self.plan.settings[name] for name in self.plan.last.values()]
         models = [model_rules(storage.join(folder, "model")) for folder in folders.values()]
         rules = [rule for model in models for rule in (model.text, model.vector) if rule is not None]
-        encoders = dict.fromkeys(one.tag_encoder for one in settings if one.tag_encoder is not None)
+        encoders = dict.fromkeys(train.tag_encoder for train in settings if train.tag_encoder is not None)
         return render(
             document,
             examples.gallery(results, chosen, config.test_data, config.test_tagged, rules),

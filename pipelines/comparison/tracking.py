@@ -1,4 +1,4 @@
-"""The comparison in MLflow: a run of its own with the report, and its numbers on every arm's model versions."""
+"""Log a comparison to MLflow: a separate run with the report, and its numbers on every arm's model versions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ def log_comparison(
     registry: Registry, folder: StepFolder, config: CompareConfig, document: Document, models: Mapping[Run, str],
     artifacts: Sequence[str],
 ) -> str:  # fmt: skip
-    """Log everything and return the run's id; doing so again after a crash changes nothing.
+    """Log the comparison and return the id of its MLflow run. A second call, after a crash, changes nothing.
 
     Args:
-        registry: which MLflow.
-        folder: of the comparison.
-        config: what was compared.
-        document: its numbers.
-        models: models:/NAME/VERSION of every run.
-        artifacts: files of the folder that belong to the run.
+        registry: the MLflow registry.
+        folder: the folder of the comparison.
+        config: the comparison's configuration.
+        document: the comparison's numbers.
+        models: the registered model of every run, as models:/NAME/VERSION.
+        artifacts: names of files in the folder that are attached to the MLflow run.
     """
     client = registry.client
     tags = {"git_commit": str(git_commit()), "evidence": document["evidence"]}
@@ -38,13 +38,13 @@ def log_comparison(
     for run, model in models.items():
         reference = registry.lookup(model)
         by_seed = document["decoding"][run.arm]
-        place = list(document["seeds"]).index(run.seed) if len(by_seed) > 1 else 0
+        index = list(document["seeds"]).index(run.seed) if len(by_seed) > 1 else 0
         tags = {
             "arm": run.arm,
             "seed": str(run.seed),
             "baseline": document["baseline"],
             "evidence": document["evidence"],
-            "decoding": json.dumps(by_seed[place]),
+            "decoding": json.dumps(by_seed[index]),
             "result": folder.path,
         }
         for name, text in tags.items():
@@ -55,18 +55,21 @@ def log_comparison(
 
 
 def arm_numbers(document: Document, arm: str) -> dict[str, float]:
-    """An arm's numbers, flat: TASK.METRIC with its interval, its difference from the baseline, and both under noise.
-    Without p-values where there were too few seeds for tests."""
+    """Return an arm's numbers as a flat mapping.
+
+    Its keys are TASK.METRIC.value (.low, .high) for the arm, TASK.METRIC.difference.* for the difference from the
+    baseline, and TASK.METRIC.tag_noise_STRENGTH. With too few seeds for tests there are no p-values.
+    """
     numbers: dict[str, float] = {}
-    for group, found in document["groups"].items():
-        name = f"{group}.{found['primary']}"
+    for group, group_numbers in document["groups"].items():
+        name = f"{group}.{group_numbers['primary']}"
         ends = ("value", "low", "high")
-        numbers |= {f"{name}.{end}": found["arms"][arm][end] for end in ends}
-        if arm in found["effects"]:
-            effect = found["effects"][arm]
+        numbers |= {f"{name}.{end}": group_numbers["arms"][arm][end] for end in ends}
+        if arm in group_numbers["effects"]:
+            effect = group_numbers["effects"][arm]
             measured = {key: effect[key] for key in (*ends, "p", "p_holm", "smallest_seen") if effect[key] is not None}
             numbers |= {f"{name}.difference.{key}": value for key, value in measured.items()}
-        for level in found["noise"]:
+        for level in group_numbers["noise"]:
             if level["strength"]:
                 numbers[f"{name}.tag_noise_{level['strength']:g}"] = level["arms"][arm]["value"]
     return numbers

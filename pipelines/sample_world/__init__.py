@@ -1,5 +1,6 @@
-"""A small world of drawn scenes in the benchmarks' own file formats, so that everything runs without downloads.
+"""A small world of drawn scenes in the file formats of the benchmarks, so that everything runs without downloads.
 
-`scenes` decides what is in a scene, `drawing` paints it, `language` speaks about it, `tagging` sees it imperfectly,
-`writing` puts it all into files.
+`scenes` draws the content of a scene, `drawing` paints it, `language`, `questions` and `expressions` describe it,
+`tagging` simulates a tagger, `entries` combines these, and `writing` writes the files. `backbones` pre-trains tiny
+models on such scenes.
 """

@@ -1,4 +1,4 @@
-"""Paints scenes with PIL. Boxes are exact: each shape fills its box from edge to edge, without soft edges."""
+"""Paint scenes with PIL. Boxes are exact: each shape touches all edges of its box, without antialiasing."""
 
 import io
 import math
@@ -14,7 +14,7 @@ from pipelines.sample_world.scenes import Scene, SceneObject
 
 ImageFormat = Literal["png", "jpeg"]
 
-_LINE = 14  # pixels between two lines of text on a contact sheet
+_LINE = 14  # pixels, height of a line of text on a contact sheet
 
 _COLORS = {
     "red": (214, 32, 36),
@@ -36,7 +36,7 @@ _BACKGROUNDS = {
 
 
 def draw_scene(scene: Scene, seed: str) -> Image.Image:
-    """Return the scene as an RGB image; `seed` varies each object's color a little, within what its name covers."""
+    """Return the scene as an RGB image. `seed` varies the brightness of each object's color a little."""
     rng = random.Random(seed)
     image = Image.new("RGB", (scene.width, scene.height), _BACKGROUNDS[scene.background])
     for item in scene.objects:
@@ -48,10 +48,10 @@ def draw_scene(scene: Scene, seed: str) -> Image.Image:
 
 @lru_cache(maxsize=4096)
 def shape_mask(shape: str, width: int, height: int) -> Image.Image:
-    """Mask (mode L, 0 or 255) of a shape that touches all four edges of `width` × `height` pixels.
+    """Return the mask (mode L, 0 or 255) of a shape that touches all four edges of `width` × `height` pixels.
 
     Raises:
-        ValueError: an unknown shape.
+        ValueError: the shape is unknown.
     """
     mask = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(mask)
@@ -72,12 +72,12 @@ def shape_mask(shape: str, width: int, height: int) -> Image.Image:
             draw.rectangle((arm_x, 0, right - arm_x, bottom), fill=255)
             draw.rectangle((0, arm_y, right, bottom - arm_y), fill=255)
         case _:
-            raise ValueError(f"There is no shape {shape!r}.")
+            raise ValueError(f"The shape {shape!r} is unknown; use a key of scenes.SHAPES.")
     return mask
 
 
 def _star(right: int, bottom: int) -> list[tuple[float, float]]:
-    """Five-pointed star stretched to reach every edge."""
+    """Return the corners of a five-pointed star that is stretched to touch every edge."""
     points = []
     for corner in range(10):
         radius = 1.0 if corner % 2 == 0 else 0.45
@@ -89,12 +89,12 @@ def _star(right: int, bottom: int) -> list[tuple[float, float]]:
 
 
 def painted_area(item: SceneObject) -> int:
-    """How many pixels the object covers."""
+    """Return the number of pixels that the object covers."""
     return shape_mask(item.shape, item.width, item.height).histogram()[255]
 
 
 def encode_image(image: Image.Image, form: ImageFormat) -> bytes:
-    """Return the image file's bytes; the same bytes for the same image."""
+    """Encode an image as a file. Equal images give equal bytes."""
     buffer = io.BytesIO()
     if form == "png":
         image.save(buffer, "PNG", compress_level=1)
@@ -106,16 +106,16 @@ def encode_image(image: Image.Image, form: ImageFormat) -> bytes:
 def contact_sheet(
     entries: Sequence[tuple[Image.Image, Sequence[SceneObject], Sequence[str]]], columns: int = 4, width: int = 360
 ) -> Image.Image:
-    """Images in a grid, enlarged, with their boxes drawn and their texts below: for a human to look at.
+    """Return a preview: enlarged images in a grid, with their boxes, and their texts below.
 
     Args:
-        entries: an image, the objects to frame, and the texts, each of which is wrapped to the cell.
-        columns: cells in a row.
-        width: of a cell in pixels.
+        entries: for each cell the image, the objects whose boxes are drawn, and the texts, which are wrapped.
+        columns: number of cells in a row.
+        width: width of a cell in pixels.
     """
     font = ImageFont.load_default(size=11)
     scale = max(1, (width - 12) // max(max(image.size) for image, _, _ in entries))
-    texts = ["\n".join(textwrap.fill(text, width // 6) for text in said) for _, _, said in entries]
+    texts = ["\n".join(textwrap.fill(text, width // 6) for text in cell_texts) for _, _, cell_texts in entries]
     side = scale * max(image.height for image, _, _ in entries)
     height = side + 16 + _LINE * max(text.count("\n") + 1 for text in texts)
     sheet = Image.new("RGB", (columns * width, math.ceil(len(entries) / columns) * height), "white")

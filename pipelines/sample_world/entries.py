@@ -1,4 +1,4 @@
-"""A scene with all that is said about it, made by number, without any file."""
+"""An image of the sample world with all its annotations, computed from its number without any file."""
 
 import random
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ _REFERRED_OBJECTS = 3  # objects of an image that get referring expressions
 
 @dataclass(frozen=True)
 class Entry:
-    """One image's scene and texts.
+    """One image: its scene, its texts and its tags.
 
     Attributes:
         split: one of `SPLITS`.
-        image_id: unique over the splits of a world.
-        scene: what is in it.
-        captions: five of them.
+        image_id: id of the image, unique over the splits of a world.
+        scene: the content of the image.
+        captions: five captions.
         vqa: up to four open questions.
         choice: one multiple-choice question.
-        expressions: an object's number in the scene, and the expressions that mean it and nothing else.
-        tags: the simulated tagger's tags and confidences, by falling confidence.
-        paint_seed: of the image's colors.
+        expressions: pairs of an object's index in the scene and the referring expressions that identify it.
+        tags: tags and confidences of the simulated tagger, by descending confidence.
+        paint_seed: seed of the variation of the image's colors.
     """
 
     split: str
@@ -42,21 +42,22 @@ class Entry:
     paint_seed: str
 
     def file_name(self, form: drawing.ImageFormat) -> str:
-        """Name of the image file; like COCO's, it ends in the image's id."""
+        """Return the name of the image file. As in COCO, it ends with the image's id."""
         return f"sample_{self.split}_{self.image_id:012d}.{'jpg' if form == 'jpeg' else 'png'}"
 
     def draw(self) -> Image.Image:
-        """Return the image, RGB."""
+        """Draw the image, RGB."""
         return drawing.draw_scene(self.scene, self.paint_seed)
 
 
 def make_entry(seed: int, split: str, index: int, preset: Preset) -> Entry:
-    """Return the image number `index` of a split; the same for the same arguments, whatever else is made.
+    """Return image number `index` of a split. It depends on the arguments only, not on other images.
 
     Raises:
-        ValueError: an unknown split.
+        ValueError: the split is unknown.
     """
     scene = make_scene(seed, split, index, preset)
+    # One generator for all texts of an image: the order of the calls below decides the texts, so keep it.
     rng = random.Random(f"words/{seed}/{split}/{index}")
     expressions = []
     for number in sorted(rng.sample(range(len(scene.objects)), min(_REFERRED_OBJECTS, len(scene.objects)))):

@@ -1,4 +1,4 @@
-"""Referring expressions that are proven to mean one object: each is a small query that is run against its scene."""
+"""Referring expressions that identify exactly one object: each is a query that is run against its scene."""
 
 import random
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pipelines.sample_world.scenes import Scene, SceneObject
 
 ExpressionKind = Literal["attribute", "place", "relation"]
 
-_MARGIN = 0.06  # of the side: an extreme object must be at least this much further out than the next
+_MARGIN = 0.06  # of the image's side: an outermost object must be ahead of the next one by at least this much
 
 _RELATION_PHRASES: dict[Direction, tuple[str, ...]] = {
     "left": ("left of", "to the left of"),
@@ -27,17 +27,24 @@ _PLACE_PHRASES: dict[Direction, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Expression:
-    """A description: attributes, then at most one of a place (furthest to a side) and a relation to another object."""
+    """A description of an object. Attributes that are None match every value.
+
+    Attributes:
+        size, color, shape: attributes of the object.
+        extreme: the object is the outermost one on this side; not together with `relation`.
+        relation: the object is on this side of the object that `anchor` describes.
+        anchor: description of the other object; set if and only if `relation` is.
+    """
 
     size: str | None = None
     color: str | None = None
     shape: str | None = None
-    place: Direction | None = None
+    extreme: Direction | None = None
     relation: Direction | None = None
     anchor: "Expression | None" = None
 
     def has_attributes_of(self, item: SceneObject) -> bool:
-        """Whether size, color and shape fit; what is not said fits everything."""
+        """Return whether size, color and shape of an object match."""
         return (
             (self.shape is None or self.shape == item.shape)
             and (self.color is None or self.color == item.color)
@@ -45,19 +52,19 @@ class Expression:
         )
 
     def candidates(self, scene: Scene) -> list[SceneObject]:
-        """Return every object that somebody might think is meant, with generous margins."""
-        found = [item for item in scene.objects if self.has_attributes_of(item)]
-        if self.place is not None:
-            found = _furthest(found, self.place, scene)
+        """Return every object that a reader could understand by the description, with generous margins."""
+        matches = [item for item in scene.objects if self.has_attributes_of(item)]
+        if self.extreme is not None:
+            matches = _furthest(matches, self.extreme, scene)
         if self.relation is not None and self.anchor is not None:
             anchors = self.anchor.candidates(scene)
             if len(anchors) != 1:
                 return []
-            found = [item for item in found if item != anchors[0] and is_loosely(self.relation, item, anchors[0])]
-        return found
+            matches = [item for item in matches if item != anchors[0] and is_loosely(self.relation, item, anchors[0])]
+        return matches
 
     def refers_to(self, scene: Scene, target: SceneObject) -> bool:
-        """Whether it means `target`, strictly, and nothing else, even loosely."""
+        """Return whether the description matches `target` strictly, and no other object even loosely."""
         if self.candidates(scene) != [target]:
             return False
         if self.relation is None or self.anchor is None:
@@ -65,17 +72,17 @@ class Expression:
         return is_strictly(self.relation, target, self.anchor.candidates(scene)[0])
 
     def text(self, rng: random.Random) -> str:
-        """In words, without an article at its front."""
+        """Return the description in words, without an article in front."""
         noun = " ".join(word for word in (self.size, self.color, self.shape or "object") if word)
-        if self.place is not None:
-            return rng.choice(_PLACE_PHRASES[self.place]).format(noun)
+        if self.extreme is not None:
+            return rng.choice(_PLACE_PHRASES[self.extreme]).format(noun)
         if self.relation is not None and self.anchor is not None:
             return f"{noun} {rng.choice(_RELATION_PHRASES[self.relation])} the {self.anchor.text(rng)}"
         return noun
 
 
 def _furthest(items: list[SceneObject], side: Direction, scene: Scene) -> list[SceneObject]:
-    """Return the object furthest to a side, and those nearly as far."""
+    """Return the object that is furthest to a side, and the objects that are nearly as far."""
     axis, extent = (0, scene.width) if side in ("left", "right") else (1, scene.height)
     sign = -1 if side in ("left", "above") else 1
     most = max((sign * item.center[axis] for item in items), default=0.0)
@@ -83,7 +90,7 @@ def _furthest(items: list[SceneObject], side: Direction, scene: Scene) -> list[S
 
 
 def descriptions(item: SceneObject) -> list[Expression]:
-    """Return the ways to name an object by its attributes, shortest first."""
+    """Return the descriptions of an object by its attributes, shortest first."""
     return [
         Expression(shape=item.shape),
         Expression(color=item.color, shape=item.shape),
@@ -93,28 +100,28 @@ def descriptions(item: SceneObject) -> list[Expression]:
 
 
 def expressions_for(scene: Scene, target: SceneObject, rng: random.Random) -> list[tuple[ExpressionKind, str]]:
-    """Up to one expression of each kind that means `target` and nothing else, with its kind; maybe none."""
-    found: list[tuple[ExpressionKind, str]] = []
+    """Return at most one expression of each kind that identifies `target`, with its kind; possibly none."""
+    expressions: list[tuple[ExpressionKind, str]] = []
     by_attribute = [query for query in descriptions(target) if query.refers_to(scene, target)][:2]
     if by_attribute:
-        found.append(("attribute", rng.choice(by_attribute).text(rng)))
+        expressions.append(("attribute", rng.choice(by_attribute).text(rng)))
     others: list[tuple[ExpressionKind, list[Expression]]] = [
         ("place", _by_place(scene, target)),
         ("relation", _by_relation(scene, target)),
     ]
     for kind, queries in others:
         rng.shuffle(queries)
-        meant = next((query for query in queries if query.refers_to(scene, target)), None)
-        if meant is not None:
-            found.append((kind, meant.text(rng)))
-    return found
+        match = next((query for query in queries if query.refers_to(scene, target)), None)
+        if match is not None:
+            expressions.append((kind, match.text(rng)))
+    return expressions
 
 
 def _by_place(scene: Scene, target: SceneObject) -> list[Expression]:
-    """Return the target as the furthest of at least two things to some side."""
+    """Return descriptions of the target as the outermost of at least two objects on some side."""
     heads = (Expression(), Expression(shape=target.shape), Expression(color=target.color))
     return [
-        Expression(color=head.color, shape=head.shape, place=side)
+        Expression(color=head.color, shape=head.shape, extreme=side)
         for head in heads
         if sum(head.has_attributes_of(item) for item in scene.objects) > 1
         for side in DIRECTIONS
@@ -122,7 +129,7 @@ def _by_place(scene: Scene, target: SceneObject) -> list[Expression]:
 
 
 def _by_relation(scene: Scene, target: SceneObject) -> list[Expression]:
-    """Return the target as seen from each other object that color and shape alone identify."""
+    """Return descriptions of the target by its relation to an object that color and shape identify."""
     return [
         Expression(
             color=color, shape=target.shape, relation=side, anchor=Expression(color=item.color, shape=item.shape)

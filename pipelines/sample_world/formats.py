@@ -1,4 +1,4 @@
-"""Entries of the sample world as documents in the benchmarks' own formats."""
+"""Convert entries of the sample world to documents in the benchmarks' file formats."""
 
 import hashlib
 import pickle
@@ -14,14 +14,14 @@ from pipelines.sample_world.entries import Entry
 from pipelines.sample_world.scenes import SHAPES
 
 CATEGORY_IDS = {shape: number for number, shape in enumerate(SHAPES, start=1)}
-# The layout of ../shared/data/coco/tags_detector.parquet: parallel lists of tags and scores.
+# Parallel lists of tags and scores: the layout in which detectors' tags of COCO images are published.
 DETECTED_TAGS = pa.schema(
     [("image_id", pa.string()), ("tags", pa.list_(pa.string())), ("tag_scores", pa.list_(pa.float32()))]
 )
 
 
 def coco_captions(entries: Sequence[Entry], form: ImageFormat) -> dict[str, Any]:
-    """COCO's captions document."""
+    """Return the captions as a document in COCO's format."""
     annotations = [
         {"id": entry.image_id * 10 + number, "image_id": entry.image_id, "caption": text}
         for entry in entries
@@ -32,7 +32,10 @@ def coco_captions(entries: Sequence[Entry], form: ImageFormat) -> dict[str, Any]
 
 
 def coco_instances(entries: Sequence[Entry], form: ImageFormat) -> dict[str, Any]:
-    """COCO's instances document: boxes `x, y, width, height` in pixels; a category is a shape."""
+    """Return the objects as a document in COCO's instances format.
+
+    A box is `x, y, width, height` in pixels; a category is a shape.
+    """
     annotations = [
         {
             "id": _annotation_id(entry, number),
@@ -51,24 +54,28 @@ def coco_instances(entries: Sequence[Entry], form: ImageFormat) -> dict[str, Any
 
 
 def vqa_documents(entries: Sequence[Entry], split: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """VQAv2's questions and annotations documents."""
+    """Return the questions and the annotations as two documents in VQAv2's format."""
     questions, annotations = [], []
     for entry in entries:
-        for number, asked in enumerate(entry.vqa):
+        for number, question in enumerate(entry.vqa):
             identity = {"image_id": entry.image_id, "question_id": entry.image_id * 1000 + number}
-            questions.append({**identity, "question": asked.text})
+            questions.append({**identity, "question": question.text})
             answers = [
-                {"answer": answer, "answer_confidence": "yes" if answer == asked.truth else "maybe", "answer_id": place}
-                for place, answer in enumerate(asked.answers, start=1)
+                {
+                    "answer": answer,
+                    "answer_confidence": "yes" if answer == question.truth else "maybe",
+                    "answer_id": answer_id,
+                }
+                for answer_id, answer in enumerate(question.answers, start=1)
             ]
-            kinds = {"question_type": asked.question_type, "answer_type": asked.answer_type}
-            annotations.append({**identity, **kinds, "multiple_choice_answer": asked.truth, "answers": answers})
+            kinds = {"question_type": question.question_type, "answer_type": question.answer_type}
+            annotations.append({**identity, **kinds, "multiple_choice_answer": question.truth, "answers": answers})
     head = {"info": {"description": "sample world: questions"}, "data_type": "sample_world", "data_subtype": split}
     return {**head, "task_type": "Open-Ended", "questions": questions}, {**head, "annotations": annotations}
 
 
 def aokvqa_rows(entries: Sequence[Entry], form: ImageFormat) -> list[dict[str, Any]]:
-    """A-OKVQA's list of questions."""
+    """Return the multiple-choice questions as rows in A-OKVQA's format."""
     return [
         {
             "split": entry.split,
@@ -86,7 +93,10 @@ def aokvqa_rows(entries: Sequence[Entry], form: ImageFormat) -> list[dict[str, A
 
 
 def refcoco_refs(entries: Sequence[Entry], form: ImageFormat) -> list[dict[str, Any]]:
-    """Return the list inside RefCOCO's `refs(*).p`; boxes are in the instances document, by `ann_id`."""
+    """Return the referring expressions as the list in RefCOCO's `refs(*).p`.
+
+    Their boxes are in the instances document, under `ann_id`.
+    """
     refs: list[dict[str, Any]] = []
     next_sentence = 0
     for entry in entries:
@@ -112,12 +122,12 @@ def refcoco_refs(entries: Sequence[Entry], form: ImageFormat) -> list[dict[str, 
 
 
 def pickled(refs: list[dict[str, Any]]) -> bytes:
-    """Return a pickle, because RefCOCO's official files are; it holds lists, dicts, text and numbers only."""
+    """Return the list as a pickle, the format of RefCOCO's official files."""
     return pickle.dumps(refs, protocol=2)
 
 
 def detected_tags(entries: Sequence[Entry]) -> bytes:
-    """Return the simulated tagger's tags of all images as a Parquet file."""
+    """Return the simulated tagger's tags of all images as the bytes of a Parquet file."""
     columns = [
         [str(entry.image_id) for entry in entries],
         [[tag for tag, _ in entry.tags] for entry in entries],

@@ -1,4 +1,4 @@
-"""Words for scenes: names of places and relations, and five captions that each say something else."""
+"""Text about scenes: names of positions and relations, and five captions that each describe another aspect."""
 
 import random
 from collections import Counter
@@ -22,7 +22,7 @@ _COLUMNS = ("left", "center", "right")
 
 
 def plural(noun: str) -> str:
-    """More than one of it."""
+    """Return the plural of a noun."""
     return noun + ("es" if noun.endswith("s") else "s")
 
 
@@ -32,29 +32,29 @@ def with_article(noun: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """ "a red circle" or "two red circles"."""
+    """Return a number of things in words, for example "a red circle" or "two red circles"."""
     return with_article(noun) if number == 1 else f"{NUMBERS[number]} {plural(noun)}"
 
 
 def joined(parts: Sequence[str]) -> str:
-    """ "one, another and a third"."""
+    """Join the parts with commas and "and", for example "a red circle, a star and a cross"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def is_strictly(direction: Direction, item: SceneObject, anchor: SceneObject) -> bool:
-    """Whether the whole of `item` lies on that side of the whole of `anchor`."""
+    """Return whether the whole of `item` is on the side `direction` of the whole of `anchor`."""
     (x1, y1, x2, y2), (ax1, ay1, ax2, ay2) = item.box, anchor.box
     return {"left": x2 <= ax1, "right": x1 >= ax2, "above": y2 <= ay1, "below": y1 >= ay2}[direction]
 
 
 def is_loosely(direction: Direction, item: SceneObject, anchor: SceneObject) -> bool:
-    """Whether someone might say so: the center of `item` lies on that side of `anchor`'s, or level with it."""
+    """Return whether a person might agree: the center of `item` is on this side of the center of `anchor`, or level."""
     (x, y), (ax, ay) = item.center, anchor.center
     return {"left": x <= ax, "right": x >= ax, "above": y <= ay, "below": y >= ay}[direction]
 
 
-def place_of(item: SceneObject, scene: Scene) -> str:
-    """Return the cell of a 3 × 3 grid that holds the center, as in "in the top left corner" or "on the right side"."""
+def position_text(item: SceneObject, scene: Scene) -> str:
+    """Return the object's cell of a 3 × 3 grid in words: "in the top left corner", "on the right side"."""
     column = _COLUMNS[int(3 * item.center[0] / scene.width)]
     row = _ROWS[int(3 * item.center[1] / scene.height)]
     if row == "middle":
@@ -63,9 +63,9 @@ def place_of(item: SceneObject, scene: Scene) -> str:
 
 
 def captions(scene: Scene, rng: random.Random) -> list[str]:
-    """Five captions in random order: the scene as a whole, all objects, the main object, a relation, a summary.
+    """Return five captions in random order: the whole scene, all objects, the main object, a relation, a summary.
 
-    Lower case, no full stop, all different and all true.
+    They are in lower case without a full stop, all different and all true.
     """
     writers: list[Callable[[Scene, random.Random], str]] = [_whole, _listing, _main_object, _relation, _summary]
     written = [write(scene, rng) for write in writers]
@@ -94,13 +94,13 @@ def _listing(scene: Scene, rng: random.Random) -> str:
 def _main_object(scene: Scene, rng: random.Random) -> str:
     main = scene.objects[0]
     noun = with_article(f"{main.size} {main.name}")
-    place = place_of(main, scene)
-    return rng.choice([f"{noun} {place}", f"{noun} {place} near other shapes", f"a view of {noun} {place}"])
+    position = position_text(main, scene)
+    return rng.choice([f"{noun} {position}", f"{noun} {position} near other shapes", f"a view of {noun} {position}"])
 
 
 def _relation(scene: Scene, rng: random.Random) -> str:
-    """Boxes never overlap, so for any two objects one of the four relations holds strictly."""
     item, anchor = rng.sample(scene.objects, 2)
+    # Boxes do not overlap, so at least one of the four relations holds strictly for any two objects.
     direction = rng.choice([name for name in DIRECTIONS if is_strictly(name, item, anchor)])
     verb = rng.choice(["", " is", " sits"])
     return f"{with_article(item.name)}{verb} {RELATION_WORDS[direction]} {with_article(anchor.name)}"

@@ -1,8 +1,8 @@
-"""POPE's polling questions (Li et al., EMNLP 2023): three "yes" and three "no" for each image, of three difficulties.
+"""POPE's polling questions (Li et al., EMNLP 2023): three "yes" and three "no" for each image, in three difficulties.
 
-An object is a color-shape pair. The absent ones are drawn at random, by how frequent they are in the split (popular),
-or by how often they appear together with what the image shows (adversarial). In so small a world the raw co-occurrence
-count would repeat the popular ones, so it is taken relative to the pair's own frequency.
+An object is a color-shape pair. Absent objects are drawn at random (random), by their frequency in the split (popular),
+or by how often they occur together with the objects of the image (adversarial). In such a small world the raw number of
+co-occurrences would give the popular objects again, so it is divided by the object's frequency.
 """
 
 import random
@@ -18,13 +18,20 @@ from pipelines.sample_world.scenes import Scene
 PopeKind = Literal["random", "popular", "adversarial"]
 POPE_KINDS: tuple[PopeKind, ...] = ("random", "popular", "adversarial")
 _PER_ANSWER = 3
-_SMOOTHING = 3  # appearances; keeps a pair that was seen once from looking like a constant companion
+_SMOOTHING = 3  # added to a frequency, so that a rare object with one co-occurrence does not get the largest ratio
 
 
 def pope_questions(
     scenes: Sequence[Scene], file_names: Sequence[str], kind: PopeKind, seed: str
 ) -> list[dict[str, Any]]:
-    """The rows of one POPE file in the official form: "yes" and "no" by turns, the same "yes" rows in every kind."""
+    """Return the rows of one POPE file in the official format: "yes" and "no" alternate.
+
+    Args:
+        scenes: the scenes of a split.
+        file_names: the name of each scene's image file.
+        kind: how absent objects are chosen; the "yes" rows are the same for every kind.
+        seed: seed of the draws.
+    """
     frequency = Counter(name for scene in scenes for name in scene.names)
     together: Counter[tuple[str, str]] = Counter()
     for scene in scenes:

@@ -1,4 +1,4 @@
-"""Questions about scenes with the answers of ten simulated annotators, who take look-alikes for one another."""
+"""Questions about scenes, with answers of ten simulated annotators who sometimes confuse look-alikes."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +9,13 @@ from pipelines.sample_world.language import OPPOSITE, RELATION_WORDS, Direction,
 from pipelines.sample_world.scenes import COLORS, LOOK_ALIKES, SHAPES, Scene, SceneObject
 
 ANNOTATORS = 10
-_RELIABILITY = 0.85  # how often an annotator gives the true answer
+_RELIABILITY = 0.85  # probability that an annotator gives the true answer
 _LEAST_AGREEING = 6  # of ten, so that the true answer is always the most frequent one
 
 
 @dataclass(frozen=True)
 class VqaQuestion:
-    """A question in VQAv2's terms; `answers` are the annotators', `truth` the most frequent of them."""
+    """A question with the fields of VQAv2. `truth` is the true answer and the most frequent of `answers`."""
 
     text: str
     question_type: str
@@ -26,7 +26,7 @@ class VqaQuestion:
 
 @dataclass(frozen=True)
 class ChoiceQuestion:
-    """A question in A-OKVQA's terms: four choices, one of them right, and ten direct answers."""
+    """A question with the fields of A-OKVQA: four choices, one of them correct, and ten direct answers."""
 
     text: str
     choices: tuple[str, ...]
@@ -36,19 +36,19 @@ class ChoiceQuestion:
 
 
 def vqa_questions(scene: Scene, index: int, rng: random.Random) -> list[VqaQuestion]:
-    """One question of each type the scene allows: color or shape, how many, is there, and where.
+    """Return one question of each type that the scene allows: color or shape, count, presence, and relation.
 
-    Answers are balanced over scenes: yes and no, left and right by turns (`index` is the scene's number), rare colors,
-    shapes and counts by weight.
+    Answers are balanced over scenes: yes and no, left and right alternate with `index`, the scene's number; rare
+    colors, shapes and counts get a larger weight.
     """
     say_yes = index % 2 == 0
-    drawn = [_look(scene, rng), _count(scene, rng), _presence(scene, say_yes, rng), _where(scene, say_yes, rng)]
+    drawn = [_attribute(scene, rng), _count(scene, rng), _presence(scene, say_yes, rng), _relation(scene, say_yes, rng)]
     return [question for question in drawn if question is not None]
 
 
 def choice_question(scene: Scene, rng: random.Random) -> ChoiceQuestion:
-    """A question that takes a comparison of all objects, with four choices whose right one stands at a random place."""
-    candidates = [found for ask in _COMPARISONS if (found := ask(scene)) is not None]
+    """Return a question that needs a comparison of all objects, with the correct choice at a random position."""
+    candidates = [question for compare in _COMPARISONS if (question := compare(scene)) is not None]
     if not candidates:
         total = str(len(scene.objects))
         candidates = [("How many shapes can be seen in all?", total, f"Counting them gives {total}.")]
@@ -62,7 +62,13 @@ def choice_question(scene: Scene, rng: random.Random) -> ChoiceQuestion:
 
 
 def annotate(truth: str, confusions: Sequence[str], rng: random.Random) -> tuple[str, ...]:
-    """Ten answers: mostly the truth, else something easily taken for it; at least six true ones."""
+    """Return the answers of ten annotators.
+
+    Args:
+        truth: the true answer, given by at least six annotators.
+        confusions: wrong answers, of which the other annotators choose.
+        rng: the random generator.
+    """
     answers = [truth if rng.random() < _RELIABILITY else rng.choice(confusions) for _ in range(ANNOTATORS)]
     for position in range(ANNOTATORS):
         if answers.count(truth) >= _LEAST_AGREEING:
@@ -72,7 +78,7 @@ def annotate(truth: str, confusions: Sequence[str], rng: random.Random) -> tuple
 
 
 def name_in(scene: Scene, item: SceneObject) -> str | None:
-    """ "red circle" where there is one only, else with its size, else None."""
+    """Return the shortest name that is unique in the scene: "red circle", "small red circle", or None."""
     if sum(other.name == item.name for other in scene.objects) == 1:
         return item.name
     if sum((other.name, other.size) == (item.name, item.size) for other in scene.objects) == 1:
@@ -80,16 +86,20 @@ def name_in(scene: Scene, item: SceneObject) -> str | None:
     return None
 
 
-def _look(scene: Scene, rng: random.Random) -> VqaQuestion | None:
-    """What color is the circle, what shape is the red object: of something that is there once."""
+def _attribute(scene: Scene, rng: random.Random) -> VqaQuestion | None:
+    """Return a question for the color or shape of an object that its other attribute identifies; None if there is none.
+
+    Examples: "What color is the circle?", "What shape is the red object?".
+    """
     shapes, colors = scene.counts("shape"), scene.counts("color")
-    asks_color = [(item, 1 / COLORS[item.color]) for item in scene.objects if shapes[item.shape] == 1]
-    asks_shape = [(item, 1 / SHAPES[item.shape]) for item in scene.objects if colors[item.color] == 1]
-    kinds = [(kind, found) for kind, found in (("color", asks_color), ("shape", asks_shape)) if found]
+    # Rare answers get a larger weight, so that the most frequent answer is not a good guess.
+    for_color = [(item, 1 / COLORS[item.color]) for item in scene.objects if shapes[item.shape] == 1]
+    for_shape = [(item, 1 / SHAPES[item.shape]) for item in scene.objects if colors[item.color] == 1]
+    kinds = [(kind, weighted) for kind, weighted in (("color", for_color), ("shape", for_shape)) if weighted]
     if not kinds:
         return None
-    kind, found = rng.choice(kinds)
-    item = rng.choices([entry for entry, _ in found], [weight for _, weight in found])[0]
+    kind, weighted = rng.choice(kinds)
+    item = rng.choices([entry for entry, _ in weighted], [weight for _, weight in weighted])[0]
     if kind == "color":
         text, start, truth = f"What color is the {item.shape}?", "what color is the", item.color
     else:
@@ -100,12 +110,13 @@ def _look(scene: Scene, rng: random.Random) -> VqaQuestion | None:
 
 
 def _count(scene: Scene, rng: random.Random) -> VqaQuestion:
-    """How many circles, how many red objects; the count is drawn first, so that zero is as frequent as one."""
+    """Return a question for the number of objects of a shape or color. The count is drawn first, so that 0 is as
+    frequent as 1."""
     shapes, colors = scene.counts("shape"), scene.counts("color")
-    asked = [(shapes[shape], plural(shape)) for shape in SHAPES]
-    asked += [(colors[color], f"{color} objects") for color in COLORS]
-    number = rng.choice(sorted({count for count, _ in asked}))
-    noun = rng.choice([noun for count, noun in asked if count == number])
+    options = [(shapes[shape], plural(shape)) for shape in SHAPES]
+    options += [(colors[color], f"{color} objects") for color in COLORS]
+    number = rng.choice(sorted({count for count, _ in options}))
+    noun = rng.choice([noun for count, noun in options if count == number])
     near = [str(number + 1)] if number == 0 else [str(number - 1), str(number + 1)]
     return VqaQuestion(
         f"How many {noun} are there?", "how many", "number", str(number), annotate(str(number), near, rng)
@@ -113,7 +124,7 @@ def _count(scene: Scene, rng: random.Random) -> VqaQuestion:
 
 
 def _presence(scene: Scene, say_yes: bool, rng: random.Random) -> VqaQuestion:
-    """Is there a red circle; a "no" is mostly about a look-alike of something that is there."""
+    """Return a question such as "Is there a red circle?". A "no" is mostly about a look-alike of an object."""
     if say_yes:
         name = rng.choice(scene.names)
     else:
@@ -125,38 +136,40 @@ def _presence(scene: Scene, say_yes: bool, rng: random.Random) -> VqaQuestion:
     return VqaQuestion(text, "is there a", "yes/no", truth, annotate(truth, [other], rng))
 
 
-def _where(scene: Scene, first_way: bool, rng: random.Random) -> VqaQuestion | None:
-    """Is A left or right of B (above or below); half of the time as a yes/no question."""
+def _relation(scene: Scene, first_side: bool, rng: random.Random) -> VqaQuestion | None:
+    """Return a question for the relation of two objects, half of the time as a yes/no question; None if no two objects
+    have unique names."""
     named = [(item, name) for item in scene.objects if (name := name_in(scene, item)) is not None]
     if len(named) < 2:
         return None
     (item, name), (anchor, anchor_name) = rng.sample(named, 2)
     sides: list[Direction] = [side for side in OPPOSITE if is_strictly(side, item, anchor)]
     side = rng.choice(sides)
-    if (side in ("left", "above")) != first_way:  # exchanging the two turns the answer round
+    if (side in ("left", "above")) != first_side:  # swapping the two objects reverses the side
         (name, anchor_name), side = (anchor_name, name), OPPOSITE[side]
     if rng.random() < 0.5:
         ways = "to the left or to the right of" if side in ("left", "right") else "above or below"
         text = f"Is the {name} {ways} the {anchor_name}?"
         return VqaQuestion(text, "is the", "other", side, annotate(side, [OPPOSITE[side]], rng))
     truth, other = rng.choice([("yes", "no"), ("no", "yes")])
-    asked = side if truth == "yes" else OPPOSITE[side]
-    text = f"Is the {name} {RELATION_WORDS[asked]} the {anchor_name}?"
+    claimed = side if truth == "yes" else OPPOSITE[side]
+    text = f"Is the {name} {RELATION_WORDS[claimed]} the {anchor_name}?"
     return VqaQuestion(text, "is the", "yes/no", truth, annotate(truth, [other], rng))
 
 
 def absent_names(scene: Scene) -> list[str]:
-    """Return every color-shape pair that the scene does not hold, sorted."""
+    """Return every color-shape pair that is not in the scene, sorted."""
     present = set(scene.names)
     return sorted(name for color in COLORS for shape in SHAPES if (name := f"{color} {shape}") not in present)
 
 
 def _look_alike_names(item: SceneObject) -> list[str]:
-    """What the object may be taken for: another color or another shape."""
+    """Return the names that the object may be confused with: another color or another shape."""
     names = [f"{LOOK_ALIKES[item.color]} {item.shape}"] if item.color in LOOK_ALIKES else []
     return [*names, f"{item.color} {LOOK_ALIKES[item.shape]}"] if item.shape in LOOK_ALIKES else names
 
 
+# Each comparison returns (question, answer, rationale), or None if the answer would not be clear.
 def _largest(scene: Scene) -> tuple[str, str, str] | None:
     first, second = (item.width * item.height for item in scene.objects[:2])
     if first < 1.3 * second:
@@ -202,7 +215,7 @@ _COMPARISONS: tuple[Callable[[Scene], tuple[str, str, str] | None], ...] = (
 
 
 def _distractors(scene: Scene, truth: str, rng: random.Random) -> list[str]:
-    """Three wrong choices of the truth's kind, those in the scene first."""
+    """Return three wrong choices of the same kind as the truth; those that occur in the scene come first."""
     if truth.isdigit():
         return [str(number) for number in rng.sample([n for n in range(1, 9) if str(n) != truth], 3)]
     kinds: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {

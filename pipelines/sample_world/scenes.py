@@ -1,7 +1,7 @@
-"""What is in a scene: a few objects of a shape, a color and a size on a plain background.
+"""Scenes: a few objects, each with a shape, a color and a size, on a plain background.
 
-A scene is a pure function of (seed, split, index, preset): no drawing, no files, so that any number of scenes can be
-had as text and boxes alone. Splits are disjoint by construction: a scene's content digest decides where it may be used.
+A scene is a pure function of (seed, split, index, preset) without drawing or files, so any number of scenes is
+available as text and boxes. Splits are disjoint by construction: the digest of a scene's content decides its split.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-SHAPES = {  # name: probability; a fixed long tail, so that some tags are rare
+SHAPES = {  # name: probability; the long tail makes some tags rare
     "circle": 0.24,
     "square": 0.20,
     "triangle": 0.16,
@@ -30,7 +30,7 @@ COLORS = {
     "black": 0.07,
     "pink": 0.05,
 }
-LOOK_ALIKES = {  # what a tagger and a hasty annotator take one for
+LOOK_ALIKES = {  # value: the value that the tagger and the annotators confuse it with
     "circle": "ellipse",
     "ellipse": "circle",
     "square": "rectangle",
@@ -44,20 +44,20 @@ LOOK_ALIKES = {  # what a tagger and a hasty annotator take one for
     "pink": "purple",
 }
 BACKGROUNDS = ("white", "gray", "beige", "light blue", "light green")
-SPLITS = ("train", "val", "test", "pretrain")  # `pretrain` is never written as a benchmark: it feeds tiny backbones
+SPLITS = ("train", "val", "test", "pretrain")  # `pretrain` is not written to files: tiny backbones learn from it
 
 PresetName = Literal["tiny", "small"]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How crowded and how large scenes are.
+    """Sizes of scenes and of their objects.
 
     Attributes:
-        image_size: the longer side in pixels.
-        objects: fewest and most objects of a scene.
-        small: diameter of a small object as a share of the shorter side, from and to.
-        large: the same of a large object.
+        image_size: longer side of an image in pixels.
+        objects: smallest and largest number of objects.
+        small: smallest and largest diameter of a small object, as a fraction of the shorter side.
+        large: the same for a large object.
     """
 
     image_size: int
@@ -74,7 +74,7 @@ PRESETS: dict[PresetName, Preset] = {
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object; `x`, `y`, `width`, `height` are its exact extent in pixels, `x + width` the first column outside."""
+    """One object. `x`, `y`, `width`, `height` are its exact box in pixels; column `x + width` is outside."""
 
     shape: str
     color: str
@@ -86,7 +86,7 @@ class SceneObject:
 
     @property
     def name(self) -> str:
-        """Color and shape, such as "red circle"."""
+        """Color and shape, for example "red circle"."""
         return f"{self.color} {self.shape}"
 
     @property
@@ -96,7 +96,7 @@ class SceneObject:
 
     @property
     def center(self) -> tuple[float, float]:
-        """Center in pixels."""
+        """Center (x, y) of the box in pixels."""
         return self.x + self.width / 2, self.y + self.height / 2
 
 
@@ -111,17 +111,17 @@ class Scene:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The distinct color-shape pairs in it, sorted."""
+        """The distinct color-shape pairs of the scene, sorted."""
         return tuple(sorted({item.name for item in self.objects}))
 
     def counts(self, attribute: Literal["shape", "color", "size"]) -> Counter[str]:
-        """How many objects have each value of an attribute."""
+        """Return the number of objects with each value of an attribute."""
         return Counter(getattr(item, attribute) for item in self.objects)
 
     def content_digest(self) -> bytes:
-        """Digest of what one would say of the scene: each object's look and its cell of a 3 × 3 grid.
+        """Return a digest of the visible content: each object's size, color, shape, and its cell of a 3 × 3 grid.
 
-        Two scenes that differ by a few pixels only, or by their background, have the same digest.
+        Scenes that differ only by a few pixels or by their background have the same digest.
         """
         looks = sorted(
             f"{item.size} {item.name} {int(3 * item.center[0] / self.width)}{int(3 * item.center[1] / self.height)}"
@@ -131,22 +131,22 @@ class Scene:
 
 
 def make_scene(seed: int, split: str, index: int, preset: Preset) -> Scene:
-    """Return the scene number `index` of a split.
+    """Return scene number `index` of a split.
 
     Scenes of different splits differ in content for every seed and every number of scenes: a candidate whose content
-    digest falls to another split is thrown away and the next one drawn.
+    digest belongs to another split is discarded, and the next one is drawn.
 
     Args:
-        seed: of the whole world.
+        seed: seed of the world.
         split: one of `SPLITS`.
         index: 0, 1, …, without an upper bound.
-        preset: how large and how crowded.
+        preset: sizes of the scene and its objects.
 
     Raises:
-        ValueError: an unknown split.
+        ValueError: the split is unknown.
     """
     if split not in SPLITS:
-        raise ValueError(f"{split!r} is not a split of the sample world; choose one of {', '.join(SPLITS)}.")
+        raise ValueError(f"{split!r} is not a split of the sample world; use one of {', '.join(SPLITS)}.")
     rng = random.Random(f"{seed}/{split}/{index}")
     while True:
         scene = _candidate(rng, preset)
@@ -155,12 +155,12 @@ def make_scene(seed: int, split: str, index: int, preset: Preset) -> Scene:
 
 
 def _candidate(rng: random.Random, preset: Preset) -> Scene | None:
-    """One draw; None where the objects did not fit or name fewer than three different things."""
+    """Draw a scene; return None if the objects do not fit or have fewer than three different names."""
     longer, shorter = preset.image_size, preset.image_size * 3 // 4
     width, height = rng.choice([(longer, longer), (longer, longer), (longer, shorter), (shorter, longer)])
     objects: list[SceneObject] = []
     for _ in range(rng.randint(*preset.objects)):
-        shape, color = _look(rng, objects)
+        shape, color = _appearance(rng, objects)
         placed = _place(rng, preset, shape, color, width, height, objects)
         if placed is None:
             return None
@@ -171,8 +171,9 @@ def _candidate(rng: random.Random, preset: Preset) -> Scene | None:
     return Scene(width, height, rng.choice(BACKGROUNDS), tuple(objects))
 
 
-def _look(rng: random.Random, others: list[SceneObject]) -> tuple[str, str]:
-    """Shape and color; half of the later objects share one of them with an earlier object, or look like it."""
+def _appearance(rng: random.Random, others: list[SceneObject]) -> tuple[str, str]:
+    """Draw shape and color. Half of the objects after the first share one of them with an earlier object, or look like
+    it: without such neighbors, questions could be answered from single attributes."""
     shape = rng.choices(list(SHAPES), list(SHAPES.values()))[0]
     color = rng.choices(list(COLORS), list(COLORS.values()))[0]
     if others and rng.random() < 0.5:
@@ -192,7 +193,7 @@ def _look(rng: random.Random, others: list[SceneObject]) -> tuple[str, str]:
 def _place(
     rng: random.Random, preset: Preset, shape: str, color: str, width: int, height: int, others: list[SceneObject]
 ) -> SceneObject | None:
-    """Return the object at a free place, or None after 25 tries."""
+    """Return the object at a free position, or None after 25 tries."""
     for _ in range(25):
         size: Literal["small", "large"] = "small" if rng.random() < 0.5 else "large"
         w, h = _extent(rng, preset, shape, size, min(width, height))
@@ -204,7 +205,7 @@ def _place(
 
 
 def _extent(rng: random.Random, preset: Preset, shape: str, size: str, side: int) -> tuple[int, int]:
-    """Width and height in pixels; odd, so that a tip has a pixel of its own."""
+    """Draw width and height in pixels. They are odd, so that the tip of a triangle or diamond is exactly one pixel."""
     low, high = preset.small if size == "small" else preset.large
     longer = round(rng.uniform(low, high) * side) | 1
     if shape not in ("ellipse", "rectangle"):
@@ -214,7 +215,7 @@ def _extent(rng: random.Random, preset: Preset, shape: str, size: str, side: int
 
 
 def _touch(a: SceneObject, b: SceneObject, gap: int) -> bool:
-    """Whether fewer than `gap` pixels lie between two boxes."""
+    """Return whether the distance between two boxes is less than `gap` pixels."""
     apart_x = a.x >= b.x + b.width + gap or b.x >= a.x + a.width + gap
     apart_y = a.y >= b.y + b.height + gap or b.y >= a.y + a.height + gap
     return not (apart_x or apart_y)

@@ -1,7 +1,7 @@
-"""A simulated image tagger: right most of the time, and its confidence says how far to believe it.
+"""A simulated image tagger: mostly right, with confidences that are higher for right tags.
 
-It misses small and rare things, takes look-alikes for each other, and binds a color of one object to the shape of
-another. The vocabulary is every shape, every color and every color-shape pair.
+It misses small and rare objects, confuses look-alikes, and combines the color of one object with the shape of another.
+The vocabulary has every shape, every color and every color-shape pair.
 """
 
 import math
@@ -13,16 +13,16 @@ from pipelines.sample_world.scenes import COLORS, LOOK_ALIKES, SHAPES, Scene
 VOCABULARY = (*SHAPES, *COLORS, *(f"{color} {shape}" for color in COLORS for shape in SHAPES))
 SCORE_FLOOR = 0.05
 
-# Logits: mean and standard deviation.
+# Mean and standard deviation of the logit of a tag, by its evidence in the scene.
 _SEEN_LARGE, _SEEN_SMALL = (2.8, 1.2), (1.4, 1.3)
 _LOOK_ALIKE = (-0.9, 1.2)
 _WRONGLY_BOUND = (-1.8, 1.0)
 _ABSENT = (-5.0, 1.2)
-_RARE, _RARE_PENALTY = 0.07, 0.6  # tags rarer than this were seen less in training
+_RARE, _RARE_PENALTY = 0.07, 0.6  # a tagger learns tags below this frequency less well
 
 
 def tag_scores(scene: Scene, rng: random.Random) -> ImageTags:
-    """Tag above the floor with their confidences in (0, 1), by falling confidence."""
+    """Return the tags above `SCORE_FLOOR` with their confidences in (0, 1), by descending confidence."""
     evidence = _evidence(scene)
     scores = []
     for tag in VOCABULARY:
@@ -34,12 +34,12 @@ def tag_scores(scene: Scene, rng: random.Random) -> ImageTags:
 
 
 def _evidence(scene: Scene) -> dict[str, tuple[float, float]]:
-    """Return the strongest evidence there is for each tag that has any."""
-    found: dict[str, tuple[float, float]] = {}
+    """Return the strongest evidence (mean and deviation of the logit) for each tag that the scene supports."""
+    evidence: dict[str, tuple[float, float]] = {}
 
     def note(tag: str, logit: tuple[float, float]) -> None:
-        if tag not in found or found[tag][0] < logit[0]:
-            found[tag] = logit
+        if tag not in evidence or evidence[tag][0] < logit[0]:
+            evidence[tag] = logit
 
     for item in scene.objects:
         mean, deviation = _SEEN_LARGE if item.size == "large" else _SEEN_SMALL
@@ -56,4 +56,4 @@ def _evidence(scene: Scene) -> dict[str, tuple[float, float]]:
                 note(pair, _LOOK_ALIKE)
         for other in scene.objects:
             note(f"{item.color} {other.shape}", _WRONGLY_BOUND)
-    return found
+    return evidence

@@ -1,4 +1,4 @@
-"""Evaluations of hand-made answers about the sample world: the numbers of a comparison without any model."""
+"""Evaluations of constructed answers about the sample world: a comparison's numbers without any model."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 
 def write_world(root: Path, images: int) -> tuple[str, str, list[Row]]:
-    """Questions about a few scenes, made in mode evaluate: the folders of instructions and tagged, and the rows."""
+    """Write questions about a few scenes; return the folders `instructions` and `tagged`, and the questions."""
     entries = [make_entry(0, "test", number, PRESETS["small"]) for number in range(images)]
     rows = [row for entry in entries for row in _questions(entry)]
     tagged = []
@@ -49,7 +49,7 @@ def _questions(entry: Entry) -> list[Row]:
         }  # fmt: skip
 
     rows = [row("caption", 0, "Describe the image.", entry.captions)]
-    rows += [row("vqa", n, asked.text, [asked.truth] * 10) for n, asked in enumerate(entry.vqa)]
+    rows += [row("vqa", n, question.text, [question.truth] * 10) for n, question in enumerate(entry.vqa)]
     width, height = entry.scene.width, entry.scene.height
     for number, texts in entry.expressions:
         x1, y1, x2, y2 = entry.scene.objects[number].box
@@ -60,13 +60,13 @@ def _questions(entry: Entry) -> list[Row]:
     return rows
 
 
-def answer(row: Row, mistakes: float, chance: random.Random) -> str:
-    """A true answer, or with some probability a wrong one."""
-    wrong = chance.random() < mistakes
+def answer(row: Row, mistakes: float, rng: random.Random) -> str:
+    """Return the true answer, or with the probability `mistakes` a wrong one."""
+    wrong = rng.random() < mistakes
     if row["task"] == "caption":
         return "a picture of a thing on a ground" if wrong else str(row["answers"][0])
     if row["task"] == "rec":
-        moved = chance.uniform(0.0, 0.6) if wrong else chance.uniform(-0.01, 0.01)
+        moved = rng.uniform(0.0, 0.6) if wrong else rng.uniform(-0.01, 0.01)
         x1, y1, x2, y2 = row["box"]
         x1, y1 = min(max(x1 + moved, 0.0), 0.8), min(max(y1 - moved, 0.0), 0.8)
         return f"Answer: {format_box((x1, y1, min(x1 + x2 - row['box'][0], 1.0), min(y1 + y2 - row['box'][1], 1.0)))}"
@@ -75,10 +75,10 @@ def answer(row: Row, mistakes: float, chance: random.Random) -> str:
     return "something else" if wrong else str(row["answers"][0])
 
 
-def evaluated(folder: Path, data: str, rows: Sequence[Row], said: Callable[[Row], str]) -> str:
-    """The folder of an evaluation of answers, as one with a model leaves it."""
+def evaluated(folder: Path, data: str, rows: Sequence[Row], predict: Callable[[Row], str]) -> str:
+    """Evaluate answers to the questions; return the folder, with the same files as the evaluation of a model."""
     folder.mkdir(parents=True)
-    predictions = [{"sample_id": row["sample_id"], "task": row["task"], "prediction": said(row)} for row in rows]
+    predictions = [{"sample_id": row["sample_id"], "task": row["task"], "prediction": predict(row)} for row in rows]
     file = str(folder / "answers.parquet")
     pq.write_table(pa.Table.from_pylist(predictions), file)
     scoring = ScoringConfig("ptb-python")
@@ -91,23 +91,23 @@ def evaluated(folder: Path, data: str, rows: Sequence[Row], said: Callable[[Row]
 def all_results(
     root: Path, config: CompareConfig, rows: Sequence[Row], mistakes: Callable[[str, str, float], float]
 ) -> Results:
-    """Evaluations of every arm, seed and strength of noise.
+    """Return evaluations of every arm, seed and strength of noise.
 
     Args:
-        root: where they are written.
-        config: with the arms, seeds, strengths and the folder of questions.
+        root: folder for the evaluations.
+        config: the arms, seeds, strengths and the folder of questions.
         rows: the questions.
-        mistakes: (arm, task, strength) → how often it is wrong.
+        mistakes: (arm, task, strength) → probability of a wrong answer.
     """
-    found = {}
+    evaluations = {}
     for arm in config.arms:
         for seed in config.seeds:
             for strength in config.strengths:
-                # The same chance for all arms: what is hard for one is hard for the others.
-                def said(row: Row, arm: str = arm, seed: int = seed, strength: float = strength) -> str:
-                    chance = random.Random(f"{row['sample_id']}/{seed}")
-                    return answer(row, mistakes(arm, row["task"], strength), chance)
+                # The same random numbers for all arms: a question that is hard for one arm is hard for the others.
+                def predict(row: Row, arm: str = arm, seed: int = seed, strength: float = strength) -> str:
+                    rng = random.Random(f"{row['sample_id']}/{seed}")
+                    return answer(row, mistakes(arm, row["task"], strength), rng)
 
-                folder = evaluated(root / f"{arm}-{seed}-{strength}", config.test_data, rows, said)
-                found[Run(arm, seed), strength] = read_evaluation(folder)
-    return Results(found, list(config.arms), config.seeds)
+                folder = evaluated(root / f"{arm}-{seed}-{strength}", config.test_data, rows, predict)
+                evaluations[Run(arm, seed), strength] = read_evaluation(folder)
+    return Results(evaluations, list(config.arms), config.seeds)

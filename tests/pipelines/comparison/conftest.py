@@ -1,4 +1,4 @@
-"""A handful of images of one color each, a LION and a tag encoder with random weights: enough to compare arms."""
+"""Fixtures of a small comparison: a few images of one color each, a LION and a tag encoder with random weights."""
 
 import dataclasses
 from pathlib import Path
@@ -19,7 +19,7 @@ TASKS = ("caption", "vqa", "rec", "pope")
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Folders of what a comparison reads."""
+    """The input folders of a comparison."""
 
     data: str
     tagged: str
@@ -30,7 +30,7 @@ class World:
 
 
 def write_tables(root: Path, images: range) -> tuple[str, str]:
-    """Instructions and tagged images of some numbers."""
+    """Write the tables of the images with these numbers; return the folders `instructions` and `tagged`."""
     rows = [instruction(task, number) for number in images for task in TASKS]
     tagged = []
     for number in images:
@@ -50,7 +50,7 @@ def write_tables(root: Path, images: range) -> tuple[str, str]:
 
 @pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Eight images to train on, six to be asked about, and untrained models."""
+    """Eight images for training, six for evaluation, and untrained models."""
     import torch
 
     from models.lion import LionConfig, LionForConditionalGeneration, LionProcessor
@@ -76,7 +76,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def make_config(world: World, out: Path, **changes: Any) -> CompareConfig:
-    """Two arms, two seeds, one strength of noise, three steps of training; with changes."""
+    """Return a comparison of two arms, two seeds, one strength of noise and three training steps, with changes."""
     train = {
         "stage": 1,
         "parents": world.lion,

@@ -1,4 +1,4 @@
-"""The champion's rule, both ways, on a real MLflow: answers are made by hand, versions are real."""
+"""The champion rule on a real MLflow, with constructed answers: when the alias moves and when it does not."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,28 +18,28 @@ RULE = ChampionRule(metric="vqa.soft_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
-class Scene:
-    """A comparison in which the dynamic arm is right seven times of ten and the static one three."""
+class Candidates:
+    """A comparison in which the dynamic arm answers 7 of 10 questions correctly and the static arm 3 of 10."""
 
     results: Results
     document: Document
     models: dict[Run, str]
     registry: Registry
-    ask: Callable[[str], Evaluation]
+    evaluate: Callable[[str], Evaluation]
 
     def decide(self, rule: ChampionRule) -> Decision:
-        """What the rule says."""
-        return decide(rule, self.results, self.document, self.models, self.registry, self.ask, 300)
+        """Evaluate the champion rule."""
+        return decide(rule, self.results, self.document, self.models, self.registry, self.evaluate, 300)
 
     @property
     def champion(self) -> str | None:
-        """The version with the alias; MLflow's SQL store gives a number, its server a text."""
+        """The version with the alias. MLflow's SQL store returns a number, its server a string."""
         version = self.registry.client.get_registered_model("lion").aliases.get("champion")
         return version and str(version)
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+def candidates(tmp_path_factory: pytest.TempPathFactory) -> Candidates:
     root = tmp_path_factory.mktemp("champion")
     data, tagged, rows = write_world(root, 15)
     config = CompareConfig(
@@ -55,96 +55,96 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
         models[run] = f"models:/lion/{version.version}"
     silent = read_evaluation(evaluated(root / "silent", data, rows, lambda row: ""))
     right = read_evaluation(evaluated(root / "right", data, rows, lambda row: str(row["answers"][0])))
-    asked = {"models:/lion/7": silent, "models:/lion/8": right}
-    for _ in asked:
+    other = {"models:/lion/7": silent, "models:/lion/8": right}
+    for _ in other:
         registry.client.create_model_version("lion", str(root))
-    known = {model: results.evaluations[run, 0.0] for run, model in models.items()}
-    return Scene(results, analyze(config, results), models, registry, lambda model: (asked | known)[model])
+    own = {model: results.evaluations[run, 0.0] for run, model in models.items()}
+    return Candidates(results, analyze(config, results), models, registry, lambda model: (other | own)[model])
 
 
-def test_the_seed_in_the_middle_stands_for_the_best_arm(scene: Scene) -> None:
-    arms = scene.document["groups"]["vqa"]["arms"]
-    run = candidate(scene.results, "vqa", arms)
+def test_the_seed_in_the_middle_stands_for_the_best_arm(candidates: Candidates) -> None:
+    arms = candidates.document["groups"]["vqa"]["arms"]
+    run = candidate(candidates.results, "vqa", arms)
     by_seed = arms["dynamic"]["by_seed"]
     assert run.arm == "dynamic"
     assert by_seed[run.seed] == sorted(by_seed)[1]
 
 
-def test_without_a_champion_the_best_arm_becomes_it(scene: Scene) -> None:
-    if scene.champion:
-        scene.registry.client.delete_registered_model_alias("lion", "champion")
-    made = scene.decide(RULE)
-    assert made.moved
-    assert scene.champion is None  # deciding moves nothing
-    apply_decision(made, scene.registry)
-    assert made.candidate == f"models:/lion/{scene.champion}"
-    again = scene.decide(RULE)
+def test_without_a_champion_the_best_arm_becomes_it(candidates: Candidates) -> None:
+    if candidates.champion:
+        candidates.registry.client.delete_registered_model_alias("lion", "champion")
+    decision = candidates.decide(RULE)
+    assert decision.moved
+    assert candidates.champion is None  # deciding moves nothing
+    apply_decision(decision, candidates.registry)
+    assert decision.candidate == f"models:/lion/{candidates.champion}"
+    again = candidates.decide(RULE)
     assert not again.moved
     assert "already" in again.reason
 
 
-def test_a_worse_champion_is_replaced(scene: Scene) -> None:
-    scene.registry.set_alias("lion", "champion", 7)
-    made = scene.decide(RULE)
-    assert made.champion == "models:/lion/7"
-    assert made.champion_value == 0.0
-    assert made.moved
-    assert made.low is not None
-    assert made.low > 0
-    apply_decision(made, scene.registry)
-    apply_decision(made, scene.registry)
-    assert made.candidate == f"models:/lion/{scene.champion}"
+def test_a_worse_champion_is_replaced(candidates: Candidates) -> None:
+    candidates.registry.set_alias("lion", "champion", 7)
+    decision = candidates.decide(RULE)
+    assert decision.champion == "models:/lion/7"
+    assert decision.champion_value == 0.0
+    assert decision.moved
+    assert decision.low is not None
+    assert decision.low > 0
+    apply_decision(decision, candidates.registry)
+    apply_decision(decision, candidates.registry)
+    assert decision.candidate == f"models:/lion/{candidates.champion}"
 
 
-def test_a_better_champion_stays(scene: Scene) -> None:
-    scene.registry.set_alias("lion", "champion", 8)
-    made = scene.decide(RULE)
-    assert not made.moved
-    apply_decision(made, scene.registry)
-    assert scene.champion == "8"
+def test_a_better_champion_stays(candidates: Candidates) -> None:
+    candidates.registry.set_alias("lion", "champion", 8)
+    decision = candidates.decide(RULE)
+    assert not decision.moved
+    apply_decision(decision, candidates.registry)
+    assert candidates.champion == "8"
 
 
 @pytest.mark.parametrize("count, words", [(1, "one seed: a hint"), (2, "two seeds: a hint")])
 @pytest.mark.parametrize("version", [None, 7], ids=["no champion", "a worse champion"])
 def test_fewer_than_three_seeds_move_the_alias_only_where_that_is_allowed(
-    scene: Scene, count: int, words: str, version: int | None
+    candidates: Candidates, count: int, words: str, version: int | None
 ) -> None:
-    registry, seeds = scene.registry, [0, 1, 2][:count]
-    kept = {key: found for key, found in scene.results.evaluations.items() if key[0].seed in seeds}
-    results = Results(kept, scene.results.arms, seeds)
+    registry, seeds = candidates.registry, [0, 1, 2][:count]
+    kept = {key: evaluation for key, evaluation in candidates.results.evaluations.items() if key[0].seed in seeds}
+    results = Results(kept, candidates.results.arms, seeds)
     config = CompareConfig(arms={"static": {}, "dynamic": {}}, seeds=seeds, noise=NoiseCurve(levels=[]), resamples=300)
-    few = dataclasses.replace(scene, results=results, document=analyze(config, results))
-    if scene.champion:
+    few = dataclasses.replace(candidates, results=results, document=analyze(config, results))
+    if candidates.champion:
         registry.client.delete_registered_model_alias("lion", "champion")
     if version is not None:
         registry.set_alias("lion", "champion", version)
-    made = few.decide(RULE)
-    apply_decision(made, registry)
-    assert not made.moved
-    assert made.evidence == words
-    assert made.reason.startswith(f"{words}, and no alias moves on fewer than 3 seeds")
-    assert (made.difference, made.champion_value) == (None, None)
-    assert scene.champion == (version and str(version))
+    decision = few.decide(RULE)
+    apply_decision(decision, registry)
+    assert not decision.moved
+    assert decision.evidence == words
+    assert decision.reason.startswith(f"{words}, and no alias moves on fewer than 3 seeds")
+    assert (decision.difference, decision.champion_value) == (None, None)
+    assert candidates.champion == (version and str(version))
     allowed = few.decide(dataclasses.replace(RULE, allow_one_seed=True))
     apply_decision(allowed, registry)
     assert allowed.moved
     assert allowed.reason.startswith(f"{words}, alias set because allow_one_seed: ")
-    assert allowed.candidate == f"models:/lion/{scene.champion}"
+    assert allowed.candidate == f"models:/lion/{candidates.champion}"
     tags = registry.client.get_model_version_by_alias("lion", "champion").tags
     assert (tags["champion.evidence"], tags["champion.reason"]) == (words, allowed.reason)
-    # The rule itself holds all the same: a margin that is not reached keeps the champion.
+    # The rule's other conditions still apply: a margin that is not reached keeps the champion.
     registry.set_alias("lion", "champion", 7)
     refused = few.decide(dataclasses.replace(RULE, allow_one_seed=True, margin=0.95))
     assert not refused.moved
     assert refused.reason.startswith(f"{words}: the difference")
 
 
-def test_a_margin_that_is_not_reached_keeps_the_champion(scene: Scene) -> None:
-    scene.registry.set_alias("lion", "champion", 7)
-    made = scene.decide(dataclasses.replace(RULE, margin=0.95))
-    apply_decision(made, scene.registry)
-    assert "margin 0.95" in made.reason
-    assert scene.champion == "7"
+def test_a_margin_that_is_not_reached_keeps_the_champion(candidates: Candidates) -> None:
+    candidates.registry.set_alias("lion", "champion", 7)
+    decision = candidates.decide(dataclasses.replace(RULE, margin=0.95))
+    apply_decision(decision, candidates.registry)
+    assert "margin 0.95" in decision.reason
+    assert candidates.champion == "7"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_the_rule_reads_margin_and_interval(rule: ChampionRule, difference: Inte
 
 
 def test_a_number_that_is_not_measured_is_named() -> None:
-    with pytest.raises(UserError, match=r"there are rec\.acc@0\.5"):
+    with pytest.raises(UserError, match=r"is not measured.*use one of rec\.acc@0\.5"):
         group_of(ChampionRule("rec.acc"), {"rec": "acc@0.5"})
 
 

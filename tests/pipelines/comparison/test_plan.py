@@ -1,4 +1,4 @@
-"""The steps of a comparison: an arm and a seed each, what is shared once, and refusals before anything is trained."""
+"""The plan of a comparison: trainings by arm and seed, shared trainings, and configurations that are refused."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,7 @@ import yaml
 
 from jobs.pipeline import prepare
 from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, NoiseCurve, StageSpec
-from pipelines.comparison.plan import Run, evaluation, instances, make_plan
+from pipelines.comparison.plan import Run, evaluation, instances, plan_comparison
 from pipelines.core.errors import UserError
 from pipelines.core.workflow import merged
 from pipelines.evaluation.tag_noise import TagNoise
@@ -18,12 +18,12 @@ from tests.pipelines.comparison.conftest import World, make_config
 
 @pytest.fixture
 def config(tmp_path: Path) -> CompareConfig:
-    """The small comparison on folders that no plan opens."""
+    """The small comparison, with folders that do not exist: planning opens none."""
     return make_config(World("/data", "/tagged", "/test_data", "/test_tagged", "/lion", "/encoder"), tmp_path)
 
 
 def test_every_arm_is_trained_with_every_seed(config: CompareConfig) -> None:
-    plan = make_plan(config, prepare)
+    plan = plan_comparison(config, prepare)
     assert set(plan.last) == {Run(arm, seed) for arm in ("static", "dynamic") for seed in (0, 1)}
     for run, name in plan.last.items():
         settings = plan.settings[name]
@@ -40,7 +40,7 @@ def test_what_the_arms_share_is_trained_once(config: CompareConfig) -> None:
         "stage2": StageSpec({**shared, "stage": 2}, once_per="seed"),
         "stage3": StageSpec({**plain, "stage": 3, "parents": ["stage1", "stage2"]}),
     }
-    plan = make_plan(dataclasses.replace(config, stages=stages), prepare)
+    plan = plan_comparison(dataclasses.replace(config, stages=stages), prepare)
     assert len(plan.trainings) == 1 + 2 + 4
     assert plan.settings["stage1"].prompt.kind == "none"
     last = plan.settings[plan.last[Run("dynamic", 1)]]
@@ -48,10 +48,10 @@ def test_what_the_arms_share_is_trained_once(config: CompareConfig) -> None:
     assert list(plan.trainings)[:3] == ["stage1", "stage2__seed0", "stage2__seed1"]
 
 
-def test_an_arms_own_stages_follow_each_other(config: CompareConfig) -> None:
+def test_a_stage_of_an_arm_has_the_arms_earlier_stage_as_parent(config: CompareConfig) -> None:
     plain = config.stages["stage1"].train
     stages = {"first": StageSpec(plain), "second": StageSpec({**plain, "parents": "first"})}
-    plan = make_plan(dataclasses.replace(config, stages=stages), prepare)
+    plan = plan_comparison(dataclasses.replace(config, stages=stages), prepare)
     assert plan.settings["second__static__seed1"].parent_list == ["${first__static__seed1}"]
 
 
@@ -62,7 +62,9 @@ def test_an_evaluation_has_the_noise_of_its_strength(config: CompareConfig) -> N
     assert (settings.model, settings.data, settings.inference) == ("models:/lion/1", config.test_data, config.inference)
 
 
-def test_processes_that_run_at_once_share_the_cores(config: CompareConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_run_at_the_same_time_share_the_cores(
+    config: CompareConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     open_launch = {**config.stages["stage1"].train, "launch": {"launcher": "local", "workers": 2}}
     inference = dataclasses.replace(config.inference, cpus=None)
@@ -70,9 +72,10 @@ def test_processes_that_run_at_once_share_the_cores(config: CompareConfig, monke
         config, stages={"stage1": StageSpec(open_launch)}, inference=inference, seeds=[0], at_once=2
     )
     for at_once, threads, cpus in ((1, None, None), (2, 2, 4.0)):
-        asked = dataclasses.replace(both, at_once=at_once)
-        assert {one.launch.cpus_per_worker for one in make_plan(asked, prepare).settings.values()} == {threads}
-        assert evaluation(asked, "models:/lion/1", 0.0).config["inference"]["cpus"] == cpus
+        changed = dataclasses.replace(both, at_once=at_once)
+        settings = plan_comparison(changed, prepare).settings.values()
+        assert {train.launch.cpus_per_worker for train in settings} == {threads}
+        assert evaluation(changed, "models:/lion/1", 0.0).config["inference"]["cpus"] == cpus
 
 
 def test_changes_reach_into_groups_and_leave_the_rest() -> None:
@@ -82,7 +85,7 @@ def test_changes_reach_into_groups_and_leave_the_rest() -> None:
 
 
 def stage(config: CompareConfig, **changes: Any) -> dict[str, Any]:
-    """The one stage with changes, as a change of the configuration."""
+    """Return the field `stages` with changes of its only stage."""
     spec = config.stages["stage1"]
     return {"stages": {"stage1": StageSpec(merged(spec.train, changes), spec.once_per)}}
 
@@ -112,29 +115,29 @@ def stage(config: CompareConfig, **changes: Any) -> dict[str, Any]:
 )
 def test_what_cannot_be_compared_is_refused(config: CompareConfig, change: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        make_plan(dataclasses.replace(config, **change(config)), prepare)
+        plan_comparison(dataclasses.replace(config, **change(config)), prepare)
 
 
-def test_a_shared_stage_cannot_grow_from_an_arms_own(config: CompareConfig) -> None:
+def test_a_shared_stage_cannot_have_an_arms_stage_as_parent(config: CompareConfig) -> None:
     plain = config.stages["stage1"].train
     stages = {
         "own": StageSpec(plain),
         "shared": StageSpec({**plain, "parents": "own"}, once_per="seed"),
         "last": StageSpec({**plain, "parents": "shared"}),
     }
-    with pytest.raises(UserError, match="not said which of them"):
-        make_plan(dataclasses.replace(config, stages=stages), prepare)
+    with pytest.raises(UserError, match="several models could be that parent; change once_per"):
+        plan_comparison(dataclasses.replace(config, stages=stages), prepare)
 
 
 def test_a_later_stage_holds_out_what_an_earlier_one_held_out(config: CompareConfig) -> None:
     plain = config.stages["stage1"].train
     stages = {"first": StageSpec(plain), "last": StageSpec({**plain, "parents": "first", "validation_fraction": 0.3})}
     with pytest.raises(UserError, match=r"'last__static__seed0' holds out other images than 'first__static__seed0'"):
-        make_plan(dataclasses.replace(config, stages=stages), prepare)
+        plan_comparison(dataclasses.replace(config, stages=stages), prepare)
 
 
 def test_all_seeds_hold_out_the_same_images(config: CompareConfig) -> None:
-    assert {found.held_out for found in make_plan(config, prepare).settings.values()} == {(0.2, 0)}
+    assert {train.held_out for train in plan_comparison(config, prepare).settings.values()} == {(0.2, 0)}
 
 
 def test_noise_levels_are_checked() -> None:
@@ -143,7 +146,7 @@ def test_noise_levels_are_checked() -> None:
             NoiseCurve(levels=levels)
 
 
-def test_instances_are_named_for_what_they_are(config: CompareConfig) -> None:
+def test_names_of_steps_contain_stage_arm_and_seed(config: CompareConfig) -> None:
     assert list(instances(config, "stage1").values())[-1] == "stage1__dynamic__seed1"
 
 
@@ -157,13 +160,13 @@ def test_the_comparison_of_the_sample_world_begins_with_the_demos_steps(root: Pa
     assert list(demo["steps"])[: len(shared)] == shared
     assert {name: demo["steps"][name] for name in shared} == {name: comparison["steps"][name] for name in shared}
     assert demo["variables"] == comparison["variables"]
-    # So the larger comparison finds the demo's trainings done.
+    # Equal steps: the larger comparison reuses the demo's trainings.
     own, whole = (pipeline["steps"]["comparison"]["config"] for pipeline in (demo, comparison))
     for name in ("stages", "name", "data", "tagged", "tag_encoder"):
         assert own[name] == whole[name], name
     assert own["arms"].items() <= whole["arms"].items()
     assert set(own["seeds"]) <= set(whole["seeds"])
-    # One seed moves no champion by itself; the demo's commands ask for one, the comparison's has to be earned.
+    # The demo has one seed and needs a champion for its other commands; the comparison has enough seeds for the rule.
     assert own["champion"]["allow_one_seed"]
     assert len(whole["seeds"]) >= FEWEST_SEEDS
     assert "allow_one_seed" not in whole["champion"]

@@ -1,4 +1,4 @@
-"""From answers to the comparison's numbers, its gallery and its page; all answers are made by hand."""
+"""The comparison's numbers, its gallery and its report, from constructed answers."""
 
 import dataclasses
 import re
@@ -49,7 +49,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> CompareConfig:
 
 @pytest.fixture(scope="module")
 def results(config: CompareConfig, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """The dynamic arm answers questions better and finds boxes worse; noise harms it alone."""
+    """Answers whose dynamic arm is better on vqa and worse on rec; tag noise affects the dynamic arm only."""
     rows = write_world(tmp_path_factory.mktemp("again"), 12)[2]
 
     def mistakes(arm: str, task: str, strength: float) -> float:
@@ -66,16 +66,18 @@ def document(config: CompareConfig, results: Results) -> Document:
 
 
 def test_an_arms_number_is_the_mean_of_its_evaluations(document: Document, results: Results) -> None:
-    for group, found in document["groups"].items():
+    for group, numbers in document["groups"].items():
         for arm in ("static", "dynamic"):
-            by_seed = [one.metrics["tasks"][group]["estimates"][found["primary"]]["value"] for one in results.of(arm)]
-            assert found["arms"][arm]["by_seed"] == pytest.approx(by_seed)
-            assert found["arms"][arm]["value"] == pytest.approx(np.mean(by_seed))
-            assert found["arms"][arm]["low"] <= found["arms"][arm]["value"] <= found["arms"][arm]["high"]
+            tasks = [evaluation.metrics["tasks"][group] for evaluation in results.of(arm)]
+            by_seed = [task["estimates"][numbers["primary"]]["value"] for task in tasks]
+            estimate = numbers["arms"][arm]
+            assert estimate["by_seed"] == pytest.approx(by_seed)
+            assert estimate["value"] == pytest.approx(np.mean(by_seed))
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
 
 
 def test_what_differs_is_found_in_its_direction_and_what_does_not_is_undecided(document: Document) -> None:
-    effects = {group: found["effects"]["dynamic"] for group, found in document["groups"].items()}
+    effects = {group: numbers["effects"]["dynamic"] for group, numbers in document["groups"].items()}
     assert {group: effect["verdict"] for group, effect in effects.items()} == {
         "caption": "undecided", "vqa": "better", "rec": "worse", "pope": "undecided",
     }  # fmt: skip
@@ -84,73 +86,73 @@ def test_what_differs_is_found_in_its_direction_and_what_does_not_is_undecided(d
 
 
 def few(config: CompareConfig, results: Results, count: int) -> Document:
-    """The numbers of the same answers by the first seeds alone."""
+    """Return the numbers of the same answers for the first seeds only."""
     seeds = config.seeds[:count]
-    kept = {key: found for key, found in results.evaluations.items() if key[0].seed in seeds}
+    kept = {key: evaluation for key, evaluation in results.evaluations.items() if key[0].seed in seeds}
     return analyze(dataclasses.replace(config, seeds=seeds), Results(kept, results.arms, seeds))
 
 
 @pytest.mark.parametrize("count, words", [(1, "one seed: a hint"), (2, "two seeds: a hint")])
-def test_under_three_seeds_there_is_a_hint_and_nothing_stronger(
+def test_fewer_than_three_seeds_give_a_hint_and_nothing_stronger(
     count: int, words: str, config: CompareConfig, results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = few(config, results, count)
-    assert made["evidence"] == words
-    assert made["tests"] == 0
-    effects = [group["effects"]["dynamic"] for group in made["groups"].values()]
-    under_noise = [level["effects"]["dynamic"] for group in made["groups"].values() for level in group["noise"]]
+    numbers = few(config, results, count)
+    assert numbers["evidence"] == words
+    assert numbers["tests"] == 0
+    effects = [group["effects"]["dynamic"] for group in numbers["groups"].values()]
+    under_noise = [level["effects"]["dynamic"] for group in numbers["groups"].values() for level in group["noise"]]
     assert {effect["verdict"] for effect in effects} == {"hint"}
     assert {effect[key] for effect in effects for key in ("p", "p_holm", "smallest_seen")} == {None}
     assert {effect[key] for effect in under_noise for key in ("p", "smallest_seen")} == {None}
-    assert made["groups"]["vqa"]["effects"]["dynamic"]["value"] > 0.5  # the numbers themselves stay
-    assert not [name for name in arm_numbers(made, "dynamic") if name.endswith((".p", ".p_holm", ".smallest_seen"))]
+    assert numbers["groups"]["vqa"]["effects"]["dynamic"]["value"] > 0.5  # the numbers themselves stay
+    assert not [name for name in arm_numbers(numbers, "dynamic") if name.endswith((".p", ".p_holm", ".smallest_seen"))]
     gallery: dict[str, dict[str, list[Document]]] = {"vqa": {"gained dynamic": [], "lost dynamic": [], "worst": []}}
-    text = spoken(page(made, gallery))
+    text = text_of(page(numbers, gallery))
     assert text.count(words) >= len(effects)
     assert words.capitalize() in text
     assert not re.search(STRONG, text)
-    assert text.count(f"{words}; intervals") == 2  # in the figures of differences and of noise, each for itself
-    show(made | {"champion": None}, "report.html")
-    said = capsys.readouterr().err
-    assert words in said
-    assert not re.search(STRONG, said)
+    assert text.count(f"{words}; intervals") == 2  # in the figures of differences and of noise
+    show(numbers | {"champion": None}, "report.html")
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert not re.search(STRONG, printed)
 
 
-def test_from_three_seeds_on_there_are_verdicts_and_what_could_have_been_seen(document: Document) -> None:
+def test_three_seeds_give_verdicts_and_the_smallest_detectable_difference(document: Document) -> None:
     assert document["evidence"] == "3 seeds"
     effects = [group["effects"]["dynamic"] for group in document["groups"].values()]
     assert document["tests"] == len(effects) == 4
     vqa = document["groups"]["vqa"]["effects"]["dynamic"]
     assert 0 < vqa["smallest_seen"] < vqa["value"]
     assert "vqa.soft_accuracy.difference.smallest_seen" in arm_numbers(document, "dynamic")
-    text = spoken(page(document, {}))
+    text = text_of(page(document, {}))
     assert "wins" in text
     assert "a hint" not in text
     assert re.search(STRONG, text)
-    assert f"a true difference of {points(vqa['smallest_seen'])} points is seen 80% of the time" in text
+    assert f"a true difference of {points(vqa['smallest_seen'])} points is detected with a probability of 80%" in text
     assert document["groups"]["caption"]["effects"]["dynamic"]["smallest_seen"] is None  # no image differs: no spread
 
 
-# What a page may not say of so few seeds: a verdict, or how sure one is of it.
+# Words that the report of one or two seeds must not contain: verdicts and significance.
 STRONG = r"\b(wins?|loses?|better|worse|beats?|no difference shown|Holm)\b|\bp [=<]|p after"
 
 
-def spoken(page: str) -> str:
-    """The words of a page: without its style and without tags, figures' texts included."""
+def text_of(page: str) -> str:
+    """Return the text of a page without styles and tags; the texts of figures are included."""
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)))
 
 
 def test_an_arm_that_lacks_a_seed_is_named(results: Results) -> None:
-    kept = {key: found for key, found in results.evaluations.items() if key != (Run("dynamic", 5), 1.0)}
+    others = {key: value for key, value in results.evaluations.items() if key != (Run("dynamic", 5), 1.0)}
     with pytest.raises(ValueError, match=r"No evaluation of dynamic, seed 5 at tag noise 1: every arm needs every"):
-        Results(kept, results.arms, results.seeds)
+        Results(others, results.arms, results.seeds)
 
 
-def test_what_all_seeds_share_is_said(config: CompareConfig, results: Results) -> None:
+def test_the_page_names_what_all_seeds_share(config: CompareConfig, results: Results) -> None:
     shared = {"stage1": StageSpec(once_per="comparison"), "stage2": StageSpec(once_per="seed"), "last": StageSpec()}
-    made = analyze(dataclasses.replace(config, stages=shared), results)
-    assert made["shared_stages"] == ["stage1"]
-    assert "What all seeds share is trained once (the tag encoder, stage1)" in spoken(page(made, {}))
+    numbers = analyze(dataclasses.replace(config, stages=shared), results)
+    assert numbers["shared_stages"] == ["stage1"]
+    assert "Parts that all seeds share are trained once (the tag encoder, stage1)" in text_of(page(numbers, {}))
 
 
 def test_noise_has_its_own_numbers(document: Document) -> None:
@@ -171,38 +173,37 @@ def test_models_of_different_questions_are_not_compared(results: Results) -> Non
         measure_group({"a": [first], "b": [other]}, "vqa", 100)
 
 
-def test_the_gallery_shows_wins_losses_failures_and_a_draw(config: CompareConfig, results: Results) -> None:
+def test_the_gallery_shows_gains_losses_low_scores_and_a_random_sample(config: CompareConfig, results: Results) -> None:
     chosen = examples.choose(results, "vqa", "static", ["dynamic"], 3)
     static, dynamic = (results.scores(arm, "vqa") for arm in ("static", "dynamic"))
-    assert all(dynamic[place] > static[place] for place in chosen["gained dynamic"])
+    assert all(dynamic[position] > static[position] for position in chosen["gained dynamic"])
     assert len(chosen["gained dynamic"]) == 3
     assert chosen["lost dynamic"] == []
     worst = sorted(static + dynamic)[:3]
-    assert [static[place] + dynamic[place] for place in chosen["worst"]] == pytest.approx(worst)
+    assert [static[position] + dynamic[position] for position in chosen["worst"]] == pytest.approx(worst)
     assert chosen == examples.choose(results, "vqa", "static", ["dynamic"], 3)
     shown = examples.gallery(results, {"rec": {"drawn": [0, 1]}}, config.test_data, config.test_tagged)
     example = shown["rec"]["drawn"][0]
     assert example["picture"].startswith("data:image/jpeg;base64,")
-    assert [found["arm"] for found in example["answers"]] == ["static", "dynamic"]
+    assert [answer["arm"] for answer in example["answers"]] == ["static", "dynamic"]
     true, static_box = example["true_box"], example["answers"][0]["box"]
     assert static_box["x"] == pytest.approx(true["x"], abs=3)
     assert example["tags"]
 
 
 def test_a_tag_is_struck_out_where_no_arm_reads_it(config: CompareConfig, results: Results, document: Document) -> None:
-    place = {"rec": {"drawn": [0]}}
-    (tag, score, _), *_ = examples.gallery(results, place, config.test_data, config.test_tagged)["rec"]["drawn"][0][
-        "tags"
-    ]
+    chosen = {"rec": {"drawn": [0]}}
+    gallery = examples.gallery(results, chosen, config.test_data, config.test_tagged)
+    tag, score, _ = gallery["rec"]["drawn"][0]["tags"][0]
     never = TagRule(threshold="per_tag", thresholds={tag: 1.0})
     for rules, is_read in (((never,), False), ((never, TagRule(threshold=score / 2)), True)):
-        shown = examples.gallery(results, place, config.test_data, config.test_tagged, rules)
+        shown = examples.gallery(results, chosen, config.test_data, config.test_tagged, rules)
         assert shown["rec"]["drawn"][0]["tags"][0] == (tag, score, is_read)
         line = next(line for line in page(document, shown).splitlines() if line.startswith('<p class="tags">'))
         assert line.startswith(f'<p class="tags"><span class="tag{"" if is_read else " unread"}">')
 
 
-def test_an_image_that_is_gone_is_said_on_the_page(config: CompareConfig, results: Results, document: Document) -> None:
+def test_a_missing_image_is_reported_on_the_page(config: CompareConfig, results: Results, document: Document) -> None:
     image = first_image(results, "vqa")
     picture = next(Path(config.test_tagged).parent.glob(f"*{image}.png"))
     content = picture.read_bytes()
@@ -224,14 +225,14 @@ def first_image(results: Results, group: str) -> str:
 def page(document: Document, gallery: dict[str, dict[str, list[Document]]]) -> str:
     history = [{"kind": kind, "step": step, "loss": 1.0 / step, "cosine_positive": 0.7, "cosine_negative": 0.1}
                for step in (1, 2) for kind in ("train", "validation")]  # fmt: skip
-    made = {
+    provenance = {
         "config": "arms: <static>", "trainings": {}, "code": {"commit": "abc"}, "hardware": {"cores": "2"},
         "reading": "0.5", "resamples": 200, "errors": dataclasses.asdict(NoiseCurve()), "decision": None,
     }  # fmt: skip
-    return render(document, gallery, {arm: [history] for arm in document["arms"]}, {"encoder": history}, made)
+    return render(document, gallery, {arm: [history] for arm in document["arms"]}, {"encoder": history}, provenance)
 
 
-def test_the_page_escapes_what_models_say(results: Results, config: CompareConfig, document: Document) -> None:
+def test_the_page_escapes_the_models_answers(results: Results, config: CompareConfig, document: Document) -> None:
     shown = examples.gallery(results, {"vqa": {"drawn": [0]}}, config.test_data, config.test_tagged)
     shown["vqa"]["drawn"][0]["answers"][0]["text"] = "<script>alert(1)</script>"
     text = page(document, shown)
@@ -247,7 +248,7 @@ def test_the_page_names_the_rule_of_each_number(document: Document) -> None:
 
 
 def test_differences_of_fractions_stay_between_minus_one_and_one() -> None:
-    # Two images and two seeds that disagree: Student's t alone would reach far beyond.
+    # Two images and two seeds that disagree: Student's t alone would give ends far outside [-1, 1].
     measured = Measured(np.array([0.9, 0.1]), np.array([[1.0, 0.0], [0.8, 0.2], [0.0, 1.0]]), images=2)
     fraction, cider = (_effect(measured, find_metric(name).span) for name in ("vqa", "captions"))
     assert (fraction["low"], fraction["high"]) == (-1.0, 1.0)
@@ -261,23 +262,21 @@ def test_models_that_were_decoded_differently_are_named_on_the_page(document: Do
     changed = document | {"decoding": {arm: [settings] for arm in arms}}
     assert not decodings_differ(changed)
     assert "All models decoded with num_beams 1, repetition_penalty 1.5" in page(changed, {})
-    changed["decoding"] = {arm: [settings | {"repetition_penalty": 1.0 + place}] for place, arm in enumerate(arms)}
+    changed["decoding"] = {arm: [settings | {"repetition_penalty": 1.0 + number}] for number, arm in enumerate(arms)}
     assert decodings_differ(changed)
     assert "decoded with different settings" in page(changed, {})
     assert "decoded with num_beams 1, repetition_penalty 2" in page(changed, {})
 
 
 def test_ids_of_figures_do_not_clash(document: Document) -> None:
-    import re
-
     ids = re.findall(r'\bid="([^"]+)"', page(document, {}))
     assert ids
     assert len(ids) == len(set(ids))
 
 
-def test_published_numbers_stand_beside_those_of_the_same_metric(document: Document) -> None:
+def test_published_numbers_are_of_the_same_metric(document: Document) -> None:
     rows = {row["group"]: row for row in published(document)}
-    assert not any(row["same"] for row in rows.values())  # nobody published on the sample world
+    assert not any(row["same"] for row in rows.values())  # there are no published numbers for the sample world
     assert rows["caption"]["numbers"]["LION-4B"] == 138.20
     assert rows["rec"]["numbers"]["Kosmos-2"] == 52.32
     own = {"groups": {"vqa": {**document["groups"]["vqa"], "example_id": "okvqa:vqa:1"}}}

@@ -1,4 +1,4 @@
-"""A whole comparison with tiny models and a real MLflow: its steps, its page, its champion, going on after a kill."""
+"""A whole comparison with tiny models and a real MLflow: steps, report, champion, and resuming after a kill."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ def test_a_comparison_leaves_its_numbers_and_a_page(finished: StepResult, config
     assert [level["strength"] for level in vqa["noise"]] == [0.0, 1.0]
     assert vqa["noise"][0]["arms"]["dynamic"]["value"] == vqa["arms"]["dynamic"]["value"]
     assert (document["tests"], document["evidence"]) == (0, "two seeds: a hint")
-    assert finished.summary["evidence"] == "two seeds: a hint"  # so it stands in the last line of stdout
+    assert finished.summary["evidence"] == "two seeds: a hint"  # the summary is the last line of stdout
     page = storage.read_bytes(storage.join(finished.path, REPORT)).decode()
     assert {arm: settings[0]["num_beams"] for arm, settings in document["decoding"].items()} == {
         "static": 1,
@@ -50,7 +50,7 @@ def test_a_comparison_leaves_its_numbers_and_a_page(finished: StepResult, config
     assert page.count("data:image/jpeg;base64,") >= 4
     assert page.count("<svg") > 4
     assert "loop:" in page  # the configuration
-    assert not re.search(r"<script|<link|@import|src=\"(?!data:)|href=\"(?!#)", page)  # nothing is fetched
+    assert not re.search(r"<script|<link|@import|src=\"(?!data:)|href=\"(?!#)", page)  # the page loads nothing
     assert set(re.findall(r"https?://([\w.]+)", page)) <= {"www.w3.org"}  # XML's names of SVG
 
 
@@ -60,22 +60,20 @@ def test_a_finished_comparison_does_nothing(finished: StepResult, config: Compar
     assert again.path == finished.path
 
 
-def test_processes_of_their_own_come_to_the_same_numbers(
-    finished: StepResult, config: CompareConfig, tmp_path: Path
-) -> None:
-    beside = compare(dataclasses.replace(config, at_once=2, out=str(tmp_path)), prepare)
-    groups = [storage.read_json(storage.join(result.path, NUMBERS))["groups"] for result in (finished, beside)]
+def test_separate_processes_give_the_same_numbers(finished: StepResult, config: CompareConfig, tmp_path: Path) -> None:
+    parallel = compare(dataclasses.replace(config, at_once=2, out=str(tmp_path)), prepare)
+    groups = [storage.read_json(storage.join(result.path, NUMBERS))["groups"] for result in (finished, parallel)]
     assert groups[0] == groups[1]
-    # Evaluations bear their model's version, a number in the order in which trainings end; trainings do not.
-    assert folders(beside, "train_stage-*") == folders(finished, "train_stage-*")
+    # The hash of an evaluation contains its model's version, which depends on the order in which trainings end.
+    assert folders(parallel, "train_stage-*") == folders(finished, "train_stage-*")
 
 
 def folders(result: StepResult, pattern: str) -> set[str]:
-    """The names of the steps' folders beside a result."""
+    """Return the names of the steps' folders next to a result."""
     return {path.name for path in Path(result.path).parent.glob(pattern)}
 
 
-def test_a_killed_comparison_goes_on_without_training_again(
+def test_a_killed_comparison_resumes_without_training_again(
     finished: StepResult, config: CompareConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = storage.read_json(storage.join(finished.path, NUMBERS))
@@ -94,7 +92,7 @@ def test_a_killed_comparison_goes_on_without_training_again(
 def test_all_numbers_are_on_the_versions_in_mlflow(finished: StepResult, config: CompareConfig) -> None:
     registry = Registry(config.registry, config.out)
     versions = registry.client.search_model_versions("name = 'lion-stage1'")
-    by_run = {Run(found.tags["compare.arm"], int(found.tags["compare.seed"])): found.tags for found in versions}
+    by_run = {Run(v.tags["compare.arm"], int(v.tags["compare.seed"])): v.tags for v in versions}
     assert set(by_run) == {Run(arm, seed) for arm in ("static", "dynamic") for seed in (0, 1)}
     document = storage.read_json(storage.join(finished.path, NUMBERS))
     tags = by_run[Run("dynamic", 1)]
@@ -110,12 +108,12 @@ def test_all_numbers_are_on_the_versions_in_mlflow(finished: StepResult, config:
 
 
 def run_tags(registry: Registry) -> dict[str, str]:
-    """The tags of the comparison's run in MLflow."""
+    """Return the tags of the comparison's run in MLflow."""
     tags: dict[str, str] = registry.client.search_runs(["1"], "attributes.run_name = 'compare'")[0].data.tags
     return tags
 
 
-def test_each_arms_first_model_bears_its_name(finished: StepResult, config: CompareConfig) -> None:
+def test_each_arms_first_model_has_the_arms_name_as_alias(finished: StepResult, config: CompareConfig) -> None:
     client = Registry(config.registry, config.out).client
     for arm in config.arms:
         tags = client.get_model_version_by_alias("lion-stage1", arm).tags
@@ -136,15 +134,15 @@ def decision(result: StepResult) -> Decision:
 def test_the_first_comparison_names_a_champion_and_a_worse_candidate_does_not_replace_it(
     finished: StepResult, config: CompareConfig
 ) -> None:
-    made = decision(finished)
-    assert made.moved
-    assert made.candidate == f"models:/lion-stage1/{champion(config)}"
-    assert made.reason == "two seeds: a hint, alias set because allow_one_seed: no version was @champion"
+    first = decision(finished)
+    assert first.moved
+    assert first.candidate == f"models:/lion-stage1/{champion(config)}"
+    assert first.reason == "two seeds: a hint, alias set because allow_one_seed: no version had the alias @champion"
     client = Registry(config.registry, config.out).client
-    assert client.get_model_version_by_alias("lion-stage1", "champion").tags["champion.evidence"] == made.evidence
-    # The margin cannot be reached: the best arm by another number challenges the champion and is refused.
+    assert client.get_model_version_by_alias("lion-stage1", "champion").tags["champion.evidence"] == first.evidence
+    # No candidate can reach this margin: the best arm by another metric challenges the champion and is refused.
     rule = ChampionRule(metric="caption.CIDEr", margin=10.0, allow_one_seed=True)
-    other = next(found for found in ("1", "2", "3", "4") if found != made.candidate.rpartition("/")[2])
+    other = next(version for version in ("1", "2", "3", "4") if version != first.candidate.rpartition("/")[2])
     Registry(config.registry, config.out).set_alias("lion-stage1", "champion", int(other))
     refused = decision(compare(dataclasses.replace(config, champion=rule), prepare))
     assert not refused.moved
@@ -160,10 +158,10 @@ def test_two_seeds_alone_move_no_champion(
     before = champion(config)
     rule = dataclasses.replace(config.champion, allow_one_seed=False, alias="best")
     with caplog.at_level("WARNING", "lion.compare"):
-        made = decision(result := compare(dataclasses.replace(config, champion=rule), prepare))
-    assert "two seeds: a hint: no verdicts and no p-values, and @best stays where it is" in caplog.text
-    assert not made.moved
-    assert made.reason.startswith("two seeds: a hint, and no alias moves on fewer than 3 seeds")
+        first = decision(result := compare(dataclasses.replace(config, champion=rule), prepare))
+    assert "two seeds: a hint: no verdicts and no p-values, and the alias @best does not move" in caplog.text
+    assert not first.moved
+    assert first.reason.startswith("two seeds: a hint, and no alias moves on fewer than 3 seeds")
     assert "best" not in registry.client.get_registered_model("lion-stage1").aliases
     assert champion(config) == before
     assert result.summary["champion"] is None
@@ -171,14 +169,14 @@ def test_two_seeds_alone_move_no_champion(
     assert "does not become</b> @best: two seeds: a hint" in page
 
 
-def test_a_rule_about_what_is_not_measured_is_refused_before_training(config: CompareConfig, tmp_path: Path) -> None:
+def test_a_rule_whose_metric_is_not_measured_is_refused_before_training(config: CompareConfig, tmp_path: Path) -> None:
     wrong = dataclasses.replace(config, champion=ChampionRule(metric="vqa.f1"), out=str(tmp_path))
-    with pytest.raises(UserError, match=r"there are .*vqa\.soft_accuracy"):
+    with pytest.raises(UserError, match=r"is not measured.*use one of .*vqa\.soft_accuracy"):
         compare(wrong, prepare)
     assert not list(tmp_path.glob("train_stage-*"))
 
 
-def test_more_trainings_at_once_than_the_cluster_holds_are_refused_before_training(
+def test_more_trainings_than_the_cluster_has_room_for_are_refused_before_training(
     config: CompareConfig, ray_cluster: None, tmp_path: Path
 ) -> None:
     train = {**config.stages["stage1"].train, "launch": {"workers": 2, "cpus_per_worker": 3}}

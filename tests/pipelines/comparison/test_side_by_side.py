@@ -1,4 +1,4 @@
-"""Steps in processes of their own: what needs what, what runs at once, what a failure and a signal do."""
+"""Steps in separate processes: their order, how many run at the same time, failures and signals."""
 
 import contextlib
 import os
@@ -31,24 +31,26 @@ def world(images: int = 10, **more: Any) -> StepSpec:
     return StepSpec("sample_world", {"images": images, "preset": "tiny", **more}, "Draws.")
 
 
-def processes(of: int) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process(of).children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is none either
+def processes(parent: int) -> list[psutil.Process]:
+    """Return the running child processes that draw a sample world."""
+    matches = []
+    for child in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a child may end meanwhile; a zombie does not count either
             if "jobs.sample_world" in child.cmdline():
-                found.append(child)
-    return found
+                matches.append(child)
+    return matches
 
 
-def wait_for(found: Callable[[], Any]) -> Any:
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """Call a function until it returns a true value; return that value."""
     deadline = time.monotonic() + 120
-    while not (seen := found()):
+    while not (value := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return seen
+    return value
 
 
-def test_a_step_begins_when_those_that_it_refers_to_are_done_and_others_at_once(
+def test_a_step_waits_for_the_steps_that_it_refers_to_and_others_run_in_parallel(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     counts, over = [], threading.Event()
@@ -70,7 +72,7 @@ def test_a_step_begins_when_those_that_it_refers_to_are_done_and_others_at_once(
     assert "first | " in capfd.readouterr().err
 
 
-def test_a_failure_is_said_in_the_steps_words_and_what_ran_beside_it_is_kept(tmp_path: Path) -> None:
+def test_a_failure_has_the_steps_message_and_other_running_steps_finish(tmp_path: Path) -> None:
     steps = {"good": world(20), "bad": world(3), "never": world(12)}
     with pytest.raises(UserError, match="A sample world of 3 images"):
         run_side_by_side(steps, str(tmp_path), 2)
@@ -80,7 +82,7 @@ def test_a_failure_is_said_in_the_steps_words_and_what_ran_beside_it_is_kept(tmp
     assert [outcome["skipped"] for outcome in run_side_by_side(steps, str(tmp_path), 2)] == [True, False, False]
 
 
-def test_sigterm_is_passed_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sigterm_is_forwarded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def stop() -> None:
         wait_for(lambda: processes(os.getpid()))
         os.kill(os.getpid(), signal.SIGTERM)
@@ -90,7 +92,7 @@ def test_sigterm_is_passed_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         run_side_by_side({"long": world(FOREVER), "next": world()}, str(tmp_path), 1)
     assert not processes(os.getpid())
     assert not list(tmp_path.glob("*/manifest.json"))
-    assert "failed" not in caplog.text  # it did what it was told
+    assert "failed" not in caplog.text  # a step that was stopped did not fail
 
 
 def test_a_killed_driver_leaves_no_process_behind(tmp_path: Path) -> None:

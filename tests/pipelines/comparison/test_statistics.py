@@ -1,4 +1,4 @@
-"""Paired tests: exact cases, intervals that cover as often as they say, Holm's adjustment."""
+"""Paired tests: exact cases, coverage of the intervals, power, and Holm's adjustment."""
 
 import numpy as np
 import pytest
@@ -12,32 +12,31 @@ from pipelines.scoring.metrics.pope import f1
 
 
 def means(scores: Array) -> Array:
-    """(s, g) an image's one score → (s, g, 2) its sums."""
+    """Return the sums (s, g, 2) of scores (s, g): the score itself and a count of 1."""
     return np.stack([scores, np.ones_like(scores)], axis=2)
 
 
 def difference(first: Array, second: Array, resamples: int = 2000) -> Interval:
-    found = measure({"a": means(first), "b": means(second)}, ratio_of_sums, resamples)
-    return interval(found["a"] - found["b"])
+    measured = measure({"a": means(first), "b": means(second)}, ratio_of_sums, resamples)
+    return interval(measured["a"] - measured["b"])
 
 
 def test_the_value_is_the_mean_over_seeds_and_images() -> None:
     scores = np.array([[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
-    found = measure({"a": means(scores)}, ratio_of_sums, 200)["a"]
-    assert found.seeds.tolist() == [pytest.approx(2 / 3), 1.0]
-    assert interval(found).value == pytest.approx(5 / 6)
-    assert interval(found.seed(1)).value == 1.0
+    measured = measure({"a": means(scores)}, ratio_of_sums, 200)["a"]
+    assert measured.seeds.tolist() == [pytest.approx(2 / 3), 1.0]
+    assert interval(measured).value == pytest.approx(5 / 6)
 
 
 def test_with_one_seed_it_is_the_paired_t_test() -> None:
     generator = np.random.default_rng(0)
-    hard = generator.normal(0, 1, 80)  # what both arms share; the test is paired, so that it does not matter
+    hard = generator.normal(0, 1, 80)  # shared by both arms: a paired test is not affected by it
     first, second = hard + generator.normal(0.1, 0.3, 80), hard + generator.normal(0, 0.3, 80)
-    found = difference(first[None], second[None], resamples=20_000)
-    theirs = ttest_rel(first, second)
-    low, high = theirs.confidence_interval()
-    assert found.p == pytest.approx(theirs.pvalue, rel=0.15)
-    assert (found.low, found.high) == (pytest.approx(low, abs=0.003), pytest.approx(high, abs=0.003))
+    measured = difference(first[None], second[None], resamples=20_000)
+    expected = ttest_rel(first, second)
+    low, high = expected.confidence_interval()
+    assert measured.p == pytest.approx(expected.pvalue, rel=0.15)
+    assert (measured.low, measured.high) == (pytest.approx(low, abs=0.003), pytest.approx(high, abs=0.003))
 
 
 def test_an_image_with_many_questions_counts_once_as_an_image() -> None:
@@ -63,8 +62,9 @@ def test_95_of_100_intervals_hold_the_truth(seeds: int, between_seeds: float) ->
     covered = []
     for _ in range(200):
         truth = generator.normal(0, 0.3, (1, 40)) + generator.normal(0, between_seeds, (seeds, 1))
-        found = interval(measure({"a": means(truth + generator.normal(0, 0.4, (seeds, 40)))}, ratio_of_sums, 150)["a"])
-        covered.append(found.low <= 0 <= found.high)
+        scores = truth + generator.normal(0, 0.4, (seeds, 40))
+        estimate = interval(measure({"a": means(scores)}, ratio_of_sums, 150)["a"])
+        covered.append(estimate.low <= 0 <= estimate.high)
     assert 0.91 <= np.mean(covered) <= 1.0
 
 
@@ -88,27 +88,27 @@ def test_arms_of_different_numbers_of_seeds_are_not_compared() -> None:
 
 def test_f1_is_computed_anew_from_each_draw() -> None:
     outcomes = np.array([[[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 0]]])
-    found = measure({"a": outcomes}, f1, 500)["a"]
-    assert found.seeds[0] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
-    assert found.drawn.min() == 0.0  # draws without a true positive
-    assert found.drawn.max() == 1.0
+    measured = measure({"a": outcomes}, f1, 500)["a"]
+    assert measured.seeds[0] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert measured.drawn.min() == 0.0  # draws without a true positive
+    assert measured.drawn.max() == 1.0
 
 
 @given(st.integers(2, 12), st.integers(1, 4), st.randoms(use_true_random=False))
-def test_an_arm_does_not_differ_from_itself_and_both_directions_agree(images: int, seeds: int, chance: object) -> None:
-    generator = np.random.default_rng(chance.randrange(2**32))  # type: ignore[attr-defined]
+def test_an_arm_does_not_differ_from_itself_and_both_directions_agree(images: int, seeds: int, random: object) -> None:
+    generator = np.random.default_rng(random.randrange(2**32))  # type: ignore[attr-defined]
     first, second = generator.integers(0, 2, (2, seeds, images)).astype(float)
     same = difference(first, first, 100)
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
-    there, back = difference(first, second, 100), difference(second, first, 100)
-    assert (there.value, there.low, there.p) == (-back.value, -back.high, back.p)
-    assert there.low <= there.value <= there.high
+    forward, reverse = difference(first, second, 100), difference(second, first, 100)
+    assert (forward.value, forward.low, forward.p) == (-reverse.value, -reverse.high, reverse.p)
+    assert forward.low <= forward.value <= forward.high
 
 
 def test_fewer_than_two_images_and_different_images_are_refused() -> None:
     with pytest.raises(ValueError, match="at least two images"):
         difference(np.ones((1, 1)), np.zeros((1, 1)))
-    with pytest.raises(ValueError, match="different images"):
+    with pytest.raises(ValueError, match="have different images"):
         difference(np.ones((1, 3)), np.zeros((1, 4)))
 
 
@@ -121,6 +121,6 @@ def test_holm_as_in_its_paper() -> None:
 @given(st.lists(st.floats(0, 1), max_size=8))
 def test_holm_never_lowers_a_p_value_and_keeps_their_order(p_values: list[float]) -> None:
     adjusted = holm(p_values)
-    assert all(p <= found <= 1 for p, found in zip(p_values, adjusted, strict=True))
-    by_p = [found for _, found in sorted(zip(p_values, adjusted, strict=True))]
+    assert all(p <= p_holm <= 1 for p, p_holm in zip(p_values, adjusted, strict=True))
+    by_p = [p_holm for _, p_holm in sorted(zip(p_values, adjusted, strict=True))]
     assert by_p == sorted(by_p)
