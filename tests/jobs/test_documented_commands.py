@@ -15,7 +15,7 @@ import pytest
 from jobs.cli import _build, make_parser
 from jobs.pipeline import DEMO, prepare
 from jobs.submit import split
-from pipelines.comparison.plan import make_plan
+from pipelines.comparison.plan import plan_comparison
 from pipelines.operations import conversion
 from pipelines.operations.conversion import ConvertConfig
 from pipelines.operations.pipeline import PipelineConfig, check, with_changes
@@ -104,4 +104,4 @@ def accept(verb: str, words: list[str]) -> None:
         check(changed, prepare)
         for spec in changed.steps.values():
             if spec.verb == "compare":
-                make_plan(prepare(spec.verb, spec.config)[0], prepare)
+                plan_comparison(prepare(spec.verb, spec.config)[0], prepare)
