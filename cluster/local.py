@@ -1,8 +1,8 @@
-"""`make cluster`: a Ray head and an MLflow server on this machine, to submit jobs to; both end with Ctrl-C.
+"""`make cluster`: start a Ray head and an MLflow server on this machine, for submitted jobs. Ctrl-C stops both.
 
-The dashboard and MLflow listen on loopback alone. Ray's own ports cannot be bound to it, which is why Ray asks for this
-user's token (`~/.ray/auth_token`, made when there is none) unless `RAY_AUTH_MODE=disabled` is set. MLflow keeps its
-SQLite database and its files in `--folder`; where `MLFLOW_TRACKING_URI` names one already, that one is used.
+The dashboard and MLflow listen on the loopback interface only. Ray cannot bind all its other ports to it, so Ray
+requires the user's token (`~/.ray/auth_token`, created if it is missing) unless `RAY_AUTH_MODE=disabled` is set. MLflow
+stores its SQLite database and files in `--folder`. If `MLFLOW_TRACKING_URI` is set, that server is used instead.
 """
 
 import argparse
@@ -23,21 +23,21 @@ import psutil
 
 _ROOT = Path(__file__).resolve().parents[1]
 _BIN = Path(sys.executable).parent
-_START = 600.0  # seconds that each has to come up: 20 on a quiet machine
+_START = 600.0  # seconds until each server must be ready; an idle machine needs about 20
 _TRIES = 4
-_END = 60.0  # seconds that each has to end
-_SAVE = 900  # seconds that a stopped job has to save before it is killed; Ray's own are three
+_END = 60.0  # seconds until each server must have ended
+_SAVE = 900  # seconds that a stopped job has for its checkpoint before it is killed; Ray's default is 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Start both, prints where they are, and waits for Ctrl-C, SIGTERM, or the end of one of them."""
+    """Start both servers, print their addresses, and wait for Ctrl-C, SIGTERM or the end of a server."""
     options = _parser().parse_args(argv)
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     own = os.environ.get("MLFLOW_TRACKING_URI")
     for name in ("port",) if own else ("port", "mlflow_port"):
         if _answers(getattr(options, name)):
-            sys.stderr.write(f"Port {getattr(options, name)} is taken; give another --{name.replace('_', '-')}.\n")
+            sys.stderr.write(f"Port {getattr(options, name)} is in use; set another --{name.replace('_', '-')}.\n")
             return 2
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
@@ -47,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     mlflow = f"http://127.0.0.1:{options.mlflow_port}"
     environment = {
         **os.environ,
-        "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",  # jobs say `python`
+        "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",  # so that the jobs' `python` is this one
         "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(int(_START)),
         "RAY_JOB_STOP_WAIT_TIME_S": str(_SAVE),
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # six processes for what nobody here asks of it
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves six processes; no job uses this feature
         "MLFLOW_TRACKING_URI": own or mlflow,
     }
     environment.pop("RAY_ADDRESS", None)
@@ -67,15 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 servers.append(_up(stack, _mlflow(options, folder), environment, log, lambda: _responds(mlflow)))
             log = folder / "ray.log"
             servers.append(_up(stack, _ray(options, agent), environment, log, lambda: _started(options, agent)))
-            _say(ray, own or mlflow, folder, environment["RAY_AUTH_MODE"] == "token")
+            _print_addresses(ray, own or mlflow, folder, environment["RAY_AUTH_MODE"] == "token")
             while all(server.poll() is None for server in servers):
                 time.sleep(0.5)
             sys.stderr.write(f"A server has ended by itself; see the logs in {folder}.\n")
             return 1
         except KeyboardInterrupt:
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)  # what is begun is ended
-            sys.stderr.write("\nending both …\n")
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the shutdown
+            sys.stderr.write("\nstopping both servers …\n")
             return 0
         except TimeoutError as error:
             sys.stderr.write(f"{error}\n")
@@ -84,27 +84,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cluster.local", description=__doc__)
-    parser.add_argument("--port", type=int, default=8265, help="of Ray's dashboard, where jobs are submitted")
-    parser.add_argument("--mlflow-port", type=int, default=5000, help="of the MLflow server")
-    parser.add_argument("--cpus", type=int, default=8, help="logical CPUs of Ray; more than the machine has is right")
+    parser.add_argument("--port", type=int, default=8265, help="port of Ray's dashboard, to which jobs are submitted")
+    parser.add_argument("--mlflow-port", type=int, default=5000, help="port of the MLflow server")
+    parser.add_argument("--cpus", type=int, default=8, help="logical CPUs of Ray; may exceed the number of cores")
     parser.add_argument(
-        "--folder", type=Path, default=_ROOT / "runs/cluster", help="MLflow's database and files, and both logs"
+        "--folder",
+        type=Path,
+        default=_ROOT / "runs/cluster",
+        help="folder for MLflow's database and files, and for both logs",
     )
     return parser
 
 
 def _ray_files(options: argparse.Namespace) -> str:
-    """Ray's own files: a short path, since those of sockets end at 107 bytes, and not another Ray's."""
+    """Return the folder for Ray's files: a short path (socket paths have at most 107 bytes), separate for each port."""
     return os.environ.get("RAY_TMPDIR") or os.path.join(tempfile.gettempdir(), f"lion-ray-{options.port}")
 
 
 def _address_file(options: argparse.Namespace) -> Path:
-    """What `ray start` writes when the head is complete."""
+    """Return the file that `ray start` writes when the head is ready."""
     return Path(_ray_files(options), "ray_current_cluster")
 
 
 def _started(options: argparse.Namespace, agent: int) -> bool:
-    """Whether the head is complete and takes jobs: its agent, which starts them, comes after the dashboard."""
+    """Return whether the head accepts jobs. Its agent, which starts jobs, is ready later than the dashboard."""
     return _address_file(options).exists() and _answers(agent)
 
 
@@ -126,7 +129,7 @@ def _mlflow(options: argparse.Namespace, folder: Path) -> list[str]:
 
 @contextmanager
 def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server out of the terminal's reach and end it with all its processes, each by its id."""
+    """Run a server in a new session, so that Ctrl-C does not reach it; at the end stop it and its child processes."""
     with log.open("ab") as sink:
         server = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, start_new_session=True)
     try:
@@ -139,17 +142,19 @@ def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) 
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-        for one in psutil.wait_procs(family, timeout=_END)[1]:
-            one.kill()
+        for process in psutil.wait_procs(family, timeout=_END)[1]:
+            process.kill()
 
 
 def _up(
     stack: ExitStack, command: Sequence[str], environment: Mapping[str, str], log: Path, ready: Callable[[], bool]
 ) -> subprocess.Popen[bytes]:
-    """Start a server, once more where it gives up: Ray's head has half a minute to come up, whatever the machine does.
+    """Start a server and wait until it is ready; start it again if it ends.
+
+    Ray's head ends if it is not ready after 30 seconds, which a busy machine may need.
 
     Raises:
-        TimeoutError: it does not become ready.
+        TimeoutError: the server does not become ready.
     """
     for _ in range(_TRIES):
         trial = stack.enter_context(ExitStack())
@@ -161,29 +166,29 @@ def _up(
             time.sleep(0.5)
         trial.close()
     last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise TimeoutError(f"{command[0]} did not come up; the last lines of {log}:\n{last}")
+    raise TimeoutError(f"{command[0]} did not become ready; the last lines of {log}:\n{last}")
 
 
 def _responds(address: str) -> bool:
     try:
         urllib.request.urlopen(address, timeout=5).close()
-    except urllib.error.HTTPError:  # it is there and wants a token, or has no such page
+    except urllib.error.HTTPError:  # the server answers, but requires a token or has no such page
         return True
     except OSError:
         return False
     return True
 
 
-def _say(ray: str, mlflow: str, folder: Path, token: bool) -> None:
+def _print_addresses(ray: str, mlflow: str, folder: Path, token: bool) -> None:
     out = folder.parent
     verb = f"sample_world --images 100 --out {out}"
     mode = "token" if token else "disabled"
     lines = [
-        f"Ray      {ray}" + ("   (in the browser it asks for the token: ray get-auth-token)" if token else ""),
-        f"MLflow   {mlflow}   (logs of both, and what it keeps if it is this one's: {folder})",
+        f"Ray      {ray}" + ("   (the browser asks for the token; print it with: ray get-auth-token)" if token else ""),
+        f"MLflow   {mlflow}   (both logs and MLflow's files: {folder})",
         f"Submit   python -m jobs.submit --address {ray} -- {verb}",
         f"or       RAY_AUTH_MODE={mode} ray job submit --address {ray} --working-dir . -- python -m jobs.{verb}",
-        "Ctrl-C ends both.",
+        "Ctrl-C stops both.",
     ]
     print("\n".join(lines), flush=True)
 
@@ -193,8 +198,8 @@ def _end(*_: object) -> None:
 
 
 def _has_token() -> bool:
-    given = [os.environ.get("RAY_AUTH_TOKEN"), os.environ.get("RAY_AUTH_TOKEN_PATH")]
-    return any(given) or (Path.home() / ".ray/auth_token").exists()
+    variables = [os.environ.get("RAY_AUTH_TOKEN"), os.environ.get("RAY_AUTH_TOKEN_PATH")]
+    return any(variables) or (Path.home() / ".ray/auth_token").exists()
 
 
 def _answers(port: int) -> bool:

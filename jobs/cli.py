@@ -1,7 +1,8 @@
-"""What every verb shares: typed configuration from YAML and dotted options, exit codes, one JSON line at the end.
+"""Command line of all verbs: a typed configuration from YAML and dotted options, exit codes, and a JSON line.
 
-`python -m jobs.VERB [--config FILE.yaml] [--dotted.key value …]`. Progress and logs go to stderr; the last line of
-stdout is one JSON object. Exit codes: 0 done, 2 the user's mistake, 3 refused by the data, 1 anything else.
+`python -m jobs.VERB [--config FILE.yaml] [--dotted.key value …]`. Progress and logs go to stderr. The last line of
+stdout is a JSON object. Exit codes: 0 success, 2 a mistake in the input, 3 too many unusable records
+(`max_bad_fraction`), 1 any other error.
 """
 
 import copy
@@ -24,7 +25,7 @@ from pipelines.core.steps import StepResult
 
 Config = TypeVar("Config")
 log = logging.getLogger("lion")
-# jsonargparse's ways to say that a key is unknown: on the command line, at the top of a file, and inside a group of it.
+# jsonargparse's messages about an unknown key: on the command line, at the top level of a file, and in a nested group.
 _UNKNOWN = (
     re.compile(r"unrecognized arguments: --(?P<key>[\w.\-]+)"),
     re.compile(r"Option '(?P<key>[\w.\-]+)' is not accepted"),
@@ -33,12 +34,12 @@ _UNKNOWN = (
 
 
 class _Parser(ArgumentParser):
-    """jsonargparse's parser; an unknown key also names the nearest known one."""
+    """jsonargparse's parser, whose message about an unknown key suggests the most similar key."""
 
     verb = ""
-    """The verb, for the hint behind a mistake."""
+    """The verb, for the hint in error messages."""
     raises = False
-    """Whether a mistake is raised as a UserError instead of ending the process."""
+    """Whether an error is raised as a UserError. Otherwise the process ends with exit code 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self.raises:
@@ -49,56 +50,61 @@ class _Parser(ArgumentParser):
         sys.exit(UserError.exit_code)
 
     def _nearest(self, message: str) -> str:
-        known = [action.dest for action in self._actions]
-        for found in filter(None, (pattern.search(message) for pattern in _UNKNOWN)):
-            name = ".".join(found.groupdict()[part] for part in ("group", "key") if part in found.groupdict())
-            if close := difflib.get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.5):
+        keys = [action.dest for action in self._actions]
+        for match in filter(None, (pattern.search(message) for pattern in _UNKNOWN)):
+            name = ".".join(match.groupdict()[part] for part in ("group", "key") if part in match.groupdict())
+            if close := difflib.get_close_matches(name.replace("-", "_"), keys, n=1, cutoff=0.5):
                 return f"\nDid you mean {close[0]}?"
         return ""
 
 
 def make_parser(verb: str, config_type: type[Config]) -> "_Parser":
-    """Return the parser of a verb: every field of its configuration, explained by the field's docstring."""
+    """Return the parser of a verb, with an option for each configuration field, explained by the field's docstring."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True, parse_optionals_as_positionals=False)
     parser = _Parser(prog=f"python -m jobs.{verb}", description=inspect.getdoc(config_type))
     parser.verb = verb
-    parser.add_argument("--config", action="config", help="A YAML file of the keys below; options given beside it win.")
+    parser.add_argument(
+        "--config", action="config", help="A YAML file with the keys below. Options on the command line override it."
+    )
     parser.add_class_arguments(config_type, as_group=False)
     for action in parser._actions:
         if getattr(action, "_typehint", None) is bool:
-            action.nargs, action.const = "?", True  # `--back` alone means `--back true`
+            action.nargs, action.const = "?", True  # `--back` means `--back true`
     return parser
 
 
 def parse(verb: str, config_type: type[Config], argv: Sequence[str] | None = None, *, absolute: bool = True) -> Config:
     """Return the configuration of a verb from its command line.
 
-    Relative paths are made absolute, since what runs in other processes has other working directories; with `absolute`
-    False they stay as they are written.
+    Args:
+        verb: the verb's name.
+        config_type: the type of its configuration.
+        argv: the arguments; None: those of the process.
+        absolute: whether relative paths are made absolute, because other processes have other working directories.
 
     Raises:
-        SystemExit: with code 2, after a sentence on stderr, where the command line or a file is wrong.
+        SystemExit: the command line or a file is wrong. The exit code is 2, and stderr has the reason.
     """
     parser = make_parser(verb, config_type)
     return _build(parser, config_type, parser.parse_args(argv), absolute)
 
 
 def with_default(argv: Sequence[str], default_file: Path | None) -> list[str]:
-    """Return the command line, with the file in it that stands in for a `--config` that is not given."""
+    """Return the command line with `--config default_file`, unless it has a `--config`."""
     if default_file is None or any(word == "--config" or word.startswith("--config=") for word in argv):
         return list(argv)
     return ["--config", str(default_file), *argv]
 
 
 def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any], *, absolute: bool = True) -> Config:
-    """Return the configuration of a verb from plain values, as in its YAML; relative paths as in `parse`.
+    """Return the configuration of a verb from plain values, as in its YAML file; `absolute` as in `parse`.
 
     Raises:
         UserError: a key is unknown or a value has the wrong type.
     """
     parser = make_parser(verb, config_type)
     parser.raises = True
-    # Parsing changes nested values in place, and a pipeline parses the same ones twice.
+    # A copy, because parsing changes nested values in place and a pipeline parses the same values twice.
     return _build(parser, config_type, parser.parse_object(copy.deepcopy(dict(values))), absolute)
 
 
@@ -115,9 +121,13 @@ def _build(parser: "_Parser", config_type: type[Config], namespace: Any, absolut
 def main(
     verb: str, config_type: type[Config], run: Callable[[Config], StepResult], default_file: Path | None = None
 ) -> None:
-    """Parse, runs, prints the JSON line and end the process with the right exit code.
+    """Parse the command line, run the verb, print the JSON line, and end the process with its exit code.
 
-    `default_file` stands in for a `--config` that is not given.
+    Args:
+        verb: the verb's name.
+        config_type: the type of its configuration.
+        run: the function that runs it.
+        default_file: the configuration file if the command line has no `--config`.
     """
     config = parse(verb, config_type, with_default(sys.argv[1:], default_file))
     stdout = _keep_stdout_for_the_result()
@@ -138,13 +148,13 @@ def _run(verb: str, run: Callable[[Any], StepResult], config: Any, stdout: Any) 
         sys.stderr.write(f"{verb}: {error}\n")
         return error.exit_code
     if result.skipped:
-        log.info("%s was finished before, nothing to do: %s", verb, result.path)
+        log.info("%s is complete, nothing to do: %s", verb, result.path)
     stdout.write("".join(f"{line}\n" for line in (*result.lines, result.as_json())))
     return result.exit_code
 
 
 def _keep_stdout_for_the_result() -> Any:
-    """Send everything that libraries print to stderr and return the real stdout for the one line that is ours."""
+    """Redirect stdout to stderr, because libraries print to it, and return the original stdout for the JSON line."""
     sys.stdout.flush()
     kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

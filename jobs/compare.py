@@ -1,4 +1,4 @@
-"""`python -m jobs.compare`: arms at equal budget, several seeds, paired tests, tag noise, and one report."""
+"""`python -m jobs.compare`: compare arms at an equal budget, over several seeds, with paired tests and a report."""
 
 import sys
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from pipelines.core.steps import StepResult
 
 
 def run(config: CompareConfig) -> StepResult:
-    """Run the comparison, or finds it done, and shows its numbers."""
+    """Run the comparison and print its table of metrics; skip it if it is complete."""
     from pipelines.comparison.run import NUMBERS, compare
 
     result = compare(config, prepare)
@@ -21,8 +21,10 @@ def run(config: CompareConfig) -> StepResult:
 
 
 def show(document: Mapping[str, Any], report: str) -> None:
-    """The numbers as a table on stderr, in percent, what they rest on, and where the report lies. Where there are too
-    few seeds for tests, there are no p-values."""
+    """Print the metrics (in percent), the number of seeds and the report's path to stderr.
+
+    With too few seeds for tests, the table has no p-values.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -52,8 +54,8 @@ def show(document: Mapping[str, Any], report: str) -> None:
     console.print(f"Report: {report}", soft_wrap=True)
 
 
-def _cell(found: Mapping[str, float], written: Any) -> str:
-    return f"{written(found['value'])} ({written(found['low'])} to {written(found['high'])})"
+def _cell(estimate: Mapping[str, float], text: Any) -> str:
+    return f"{text(estimate['value'])} ({text(estimate['low'])} to {text(estimate['high'])})"
 
 
 if __name__ == "__main__":

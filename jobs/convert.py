@@ -1,4 +1,4 @@
-"""`python -m jobs.convert`: released checkpoints into `from_pretrained` folders, and back."""
+"""`python -m jobs.convert`: convert released checkpoints to `from_pretrained` folders, and back."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -6,7 +6,7 @@ from pipelines.operations.conversion import ConvertConfig, convert
 
 
 def run(config: ConvertConfig) -> StepResult:
-    """Convert unless the result is there."""
+    """Convert; skip it if the result is complete."""
     return convert(config)
 
 

@@ -1,4 +1,4 @@
-"""`python -m jobs.demo_page`: a page on loopback to ask models about images, side by side."""
+"""`python -m jobs.demo_page`: serve a local web page on which models answer questions about images, side by side."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -6,7 +6,7 @@ from pipelines.inference.page import DemoPageConfig, demo_page
 
 
 def run(config: DemoPageConfig) -> StepResult:
-    """Serve the page until it is ended."""
+    """Serve the page until the process is stopped."""
     return demo_page(config)
 
 

@@ -1,4 +1,4 @@
-"""`python -m jobs.evaluate`: predictions by distributed inference, and honest metrics with their intervals."""
+"""`python -m jobs.evaluate`: predict on a cluster and compute metrics with confidence intervals."""
 
 import sys
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from pipelines.scoring.estimates import percent
 
 
 def run(config: EvaluateConfig) -> StepResult:
-    """Evaluate, or finds it done, and shows the metrics."""
+    """Evaluate and print the metrics; skip the evaluation if it is complete."""
     result = evaluate(config)
     show(storage.read_json(storage.join(result.path, METRICS)))
     return result
 
 
 def show(document: Mapping[str, Any]) -> None:
-    """Return the metrics as a table on stderr, in percent as papers print them, beside the published numbers."""
+    """Print the metrics to stderr as a table, in percent as in papers, with the published values."""
     from rich.console import Console
     from rich.table import Table
 
@@ -30,8 +30,8 @@ def show(document: Mapping[str, Any]) -> None:
     for task, scores in document["tasks"].items():
         for name, number in scores["estimates"].items():
             interval = f"{percent(number['low'])} – {percent(number['high'])}"
-            theirs = [percent(model[name]) if name in model else "" for model in published.values()]
-            table.add_row(task, name, percent(number["value"]), interval, f"{number['n']:,}", *theirs)
+            cells = [percent(model[name]) if name in model else "" for model in published.values()]
+            table.add_row(task, name, percent(number["value"]), interval, f"{number['n']:,}", *cells)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     console.print(table)
     for task, scores in document["tasks"].items():

@@ -1,4 +1,4 @@
-"""`python -m jobs.fetch`: public weights and annotation files, resumed, checked, and listed."""
+"""`python -m jobs.fetch`: download public weights and annotation files, with resume and checksums."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -6,7 +6,7 @@ from pipelines.sources.fetching.step import FetchConfig, fetch
 
 
 def run(config: FetchConfig) -> StepResult:
-    """Bring what is not there yet, or lists."""
+    """Download the missing files, or list the catalog."""
     return fetch(config)
 
 

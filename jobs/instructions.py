@@ -1,4 +1,4 @@
-"""`python -m jobs.instructions`: question files × precomputed images → the instructions table."""
+"""`python -m jobs.instructions`: build the instructions table from question files and the tagged table."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -6,7 +6,7 @@ from pipelines.instructions import InstructionsConfig, instructions
 
 
 def run(config: InstructionsConfig) -> StepResult:
-    """Build the sets that are missing, or nothing where all is there."""
+    """Build the missing sets; skip the step if it is complete."""
     return instructions(config)
 
 

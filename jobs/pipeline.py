@@ -1,4 +1,4 @@
-"""`python -m jobs.pipeline`: the main job in order, each step skipped when done; by default on the sample world."""
+"""`python -m jobs.pipeline`: run the steps of a pipeline in order; by default the main job on the sample world."""
 
 import importlib
 import importlib.util
@@ -22,14 +22,14 @@ DEMO = Path(__file__).with_name("pipeline.yaml")
 
 
 def prepare(verb: str, values: Mapping[str, Any], *, absolute: bool = True) -> tuple[Any, Runner]:
-    """The typed configuration of a verb and its `run`, found in the module of that name; `absolute` as in `cli.parse`.
+    """Return the typed configuration of a verb and its `run` function; `absolute` as in `cli.parse`.
 
     Raises:
-        UserError: there is no such verb, or its configuration does not accept the values.
+        UserError: the verb does not exist, or a value does not fit its configuration.
     """
     if verb == "pipeline" or not verb.isidentifier() or not importlib.util.find_spec(f"jobs.{verb}"):
         verbs = sorted(path.stem for path in DEMO.parent.glob("*.yaml") if path.stem != "pipeline")
-        raise UserError(f"There is no verb {verb!r} for a step; there are {verbs}.")
+        raise UserError(f"There is no verb {verb!r} for a step; use one of {verbs}.")
     runner = importlib.import_module(f"jobs.{verb}").run
     config_type = typing.get_type_hints(runner)["config"]
     try:
@@ -39,15 +39,15 @@ def prepare(verb: str, values: Mapping[str, Any], *, absolute: bool = True) -> t
 
 
 def run(config: PipelineConfig) -> StepResult:
-    """Run the pipeline and shows its result table."""
+    """Run the pipeline and print a table of its steps."""
     result = run_pipeline(config, prepare)
     show(read_json(f"{result.path}/report.json")["steps"], str(result.summary["report"]))
     return result
 
 
 def show(outcomes: list[dict[str, Any]], report: str) -> None:
-    """Return the result table and where it lies, for the person at the terminal."""
-    table = Table("step", "seconds", "result", title="What was run and what came of it")
+    """Print the result of each step and the report's path to stderr."""
+    table = Table("step", "seconds", "result", title="Steps and their results")
     for outcome in outcomes:
         result = "  ".join(result_texts(outcome))
         table.add_row(outcome["name"], "skipped" if outcome["skipped"] else f"{outcome['seconds']:.1f}", result)

@@ -1,4 +1,4 @@
-"""`python -m jobs.precompute`: images to tags with confidences and centroid captions, on Ray Data."""
+"""`python -m jobs.precompute`: tag images with confidences and choose their centroid captions, on Ray Data."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -6,7 +6,7 @@ from pipelines.precompute import PrecomputeConfig, precompute
 
 
 def run(config: PrecomputeConfig) -> StepResult:
-    """Compute what is missing, or nothing where all is there."""
+    """Compute the missing shards; skip the step if it is complete."""
     return precompute(config)
 
 

@@ -1,4 +1,4 @@
-"""`python -m jobs.predict`: an image and a question in; a caption, an answer or a box out."""
+"""`python -m jobs.predict`: answer a question about an image, with a caption, an answer or a box."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -6,7 +6,7 @@ from pipelines.inference.run import PredictConfig, predict
 
 
 def run(config: PredictConfig) -> StepResult:
-    """Ask the model in this process, without Ray."""
+    """Run the model in this process, without Ray."""
     return predict(config)
 
 

@@ -1,4 +1,4 @@
-"""`python -m jobs.pretrain_tiny`: makes the tiny backbones that know the sample world."""
+"""`python -m jobs.pretrain_tiny`: pre-train the tiny backbones on scenes of the sample world."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -7,7 +7,7 @@ from pipelines.sample_world.backbones.step import pretrain_tiny
 
 
 def run(config: PretrainTinyConfig) -> StepResult:
-    """Train the backbones unless they are there."""
+    """Train the backbones; skip the step if it is complete."""
     return pretrain_tiny(config)
 
 

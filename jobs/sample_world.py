@@ -1,4 +1,4 @@
-"""`python -m jobs.sample_world`: draws the sample world in the real benchmarks' own file formats."""
+"""`python -m jobs.sample_world`: draw a synthetic data set in the file formats of the real benchmarks."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -6,7 +6,7 @@ from pipelines.sample_world.writing import SampleWorldConfig, sample_world
 
 
 def run(config: SampleWorldConfig) -> StepResult:
-    """Draw the world unless it is there."""
+    """Draw the data set; skip the step if it is complete."""
     return sample_world(config)
 
 

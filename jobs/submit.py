@@ -1,4 +1,4 @@
-"""`python -m jobs.submit [options] -- VERB [its options]`: runs a verb on a Ray cluster, once."""
+"""`python -m jobs.submit [options] -- VERB [its options]`: run a verb as a job on a Ray cluster."""
 
 import importlib
 import importlib.util
@@ -19,11 +19,11 @@ from pipelines.operations.submission.job import JobRequest
 
 
 def make_job(command: Sequence[str]) -> JobRequest:
-    """Return the job that a command line is, after its configuration was read as the job itself will read it.
+    """Return the job of a command line. The configuration is parsed here, so that mistakes are reported before upload.
 
     Raises:
-        UserError: there is no such verb.
-        SystemExit: with code 2, after a sentence on stderr, where the verb's options or files are wrong.
+        UserError: the verb does not exist.
+        SystemExit: the verb's options or files are wrong. The exit code is 2, and stderr has the reason.
     """
     verb, *arguments = command or [""]
     if verb in ("", "submit", "cli") or not verb.isidentifier() or not importlib.util.find_spec(f"jobs.{verb}"):
@@ -32,25 +32,25 @@ def make_job(command: Sequence[str]) -> JobRequest:
     module = importlib.import_module(f"jobs.{verb}")
     config_type = typing.get_type_hints(module.run)["config"]
     line = with_default(arguments, getattr(module, "DEMO", None))
-    config = parse(verb, config_type, line, absolute=False)  # the job's own working directory is another
+    config = parse(verb, config_type, line, absolute=False)  # the job has another working directory
     return JobRequest(verb, arguments, config, _steps(config) if isinstance(config, PipelineConfig) else {})
 
 
 def _steps(config: PipelineConfig) -> dict[str, Any]:
-    """Return the configurations of a pipeline's steps, by their dotted place."""
+    """Return the configurations of a pipeline's steps by dotted name."""
     steps = with_changes(config).steps.items()
     return {f"steps.{name}.config": prepare(spec.verb, spec.config, absolute=False)[0] for name, spec in steps}
 
 
 def run(config: SubmitConfig) -> StepResult:
-    """Submit, follows or stops the job."""
+    """Submit, follow or stop the job."""
     from pipelines.operations.submission.run import submit
 
     return submit(config, make_job(config.command))
 
 
 def split(argv: Sequence[str]) -> list[str]:
-    """Return a command line in which everything behind `--` has become the value of `--command`."""
+    """Return the command line with all arguments after `--` as the value of `--command`."""
     if "--" not in argv:
         return list(argv)
     at = list(argv).index("--")

@@ -1,4 +1,4 @@
-"""`python -m jobs.sweep`: which margin, which learning rate: trials by Ray Tune, ranked, the best one registered."""
+"""`python -m jobs.sweep`: search settings of a training with Ray Tune, rank the trials, register the best model."""
 
 import sys
 
@@ -10,7 +10,7 @@ from pipelines.sweeps.config import SweepConfig
 
 
 def run(config: SweepConfig) -> StepResult:
-    """Run the sweep, or finds it done, and shows its ranks."""
+    """Run the sweep and print its ranking; skip it if it is complete."""
     from pipelines.sweeps.run import RANKING, sweep
 
     result = sweep(config, prepare)

@@ -1,4 +1,4 @@
-"""Puts an untrained LION together from the tiny backbones."""
+"""`python -m jobs.tiny_lion`: assemble an untrained LION from the tiny backbones."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -6,7 +6,7 @@ from pipelines.sample_world.backbones.compose import TinyLionConfig
 
 
 def run(config: TinyLionConfig) -> StepResult:
-    """Run the step."""
+    """Assemble the model; skip it if it is complete."""
     from pipelines.sample_world.backbones.compose import tiny_lion
 
     return tiny_lion(config)

@@ -1,4 +1,4 @@
-"""Trains one of LION's stages and registers it."""
+"""`python -m jobs.train_stage`: train one of LION's three stages and register the model."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -6,7 +6,7 @@ from pipelines.training.config import TrainStageConfig
 
 
 def run(config: TrainStageConfig) -> StepResult:
-    """Run the step."""
+    """Train and register; skip the step if it is complete."""
     from pipelines.training.runs import train_stage
 
     return train_stage(config)

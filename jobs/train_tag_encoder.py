@@ -1,4 +1,4 @@
-"""Trains the tag encoder by triplet margin and registers it."""
+"""`python -m jobs.train_tag_encoder`: train the tag encoder with a triplet margin loss and register it."""
 
 from jobs.cli import main
 from pipelines.core.steps import StepResult
@@ -6,7 +6,7 @@ from pipelines.training.config import TrainTagEncoderConfig
 
 
 def run(config: TrainTagEncoderConfig) -> StepResult:
-    """Run the step."""
+    """Train and register; skip the step if it is complete."""
     from pipelines.training.runs import train_tag_encoder
 
     return train_tag_encoder(config)

@@ -41,7 +41,7 @@ ROOMS = (
 """The folders of `pipelines/`: each may import those before it."""
 HEAVY = ("torch", "ray", "deepspeed", "mlflow", "sentence_transformers", "transformers")
 VERBS = sorted(
-    path.stem for path in (Path(__file__).parent.parent / "jobs").glob("*.py") if path.stem not in ("__init__", "cli")
+    {path.stem for path in (Path(__file__).parent.parent / "jobs").glob("*.py")} - {"__init__", "__main__", "cli"}
 )
 
 

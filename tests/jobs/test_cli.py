@@ -100,3 +100,11 @@ def test_yaml_cannot_make_objects(root: Path, verb: Path) -> None:
     done = call(root, verb, "--config", "config.yaml")
     assert done.returncode == 2
     assert not marker.exists()
+
+
+def test_the_package_lists_every_verb_with_a_line(root: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "jobs"], capture_output=True, text=True, cwd=root, check=True)
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[2:])
+    modules = {path.stem for path in (root / "jobs").glob("*.py")} - {"__init__", "__main__", "cli"}
+    assert set(lines) == modules
+    assert all(10 < len(text) < 100 for text in lines.values())

@@ -24,7 +24,7 @@ from pipelines.operations.submission.job import require_portable
 from pipelines.operations.submission.package import make_package
 
 JOBS = Path(__file__).parents[2] / "jobs"
-VERBS = sorted({path.stem for path in JOBS.glob("*.py")} - {"__init__", "cli"})
+VERBS = sorted({path.stem for path in JOBS.glob("*.py")} - {"__init__", "__main__", "cli"})
 # What a name or an explanation says of a path. Each other field that says so is listed with why it is none.
 _LOOKS = re.compile(
     r"\b(folders?|files?|path|URI|models:/)\b|(^|_)(path|file|dir|folder|uri|images?|annotations)$", re.IGNORECASE

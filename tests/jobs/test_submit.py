@@ -39,7 +39,7 @@ def dashboard(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     cluster = subprocess.Popen(command, cwd=root, env={**os.environ, **settings}, stdout=subprocess.PIPE, text=True)
     assert cluster.stdout is not None
     try:
-        lines = list(iter(cluster.stdout.readline, "Ctrl-C ends both.\n"))
+        lines = list(iter(cluster.stdout.readline, "Ctrl-C stops both.\n"))
         assert f"http://127.0.0.1:{port}" in lines[0]
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
