@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 import transformers
 
-# Model, case, attention, quantity, worst difference, tolerance, the tensor that differs most.
+# Model, case, attention, quantity, largest difference, tolerance, the tensor that differs most.
 Row = tuple[str, str, str, str, float, float, str]
 
 
 def lion_rows() -> list[Row]:
-    """LION against the released code, over every case found."""
+    """Return the rows of LION, one per quantity of each case and attention implementation."""
     from tests.models.lion.golden import ATTENTION, TOLERANCE, compare, golden_root, lion_cases
 
     rows: list[Row] = []
@@ -35,24 +35,24 @@ def lion_rows() -> list[Row]:
 
 
 def ram_rows() -> list[Row]:
-    """RAM against the released code, over every case found."""
+    """Return the rows of RAM, over all cases."""
     from tests.models.ram.parity import ram_rows as rows
 
     return rows()
 
 
-# A function for each model that has reference tensors.
+# One function per model with reference tensors.
 SOURCES: list[Callable[[], list[Row]]] = [lion_rows, ram_rows]
 
 
 def table(rows: list[Row]) -> str:
-    """The rows in Markdown."""
+    """Return the page in Markdown."""
     lines = [
         "# Parity with the released code",
         "",
-        "Worst difference per quantity against tensors that the released code gave (float32, CPU).",
-        "Gradients: in units of max(norm, 1e-4 × the largest norm). Ids: 0 where generated ids are equal up to the end",
-        "of the answer, beams 1 and 5. Tags: images whose tags differ. Rebuilt by `python -m tests.parity_table`; the",
+        "Largest difference per quantity from tensors of the released code (float32, CPU). Gradients: in units of",
+        "max(norm, 1e-4 × the largest norm). Ids: 0 if the generated ids are equal up to the end of the answer, for",
+        "beams 1 and 5. Tags: number of images whose tags differ. `python -m tests.parity_table` writes this page; the",
         "same comparisons run as tests (`pytest -k parity`).",
         "",
         f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}.",
@@ -61,16 +61,16 @@ def table(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for model, case, attention, quantity, worst, tolerance, where in rows:
-        shown = "0" if worst == 0 else f"{worst:.1e}"
-        lines.append(f"| {model} | {case} | {attention} | {quantity} | {shown} | {tolerance:g} | `{where}` |")
+        difference = "0" if worst == 0 else f"{worst:.1e}"
+        lines.append(f"| {model} | {case} | {attention} | {quantity} | {difference} | {tolerance:g} | `{where}` |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Compare everything and write the table."""
+    """Compare all models and write the page."""
     rows = [row for source in SOURCES for row in source()]
     if not rows:
-        raise SystemExit("No reference tensors were found; set LION_GOLDEN to their folder.")
+        raise SystemExit("There are no reference tensors; set LION_GOLDEN to their folder.")
     path = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
     path.parent.mkdir(exist_ok=True)
     path.write_text(table(rows), encoding="utf-8")

@@ -202,15 +202,15 @@ def model_bound(settings: Settings, model: Path) -> Iterator[Figure]:
     }
     turns = in_turns(settings.choose(3, 1), contenders)
     rate = {"unit": "images/s", "clock": "wall time", "rate": True}
-    yield Figure("over_model", "whole pipeline, the tagger being the bottleneck",
+    yield Figure("over_model", "whole pipeline, limited by the tagger",
                  f"the bare model on all cores, batch {batch}", turns["pipeline"], turns["model"], goal=0.95,
                  note="on a CPU, decoding takes its share of the cores that the bare model has for itself",
                  **rate)  # type: ignore[arg-type]  # fmt: skip
-    yield Figure("over_loader", "whole pipeline, the tagger being the bottleneck",
+    yield Figure("over_loader", "whole pipeline, limited by the tagger",
                  f"a PyTorch DataLoader loop, {CORES} workers", turns["pipeline"], turns["loader"], goal=1.0,
                  **rate)  # type: ignore[arg-type]  # fmt: skip
     started = [bare_start(model) for _ in work.startup]
-    yield Figure("startup", "seconds of a run beside its rate, Ray being there",
+    yield Figure("startup", "start-up seconds of a run on a running Ray",
                  "a fresh process with the model in memory", work.startup, started, "s",
                  "wall time")  # fmt: skip
 
@@ -242,12 +242,12 @@ def decoder_bound(settings: Settings) -> Iterator[Figure]:
     }
     turns = in_turns(settings.choose(3, 1), contenders)
     rate = {"unit": "images/s", "clock": "wall time", "rate": True}
-    yield Figure("over_decoder", "whole pipeline, decoding being the bottleneck",
+    yield Figure("over_decoder", "whole pipeline, limited by decoding",
                  f"reading, decoding and resizing alone, {CORES} threads", turns["pipeline"], turns["decoder"],
                  goal=0.9, **rate)  # type: ignore[arg-type]  # fmt: skip
-    yield Figure("decoder_bound_over_loader", "whole pipeline, decoding being the bottleneck",
+    yield Figure("decoder_bound_over_loader", "whole pipeline, limited by decoding",
                  f"a PyTorch DataLoader loop, {CORES} workers", turns["pipeline"], turns["loader"], goal=1.0,
                  **rate)  # type: ignore[arg-type]  # fmt: skip
-    yield Figure("decoder_bound_over_lone_loader", "whole pipeline, decoding being the bottleneck",
+    yield Figure("decoder_bound_over_lone_loader", "whole pipeline, limited by decoding",
                  "a PyTorch DataLoader loop in one process", turns["pipeline"], turns["lone_loader"], goal=1.0,
                  **rate)  # type: ignore[arg-type]  # fmt: skip

@@ -139,7 +139,7 @@ def pixels(rounds: int, folder: Path) -> Figure:
         "ours": lambda: 1000 * cpu_seconds(lambda: [tagger.normalized(raw) for _ in range(16)]) / 64,
         "plain": lambda: 1000 * cpu_seconds(lambda: [plain() for _ in range(16)]) / 64,
     })  # fmt: skip
-    return Figure("pixels", "bytes into the pixels that RAM sees, by rows", "broadcast over three channels",
+    return Figure("pixels", "bytes to RAM's pixels, by rows", "broadcast over three channels",
                   turns["ours"], turns["plain"], "ms/image", "CPU time", goal=3.0)  # fmt: skip
 
 
