@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
 CHECKPOINTS = ("LION", "stage", "weights", "trained", "all in fp32", "`weights.safetensors`", "`optimizer.safetensors`",
                "trained share")  # fmt: skip
-MEMORY = ("recipe", "GPUs", "ZeRO", "samples at once", "weights", "gradients, optimizer, buckets", "activations", "GiB")
+MEMORY = ("recipe", "GPUs", "ZeRO", "micro-batch", "weights", "gradients, optimizer, buckets", "activations", "GiB")
 
 
 def head(names: tuple[str, ...]) -> list[str]:
