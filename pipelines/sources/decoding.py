@@ -1,7 +1,7 @@
-"""Bytes of annotation files as text: byte order marks, UTF-16, and what is not Unicode, without losing the rest.
+"""Decode annotation files to text, with byte order marks and UTF-16, and keep everything around invalid characters.
 
-A byte that is not UTF-8, or half of a surrogate pair (the escape \\ud83d alone), becomes a lone surrogate in the text
-of its own value. The readers set that value aside (`records.unicode_text`); the rest of the file is read.
+A byte that is not UTF-8, or half of a surrogate pair (the escape \\ud83d alone), becomes a lone surrogate in the value
+that contains it. The readers quarantine that value (`records.unicode_text`) and read the rest of the file.
 """
 
 import codecs
@@ -18,24 +18,29 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# yajl, ijson's parser in C, writes `?` for a lone high surrogate, joins it with the next escape whatever that is, and
-# ends the file at a lone low one. So each is written in noncharacters, which no text may hold, and turned back.
+# yajl, ijson's parser in C, replaces a lone high surrogate by `?`, merges it with any escape that follows, and stops at
+# a lone low surrogate. So lone surrogates are encoded in noncharacters, which no text may contain, and decoded again
+# after parsing.
 _MARK, _DIGITS = "\ufdef", 0xFDD0
 _WRITTEN = re.compile(f"{_MARK}([\ufdd0-\ufddf]{{3}})")
 _RAW = re.compile("[\ud800-\udfff]")
 _HEX = "[0-9a-fA-F]"
 _LOW = rf"[dD][c-fC-F]{_HEX}{{2}}"
-# Escapes from the left, so that the second half of an escaped backslash begins none.
+# Matches escapes from the left, so that the second backslash of `\\\\` does not begin an escape.
 _ESCAPES = re.compile(rf"\\(?:\\|u[dD](?:[89abAB]{_HEX}{{2}}\\u{_LOW}|(?P<lone>[89a-fA-F]{_HEX}{{2}})))")
 _OPEN = re.compile(rf"\\\\|(?P<open>(?:\\u[dD][89abAB]{_HEX}{{2}})?(?:\\(?:u{_HEX}{{0,3}})?)?\Z)")
-_LONGEST_ESCAPE = 12  # characters of a pair
+_LONGEST_ESCAPE = 12  # characters: two escapes of a surrogate pair
 
 
 def text_chunks(stream: pa.NativeFile, size: int = _CHUNK) -> Iterator[str]:
-    """Return the text of a file piece by piece, as its byte order mark says, else as UTF-8.
+    """Yield the text of a file in pieces, decoded by its byte order mark, or as UTF-8 without one.
+
+    Args:
+        stream: the file.
+        size: bytes per piece.
 
     Raises:
-        UnicodeDecodeError: UTF-16 or UTF-32 that ends amid a character.
+        UnicodeDecodeError: UTF-16 or UTF-32 that ends inside a character.
     """
     head = stream.read(size)
     encoding, errors = "utf-8-sig", "surrogateescape"
@@ -53,12 +58,12 @@ def text_chunks(stream: pa.NativeFile, size: int = _CHUNK) -> Iterator[str]:
 
 
 def decode(content: bytes) -> str:
-    """Return a whole file as text; see `text_chunks`."""
+    """Return the text of a whole file; see `text_chunks`."""
     return "".join(text_chunks(pa.BufferReader(content)))
 
 
 class JsonBytes:
-    """A JSON file as the UTF-8 that ijson reads; what is not Unicode is written so that `restored` finds it."""
+    """A JSON file as UTF-8 for ijson. Lone surrogates are encoded, and `restored` decodes them in parsed values."""
 
     def __init__(self, stream: pa.NativeFile) -> None:
         self._chunks = text_chunks(stream)
@@ -66,7 +71,7 @@ class JsonBytes:
         self._any_marked = False
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next piece, of about 64 KiB whatever `size` is; empty at the end."""
+        """Return the next piece of about 64 KiB (`size` is ignored); empty at the end of the file."""
         if size == 0:
             return b""
         for chunk in self._chunks:
@@ -79,7 +84,7 @@ class JsonBytes:
         return self._encoded(text)
 
     def restored(self, value: Any) -> Any:
-        """Return a parsed value with its lone surrogates in place."""
+        """Return a parsed value with its lone surrogates decoded."""
         return _restored(value) if self._any_marked else value
 
     def _encoded(self, text: str) -> bytes:
@@ -99,7 +104,7 @@ class JsonBytes:
 
 
 def _complete(text: str) -> int:
-    """Where the text ends without the escape, or the pair of escapes, that the next piece may go on with."""
+    """Return the length of the text without an escape, or pair of escapes, that may continue in the next piece."""
     start = max(len(text) - _LONGEST_ESCAPE, 0)
     if "\\" not in text[start:]:
         return len(text)

@@ -1,4 +1,4 @@
-"""Rows of a file gathered by key in little memory, for formats whose two halves must be joined."""
+"""Group the rows of a file by key in little memory, for formats that need a join of two files or arrays."""
 
 from array import array
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ _CHUNK = 65_536
 
 
 class RowsByKey:
-    """Texts by key, in the order in which they came: Arrow buffers and one 64-bit hash a row, no Python object kept.
+    """Texts by key, in the order of `add`. A row takes its Arrow buffers and a 64-bit hash, but no Python object.
 
-    Add all rows first, then look up: the first look-up after an addition sorts.
+    Add all rows before the first look-up: a look-up after an addition sorts all rows again.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class RowsByKey:
         return len(self._hashes)
 
     def add(self, key: str, text: str) -> None:
-        """One more row of `key`."""
+        """Add a row."""
         self._order = None
         self._hashes.append(hash64(key))
         self._pending.append((key, text))
@@ -38,31 +38,31 @@ class RowsByKey:
             self._flush()
 
     def get(self, key: str) -> list[str]:
-        """Return the texts of a key; none where it has no row."""
+        """Return the texts of a key in the order of `add`; empty for a key without rows."""
         if self._order is None or self._sorted is None:
             self._flush()
             hashes = np.asarray(self._hashes, dtype=np.uint64)
             self._order = np.argsort(hashes, kind="stable")
             self._sorted = hashes[self._order]
-        wanted = np.uint64(hash64(key))
-        low, high = np.searchsorted(self._sorted, wanted, "left"), np.searchsorted(self._sorted, wanted, "right")
+        hashed = np.uint64(hash64(key))
+        low, high = np.searchsorted(self._sorted, hashed, "left"), np.searchsorted(self._sorted, hashed, "right")
         rows = (self._row(int(number)) for number in self._order[low:high])
-        return [text for found, text in rows if found == key]
+        return [text for row_key, text in rows if row_key == key]  # two keys may have the same hash
 
     def items(self) -> Iterator[tuple[str, str]]:
-        """Return every key and text in the order in which they came."""
+        """Yield every key and text in the order of `add`."""
         for number in range(len(self)):
             yield self._row(number)
 
     def _row(self, number: int) -> tuple[str, str]:
-        chunk, place = divmod(number, _CHUNK)
+        chunk, row = divmod(number, _CHUNK)
         if chunk == len(self._chunks):
-            return self._pending[place]
+            return self._pending[row]
         batch = self._chunks[chunk]
-        return batch.column(0)[place].as_py(), batch.column(1)[place].as_py()
+        return batch.column(0)[row].as_py(), batch.column(1)[row].as_py()
 
     def _flush(self) -> None:
-        """Only full chunks become Arrow, so that a row's chunk is its number divided by the chunk's size."""
+        """Convert a full chunk to Arrow. All chunks are full, so that `_row` finds a row by division."""
         if len(self._pending) == _CHUNK:
             keys, texts = zip(*self._pending, strict=True)
             columns = [pa.array(keys, pa.large_string()), pa.array(texts, pa.large_string())]
@@ -70,19 +70,19 @@ class RowsByKey:
             self._pending = []
 
 
-def add_captions(captions: RowsByKey, annotations: str, place: str, key: str) -> Iterator[BadRecord]:
-    """Group the captions of a file by image; yields what cannot be read of it.
+def add_captions(captions: RowsByKey, annotations: str, array_key: str, text_key: str) -> Iterator[BadRecord]:
+    """Add the captions of a file by image id, and yield the entries that cannot be used.
 
     Args:
-        captions: filled by image id.
+        captions: the rows are added to it.
         annotations: the JSON file.
-        place: the array of its entries, each with an `image_id`.
-        key: what an entry calls its caption.
+        array_key: the key of the array of entries, each with an `image_id`.
+        text_key: the key of the caption in an entry.
     """
-    for number, entry in enumerate(array_elements(annotations, place)):
-        where, image_id = f"{place}[{number}]", None
+    for number, entry in enumerate(array_elements(annotations, array_key)):
+        where, image_id = f"{array_key}[{number}]", None
         try:
             image_id = id_field(entry, "image_id", where)
-            captions.add(image_id, text_field(entry, key, where))
+            captions.add(image_id, text_field(entry, text_key, where))
         except BadAnnotation as error:
             yield error.record(image_id)

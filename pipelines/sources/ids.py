@@ -1,22 +1,22 @@
-"""Ids of millions of images in little memory: 8 bytes each instead of some 100 in Python's `set`."""
+"""Sets of millions of ids in little memory: 8 bytes per id instead of about 100 in a Python `set`."""
 
 from hashlib import blake2b
 
 import numpy as np
 
-_RECENT = 65_536
+_RECENT = 65_536  # ids in the Python set before they are merged into the sorted array
 
 
 def hash64(text: str) -> int:
-    """Return the same 64-bit number for a text in every process, unlike Python's own."""
+    """Return a 64-bit hash of a text that is equal in every process, unlike Python's `hash`."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 class SeenIds:
-    """Ids met so far, as sorted 64-bit hashes, so that a reader finds one that comes a second time.
+    """The ids that a reader has read, as sorted 64-bit hashes, to detect duplicates.
 
-    A new id is taken for one of n others with a chance of n / 2⁶⁴: over ten million ids that is 3 in a million for a
-    single mistake, which would be a row of the quarantine.
+    A new id has the hash of one of n others with the probability n / 2⁶⁴. For ten million ids the probability of any
+    such collision is 3 in a million; it would put one good row into quarantine.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class SeenIds:
         return self._has(hash64(image_id))
 
     def add(self, image_id: str) -> bool:
-        """Take an id in, and says whether it is new."""
+        """Add an id. Return whether it is new."""
         hashed = hash64(image_id)
         if self._has(hashed):
             return False
@@ -44,5 +44,5 @@ class SeenIds:
     def _has(self, hashed: int) -> bool:
         if hashed in self._recent:
             return True
-        place = int(np.searchsorted(self._sorted, np.uint64(hashed)))
-        return place < len(self._sorted) and int(self._sorted[place]) == hashed
+        position = int(np.searchsorted(self._sorted, np.uint64(hashed)))
+        return position < len(self._sorted) and int(self._sorted[position]) == hashed

@@ -1,20 +1,21 @@
-"""Picture files as RGB images: one place that decides what every kind of file becomes, or why it is refused.
+"""Decode image files to RGB. These rules decide how each kind of file is converted, or why it is rejected.
 
-Rules, in this order:
+The rules, in this order:
 
-* Read are JPEG (also progressive, MPO), PNG, GIF, WebP, BMP, TIFF, JPEG 2000, AVIF and PNM, recognized by content: the
-  name's ending does not matter. Formats that run programs or fetch files (EPS, SVG, PDF) are never opened.
+* JPEG (also progressive, MPO), PNG, GIF, WebP, BMP, TIFF, JPEG 2000, AVIF and PNM are read. They are recognized by
+  content; the suffix of the name does not matter. EPS, SVG and PDF are never opened, because their readers can run
+  programs or fetch files.
 * Animated or multi-page: the first frame.
-* More than `max_pixels` pixels: refused by the header, before anything is decompressed.
-* EXIF orientation is applied: the picture stands upright. EXIF that cannot be read counts as absent.
-* Transparent (RGBA, LA, palette or key color): composited on white.
-* Grayscale and 1-bit: the same value in the three channels; 16 bits a channel: the upper eight.
-* Palette, CMYK, YCCK, YCbCr, LAB: Pillow's plain conversion to RGB; color profiles are not applied.
-* 32-bit integers and floats have no agreed range: refused.
+* More than `max_pixels` pixels: rejected by the header, before anything is decompressed.
+* The EXIF orientation is applied, so that the image is upright. EXIF that cannot be read is ignored.
+* Transparent (RGBA, LA, palette or key color): blended with white.
+* Grayscale and 1-bit: the same value in the three channels. 16 bits per channel: the upper eight.
+* Palette, CMYK, YCCK, YCbCr, LAB: converted by Pillow; color profiles are not applied.
+* 32-bit integers and floats: rejected, because their range is unknown.
 
-A picture and its annotation agree when their sizes are equal or have the same proportions (a resized copy); the
-annotated size stays the one that boxes are measured in. Anything else, such as a picture whose EXIF orientation its
-annotator did not apply, is refused: its boxes would point elsewhere.
+An image fits its annotation if their sizes are equal or have the same proportions (a resized copy). Boxes are always
+measured in the annotated size. Any other size is rejected, because the boxes would be wrong: for example if the
+annotator did not apply the EXIF orientation.
 """
 
 import contextlib
@@ -29,28 +30,28 @@ from pipelines.core import storage
 
 Reason = Literal[
     "missing",  # no such file
-    "not_a_file",  # a folder stands there
-    "unreadable",  # permission refused, or the store does not answer
+    "not_a_file",  # the path is a folder
+    "unreadable",  # no permission, or the object store does not answer
     "empty",  # no bytes
     "not_an_image",  # text, HTML, an archive …
-    "unsupported",  # an image format or pixel type that is not read
+    "unsupported",  # an image format or pixel type that this module does not read
     "truncated",  # the end is missing
-    "damaged",  # bytes that its own format does not allow
+    "damaged",  # bytes that the image format does not allow
     "too_large",  # more pixels than `max_pixels`
-    "size_mismatch",  # other proportions than its annotation says
+    "size_mismatch",  # other proportions than in its annotation
 ]
 REASONS: tuple[str, ...] = get_args(Reason)
 
 MAX_PIXELS = 100_000_000
-"""Default limit of width × height. Pillow's own (178,956,970) holds beyond it, whatever is asked for."""
+"""Default limit of width × height. Pillow's limit (178,956,970) applies even if `max_pixels` is larger."""
 BACKGROUND = (255, 255, 255)
 
 Image.init()
-_WANTED = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
-_FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)  # a Pillow may be built without some of them
+_READABLE = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
+_FORMATS = tuple(name for name in _READABLE if name in Image.OPEN)  # Pillow may be built without some of them
 _HEADS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")
 _OTHER_HEADS = (b"%!PS", b"<svg", b"8BPS", b"\xff\x0a", b"\0\0\1\0", b"\0\0\0\x0cJXL", b"DDS ", b"qoif", b"v/1\1")
-# What Pillow's decoders raise on hostile bytes.
+# The exceptions that Pillow's decoders raise for damaged or hostile bytes.
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -76,11 +77,11 @@ _UPRIGHT = {
 
 
 class BadImage(Exception):
-    """A file that gives no picture.
+    """An image file that cannot be used.
 
     Attributes:
         reason: one of `REASONS`.
-        detail: what exactly was found, for people.
+        detail: a sentence about the file.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -95,17 +96,16 @@ class BadImage(Exception):
 def load_image(
     uri: str, content: bytes | None = None, *, max_pixels: int = MAX_PIXELS, draft: int | None = None
 ) -> Image.Image:
-    """Return the picture at a local path, `s3://…` or `gs://…`, upright and RGB.
+    """Return an image as upright RGB.
 
     Args:
-        uri: where the file is.
-        content: the encoded bytes that a table holds (`tables.IMAGE_BYTES`), which are read instead of the file; None:
-            it holds none.
+        uri: a local path, `s3://…` or `gs://…`.
+        content: the encoded bytes, if a table has them (`tables.IMAGE_BYTES`); None: read the file.
         max_pixels: limit of width × height.
         draft: see `decode_image`.
 
     Raises:
-        BadImage: there is no picture to be had, and why.
+        BadImage: the file cannot be read or is not a usable image.
     """
     return decode_image(read_image_bytes(uri) if content is None else content, max_pixels=max_pixels, draft=draft)
 
@@ -115,7 +115,7 @@ def read_image_bytes(uri: str) -> bytes:
 
     Raises:
         BadImage: missing, not_a_file, unreadable or empty.
-        storage.Unavailable: the object store is out of order, which says nothing of the image.
+        storage.Unavailable: the object store does not answer; the image may be good.
     """
     try:
         content = storage.read_bytes(uri)
@@ -133,17 +133,16 @@ def read_image_bytes(uri: str) -> bytes:
 
 
 def decode_image(content: bytes, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Image.Image:
-    """Encoded bytes as an upright RGB picture, by the rules of this module.
+    """Return encoded bytes as an upright RGB image, by the rules of this module.
 
     Args:
-        content: the file's bytes.
+        content: the bytes of the file.
         max_pixels: limit of width × height.
-        draft: when set, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size while both sides stay at least this many
-            pixels: several times faster for photographs that are resized to that size anyway, with slightly
-            different pixels.
+        draft: the smallest side in pixels that is needed. A large JPEG is then decoded at 1/2, 1/4 or 1/8 of its size,
+            which is several times faster; pixels differ slightly. None: decode the full size.
 
     Raises:
-        BadImage: the bytes are no picture that is read here.
+        BadImage: the bytes are not a usable image.
     """
     return decode_with_size(content, max_pixels=max_pixels, draft=draft)[0]
 
@@ -151,9 +150,9 @@ def decode_image(content: bytes, *, max_pixels: int = MAX_PIXELS, draft: int | N
 def decode_with_size(
     content: bytes, *, max_pixels: int = MAX_PIXELS, draft: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Like `decode_image`, with the width and height that the upright picture has without `draft`."""
+    """Return the image as `decode_image` does, and the width and height of the upright image at full size."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of size (checked here) and of odd metadata (harmless)
+        warnings.simplefilter("ignore")  # Pillow warns of large sizes (checked below) and of odd metadata (harmless)
         image = _open(content)
         width, height = image.size
         if width * height > max_pixels:
@@ -163,7 +162,7 @@ def decode_with_size(
             if draft is not None:
                 image.draft(None, (draft, draft))  # None keeps the file's color space
             image.load()
-            if image.format == "PNG":  # its decoder passes over wrong checksums
+            if image.format == "PNG":  # the PNG decoder ignores wrong checksums
                 Image.open(BytesIO(content), formats=("PNG",)).verify()
             rgb = _to_rgb(image)
         except _DECODER_ERRORS as error:
@@ -179,28 +178,28 @@ def decode_with_size(
     return turned, (height, width) if swapped else (width, height)
 
 
-def check_size(found: tuple[int, int], annotated: tuple[int, int]) -> None:
-    """Refuse a picture whose proportions are not its annotation's (each side may be rounded by a pixel).
+def check_size(decoded: tuple[int, int], annotated: tuple[int, int]) -> None:
+    """Check that an image has the proportions of its annotation (each side may be rounded by a pixel).
 
     Args:
-        found: width and height of the upright picture.
-        annotated: width and height that its annotation gives.
+        decoded: width and height of the upright image.
+        annotated: width and height in the annotation.
 
     Raises:
         BadImage: size_mismatch.
     """
-    width, height = found
+    width, height = decoded
     if min(annotated) > 0:
         scale = width / annotated[0]
         if abs(height - annotated[1] * scale) <= max(1.0, scale):
             return
     turned = ", turned by its EXIF orientation" if (height, width) == annotated else ""
-    raise BadImage("size_mismatch", f"the picture is {width} x {height}{turned}, its annotation says "
+    raise BadImage("size_mismatch", f"the image is {width} x {height}{turned}, but its annotation says "
                    f"{annotated[0]} x {annotated[1]}")  # fmt: skip
 
 
 def _open(content: bytes) -> Image.Image:
-    """Return the picture with its header read only."""
+    """Return the image without its pixels: only the header is read."""
     if not content:
         raise BadImage("empty", "no bytes")
     try:
@@ -212,20 +211,20 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _without_header(content: bytes) -> BadImage:
-    """Tell the torn head of a known format from an image format that is not read and from no image at all."""
+    """Return the error for bytes without a readable header: a damaged image, another image format, or no image."""
     head = content[:16]
-    shown = f"begins with {head!r}"
+    start = f"begins with {head!r}"
     if head.startswith(_HEADS) or (head[:4] == b"RIFF" and head[8:12] in (b"WEBP", b"")):
-        # A JPEG's header ends where its scan starts; those of the others are far shorter.
-        torn = b"\xff\xda" not in content if head.startswith(b"\xff\xd8") else len(content) < 64
-        return BadImage("truncated" if torn else "damaged", f"{shown}, but has no readable header")
+        # A JPEG's header ends at the start of its scan (ff da). The headers of other formats fit into 64 bytes.
+        cut_off = b"\xff\xda" not in content if head.startswith(b"\xff\xd8") else len(content) < 64
+        return BadImage("truncated" if cut_off else "damaged", f"{start}, but has no readable header")
     if content.lstrip()[:512].startswith(_OTHER_HEADS) or head[4:8] == b"ftyp" or b"<svg" in content[:512]:
-        return BadImage("unsupported", f"{shown}; save it as JPEG or PNG")
-    return BadImage("not_an_image", shown)
+        return BadImage("unsupported", f"{start}; save it as JPEG or PNG")
+    return BadImage("not_an_image", start)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation (1 upright … 8), 1 where there is none that can be read."""
+    """Return the EXIF orientation, 1 (upright) to 8; 1 if it is absent or cannot be read."""
     with contextlib.suppress(*_DECODER_ERRORS):
         return int(image.getexif().get(_ORIENTATION, 1))
     return 1
@@ -237,7 +236,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise BadImage("unsupported", f"pixels of Pillow's mode {image.mode!r} (32 bits) have no agreed range")
+        raise BadImage("unsupported", f"pixels of Pillow's mode {image.mode!r} (32 bits) have an unknown range")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.new("RGB", rgba.size, BACKGROUND)

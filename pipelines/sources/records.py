@@ -1,4 +1,4 @@
-"""What every reader of annotation files yields: images, questions, and what could not be used, with its reason."""
+"""The records that readers of annotation files yield, and the checked fields that they read from an entry."""
 
 import math
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from pipelines.core import storage
 
 STAGE: Final = "annotation"
 
-# The closed vocabulary of `BadRecord.reason`.
+# All values of `BadRecord.reason`.
 BROKEN_LINE: Final = "broken_json_line"  # a line of a JSON-lines file is not a JSON object
 MISSING_KEY: Final = "missing_key"
 WRONG_TYPE: Final = "wrong_type"
-WRONG_VALUE: Final = "wrong_value"  # right type, outside what the format allows
-DUPLICATE_ID: Final = "duplicate_id"  # a second image or question of an id; the first one is kept
-EMPTY_TEXT: Final = "empty_text"  # a caption, question or expression without a word
-NO_CAPTION: Final = "no_caption"  # an image of a caption file that is left without any caption
-NO_ANSWER: Final = "no_answer"  # a question without its annotation, or an annotation without answers
+WRONG_VALUE: Final = "wrong_value"  # the right type, but a value that the format does not allow
+DUPLICATE_ID: Final = "duplicate_id"  # a second image or question with an id; the first is kept
+EMPTY_TEXT: Final = "empty_text"  # a caption, question or expression without text
+NO_CAPTION: Final = "no_caption"  # an image of a caption file without a usable caption
+NO_ANSWER: Final = "no_answer"  # a question without an annotation, or an annotation without answers
 UNKNOWN_IMAGE: Final = "unknown_image"  # refers to an image that the file does not list
 UNKNOWN_REGION: Final = "unknown_region"  # refers to a box that the file does not list
 UNKNOWN_QUESTION: Final = "unknown_question"  # the annotation of a question that the file does not list
-MISSING_FILE: Final = "missing_file"  # of a format with files for each image
+MISSING_FILE: Final = "missing_file"  # of a format with a file per image
 BOX_WITHOUT_AREA: Final = "box_without_area"
 BOX_OUTSIDE_IMAGE: Final = "box_outside_image"
 REASONS: Final = (
@@ -40,9 +40,9 @@ REASONS: Final = (
     BOX_OUTSIDE_IMAGE,
 )
 
-TRAINING_SPLITS: Final = ("train", "restval")  # how their names begin; Karpathy's `restval` is trained on
+TRAINING_SPLITS: Final = ("train", "restval")  # prefixes of split names; Karpathy's `restval` is for training
 
-_BOX_OVERSHOOT = 2.0  # pixels
+_BOX_OVERSHOOT = 2.0  # pixels that a box may exceed its image by, because annotators round
 
 Xywh = tuple[float, float, float, float]
 Phrase = tuple[str, Xywh | None]
@@ -66,22 +66,22 @@ class QuestionRecord:
     """A question about an image, or about a region of one.
 
     Attributes:
-        sample_id: unique within its source.
-        image_id: as in the image's own row.
-        task: caption, vqa, rec, …: what the source's rows are first of all.
+        sample_id: unique in its source.
+        image_id: as in the image's row.
+        task: the default task of the source: caption, vqa, rec, …
         level: image or region.
         text: the question, or the referring expression; empty for captions.
-        answers: all annotators' answers, or all captions; empty where the file gives none (test splits).
+        answers: the answers of all annotators, or all captions; empty for test splits without answers.
         box: x, y, width, height in pixels, or None.
         choices: of a multiple-choice question, else empty.
         correct_choice: index into `choices`, or None.
-        region_id: the same for all expressions of one region, else None.
-        difficult: annotators could hardly answer freely; A-OKVQA leaves such questions out of direct-answer scores.
-        split: the split that the file itself says the row is of, else None.
-        same_as: the id of the same picture in COCO, where the file says so (Visual Genome took half of its pictures
-            from there), else None.
-        phrases: of a grounded caption, the sentence piece by piece, each with its box (pixels) or None.
-        file_name: of its image, where the file says so beside the id, so that another picture of that id is noticed.
+        region_id: equal for all expressions of one region, else None.
+        difficult: hard to answer without choices; A-OKVQA excludes such questions from direct-answer scores.
+        split: the split of the row in its file, or None if the file has no splits.
+        same_as: the id of the same image in COCO, if the file has it, else None. Half of Visual Genome's images are
+            COCO's.
+        phrases: of a grounded caption: the pieces of the sentence, each with its box (pixels) or None.
+        file_name: of the image, if the file has it. It shows when two images of different collections share an id.
     """
 
     sample_id: str
@@ -102,13 +102,13 @@ class QuestionRecord:
 
     @property
     def evaluates(self) -> bool:
-        """Whether its file counts it to a split for evaluation: any that is not for training."""
+        """Whether the row belongs to a split for evaluation: any split that is not for training."""
         return self.split is not None and not self.split.startswith(TRAINING_SPLITS)
 
 
 @dataclass(frozen=True)
 class BadRecord:
-    """An annotation that could not be used, and why: a row of `pipelines.core.tables.QUARANTINE`."""
+    """An annotation that cannot be used, with the reason: a row of `pipelines.core.tables.QUARANTINE`."""
 
     image_id: str | None
     uri: str | None
@@ -118,28 +118,34 @@ class BadRecord:
 
 
 class BadAnnotation(ValueError):
-    """Raised while one annotation is read; its reader turns it into a `BadRecord` and goes on."""
+    """An annotation that cannot be used. Its reader yields it as a `BadRecord` and continues with the next one."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(_escaped(detail))
         self.reason = reason
 
     def record(self, image_id: str | None = None, uri: str | None = None) -> BadRecord:
-        """What goes to quarantine."""
+        """Return the row for the quarantine table."""
         image_id, uri = (None if name is None else _escaped(name) for name in (image_id, uri))
         return BadRecord(image_id, uri, STAGE, self.reason, str(self))
 
 
 def _escaped(text: str) -> str:
-    """Return the text with what is not Unicode written as escapes: the quarantine is a table of UTF-8."""
+    """Return the text with escapes for lone surrogates, because the quarantine table is UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def field(entry: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:
-    """`entry[key]`, checked; `where` says in messages what the entry is.
+    """Return `entry[key]` after checking it.
+
+    Args:
+        entry: an object of a JSON file.
+        key: of the value.
+        kinds: the allowed types; bool does not count as int.
+        where: the name of the entry in messages, such as `images[3]`.
 
     Raises:
-        BadAnnotation: the entry is not an object, the key is missing, its value has another type, or it is a text that
+        BadAnnotation: the entry is not an object, the key is missing, or the value has another type or is a text that
             is not Unicode.
     """
     if not isinstance(entry, dict):
@@ -155,7 +161,7 @@ def field(entry: Any, key: str, kinds: type | tuple[type, ...], where: str) -> A
 
 
 def is_unicode(text: str) -> bool:
-    """Whether the text has neither half a surrogate pair nor, in its place, a byte that is not UTF-8."""
+    """Return whether a text has no lone surrogate (half of a pair, or a byte that was not UTF-8)."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -164,10 +170,14 @@ def is_unicode(text: str) -> bool:
 
 
 def unicode_text(text: str, what: str) -> str:
-    """Return the text itself.
+    """Return the text unchanged.
+
+    Args:
+        text: to check.
+        what: its name in the message.
 
     Raises:
-        BadAnnotation: it holds half of a surrogate pair, or bytes that are not UTF-8.
+        BadAnnotation: the text has half of a surrogate pair, or bytes that are not UTF-8.
     """
     if not is_unicode(text):
         raise BadAnnotation(WRONG_TYPE, f"{what} is not UTF-8 text")
@@ -175,10 +185,10 @@ def unicode_text(text: str, what: str) -> str:
 
 
 def text_field(entry: Any, key: str, where: str) -> str:
-    """Return a text that says something, without surrounding spaces.
+    """Return a text that is not empty, without surrounding blanks.
 
     Raises:
-        BadAnnotation: as `field`; also where the text is empty.
+        BadAnnotation: as `field`, or the text is empty.
     """
     text = str(field(entry, key, str, where)).strip()
     if not text:
@@ -190,7 +200,7 @@ def id_field(entry: Any, key: str, where: str) -> str:
     """Return an id as text: 309 → "309".
 
     Raises:
-        BadAnnotation: as `field`; also where the id is empty.
+        BadAnnotation: as `field`, or the id is empty.
     """
     value = str(field(entry, key, (int, str), where)).strip()
     if not value:
@@ -199,10 +209,10 @@ def id_field(entry: Any, key: str, where: str) -> str:
 
 
 def size_field(entry: Any, key: str, where: str) -> int | None:
-    """Return a width or height in pixels; None where the file does not say.
+    """Return a width or height in pixels; None if the entry has none.
 
     Raises:
-        BadAnnotation: not a positive whole number.
+        BadAnnotation: the value is not a positive whole number.
     """
     if isinstance(entry, dict) and entry.get(key) is None:
         return None
@@ -216,11 +226,11 @@ def texts_field(entry: Any, key: str, where: str) -> tuple[str, ...]:
     """Return a list of texts.
 
     Raises:
-        BadAnnotation: as `field`; also where an element is not text.
+        BadAnnotation: as `field`, or an element is not text.
     """
     values = field(entry, key, list, where)
     if any(not isinstance(value, str) for value in values):
-        raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} holds something that is not text")
+        raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} has an element that is not text")
     return tuple(unicode_text(value, f"a text in {key!r} of {where}") for value in values)
 
 
@@ -228,7 +238,7 @@ def box_field(entry: Any, key: str, where: str) -> Xywh:
     """Return a box x, y, width, height in pixels.
 
     Raises:
-        BadAnnotation: not four finite numbers, or no area. Width or height are negative where corners were swapped.
+        BadAnnotation: the value is not four finite numbers, or width or height is not positive (swapped corners).
     """
     values = field(entry, key, list, where)
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
@@ -241,23 +251,23 @@ def box_field(entry: Any, key: str, where: str) -> Xywh:
 
 
 def fit_box(box: Xywh, width: int, height: int) -> Xywh:
-    """The box inside its image: what overshoots by up to two pixels is cut off, as annotators' rounding leaves it.
+    """Return the part of a box inside its image. A box may exceed the image by two pixels (rounding of annotators).
 
     Raises:
-        BadAnnotation: it reaches further out, so that it belongs to another image or another scale.
+        BadAnnotation: the box exceeds the image by more, so that it belongs to another image or another scale.
     """
     x1, y1, x2, y2 = box[0], box[1], box[0] + box[2], box[1] + box[3]
-    out = max(-x1, -y1, x2 - width, y2 - height)
-    if out > _BOX_OVERSHOOT:
-        raise BadAnnotation(BOX_OUTSIDE_IMAGE, f"box {list(box)} reaches {out:g} pixels out of {width} x {height}")
-    if out <= 0:
+    excess = max(-x1, -y1, x2 - width, y2 - height)
+    if excess > _BOX_OVERSHOOT:
+        raise BadAnnotation(BOX_OUTSIDE_IMAGE, f"box {list(box)} exceeds {width} x {height} by {excess:g} pixels")
+    if excess <= 0:
         return box
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
     if x2 <= x1 or y2 <= y1:
-        raise BadAnnotation(BOX_OUTSIDE_IMAGE, f"nothing of box {list(box)} lies in {width} x {height}")
+        raise BadAnnotation(BOX_OUTSIDE_IMAGE, f"box {list(box)} has no area inside {width} x {height}")
     return x1, y1, x2 - x1, y2 - y1
 
 
 def image_uri(images: str, file_name: str) -> str:
-    """Return the image's URI under its root (a path, `s3://…`, `gs://…`)."""
+    """Return the URI of an image file under its root folder (a path, `s3://…` or `gs://…`)."""
     return storage.join(storage.absolute(images), file_name)

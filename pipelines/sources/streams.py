@@ -1,4 +1,4 @@
-"""JSON read as a stream: one element of a document's array, or one line, at a time. Local or on an object store."""
+"""Read JSON as a stream: one element of an array, or one line, at a time; from local disks or object stores."""
 
 import contextlib
 import json
@@ -13,16 +13,16 @@ from pipelines.core.errors import UserError
 from pipelines.sources.decoding import JsonBytes, decode, text_chunks
 from pipelines.sources.records import BROKEN_LINE, WRONG_TYPE, BadAnnotation, is_unicode
 
-_PIECE = 1 << 20  # bytes of a file of lines that are read at once
-_HOPELESS = 100  # broken lines before the first good one: then the file has another format
+_PIECE = 1 << 20  # bytes per read of a file of lines
+_MAX_BROKEN_LINES = 100  # before the first good one; with more the file has another format
 
 
 @contextlib.contextmanager
 def open_stream(uri: str) -> Iterator[pa.NativeFile]:
-    """Return a file for reading.
+    """Open a file for reading.
 
     Raises:
-        UserError: it is not there, or cannot be read.
+        UserError: the file does not exist or cannot be read.
     """
     filesystem, path = storage.resolve(uri)
     try:
@@ -35,20 +35,24 @@ def open_stream(uri: str) -> Iterator[pa.NativeFile]:
 
 
 def array_elements(uri: str, key: str | None) -> Iterator[Any]:
-    """The elements of the array under a top-level key of a JSON document, or of the document itself (`key` None).
+    """Yield the elements of an array in a JSON document.
+
+    Args:
+        uri: the file.
+        key: the key of the array, with dots for nested keys; None: the document is the array.
 
     Raises:
-        UserError: the file is missing, is not JSON (with the position of the fault), or has no such array.
+        UserError: the file is missing, is not JSON (the message has the position), or has no such array.
     """
     prefix = f"{key}.item" if key else "item"
-    any_found = False
+    is_empty = True
     with _json(uri) as content:
         for element in ijson.items(content, prefix, use_float=True):
-            any_found = True
+            is_empty = False
             yield content.restored(element)
-    if not any_found and not _has_array(uri, key or ""):
-        wanted = f"no array under {key!r}" if key else "no array at its top"
-        raise UserError(f"{uri} has {wanted}: it is a file of another format; choose the kind that fits it.")
+    if is_empty and not _has_array(uri, key or ""):
+        missing = f"no array under {key!r}" if key else "no array at its top level"
+        raise UserError(f"{uri} has {missing}: it has another format; choose the kind of that format.")
 
 
 def _has_array(uri: str, prefix: str) -> bool:
@@ -57,26 +61,26 @@ def _has_array(uri: str, prefix: str) -> bool:
 
 def _has(uri: str, prefix: str, opening: str) -> bool:
     with _json(uri) as content:
-        return any(event == opening and found == prefix for found, event, _ in ijson.parse(content, use_float=True))
+        return any(event == opening and at == prefix for at, event, _ in ijson.parse(content, use_float=True))
 
 
 def object_entries(uri: str) -> Iterator[tuple[str, Any]]:
-    """Return the keys and values of a JSON document that is one object.
+    """Yield the keys and values of a JSON document that is one object.
 
     Raises:
-        UserError: the file is missing, is not JSON (with the position of the fault), or is no object.
+        UserError: the file is missing, is not JSON (the message has the position), or is not an object.
     """
-    any_found = False
+    is_empty = True
     with _json(uri) as content:
         for key, value in ijson.kvitems(content, "", use_float=True):
-            any_found = True
+            is_empty = False
             yield content.restored(key), content.restored(value)
-    if not any_found and not _has(uri, "", "start_map"):
-        raise UserError(f"{uri} is not one JSON object: it is a file of another format; choose the kind that fits it.")
+    if is_empty and not _has(uri, "", "start_map"):
+        raise UserError(f"{uri} is not one JSON object: it has another format; choose the kind of that format.")
 
 
 def document_value(uri: str, key: str) -> Any:
-    """Return the value under a (dotted) key of a JSON document, None where it is not there; stops reading behind it.
+    """Return the value of a (dotted) key of a JSON document, or None. The file is read only up to the value.
 
     Raises:
         UserError: the file is missing or not JSON.
@@ -86,10 +90,12 @@ def document_value(uri: str, key: str) -> Any:
 
 
 def text_lines(uri: str) -> Iterator[tuple[int, str | BadAnnotation]]:
-    """Return the lines of a text file that are not blank, with their numbers from 1; one that is not UTF-8 is an error.
+    """Yield the lines of a text file that are not blank, with their numbers from 1.
+
+    A line that is not UTF-8 is yielded as a `BadAnnotation`.
 
     Raises:
-        UserError: the file is missing, or ends amid a character of UTF-16.
+        UserError: the file is missing, or is UTF-16 that ends inside a character.
     """
     for number, line in _lines(uri):
         if not (text := line.strip()):
@@ -99,10 +105,10 @@ def text_lines(uri: str) -> Iterator[tuple[int, str | BadAnnotation]]:
 
 @contextlib.contextmanager
 def _json(uri: str) -> Iterator[JsonBytes]:
-    """Return a JSON file for ijson.
+    """Open a JSON file for ijson.
 
     Raises:
-        UserError: it is missing, or its JSON is wrong, with the position of the fault.
+        UserError: the file is missing or is not JSON; the message has the position.
     """
     with open_stream(uri) as stream:
         try:
@@ -112,7 +118,7 @@ def _json(uri: str) -> Iterator[JsonBytes]:
 
 
 def _position(uri: str) -> str:
-    """Where the JSON parser of the standard library stops; it alone says so. Called once, before the end."""
+    """Return where a document stops being JSON. ijson gives no position, so the standard library parses it again."""
     with open_stream(uri) as stream:
         content = stream.read()
     try:
@@ -125,7 +131,7 @@ def _position(uri: str) -> str:
 
 
 def is_array(uri: str) -> bool:
-    """Whether the first character of a file that is not blank opens a JSON array.
+    """Return whether the first character of a file, apart from blanks, opens a JSON array.
 
     Raises:
         UserError: the file is missing.
@@ -138,10 +144,10 @@ def is_array(uri: str) -> bool:
 
 
 def objects(uri: str) -> Iterator[tuple[str, dict[str, Any] | BadAnnotation]]:
-    """The objects of a file that is one JSON array or JSON lines, each with its place for messages: "line 3", "row 2".
+    """Yield the objects of a file that is one JSON array or JSON lines, each with its name in messages: "line 3".
 
     Raises:
-        UserError: the file is missing, or is neither.
+        UserError: the file is missing, or is neither an array nor JSON lines.
     """
     if not is_array(uri):
         yield from ((f"line {number}", entry) for number, entry in json_lines(uri))
@@ -154,11 +160,12 @@ def objects(uri: str) -> Iterator[tuple[str, dict[str, Any] | BadAnnotation]]:
 
 
 def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any] | BadAnnotation]]:
-    """Return the objects of a JSON-lines file with their line numbers from 1; a broken line is an error of its own.
+    """Yield the objects of a JSON-lines file with their line numbers from 1. A broken line gives a `BadAnnotation`.
 
     Raises:
-        UserError: the file is missing, or no line of it is a JSON object.
+        UserError: the file is missing, or none of its lines is a JSON object.
     """
+    # Broken lines are held back until the first good one: without any, the whole file has another format.
     good, held = False, []
     for number, line in _lines(uri):
         if not line.strip():
@@ -166,10 +173,10 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any] | BadAnnotation]]
         try:
             entry = json.loads(line)
             if not isinstance(entry, dict):
-                raise ValueError(f"{type(entry).__name__} where an object was expected")
+                raise ValueError(f"{type(entry).__name__} instead of an object")
         except (ValueError, RecursionError) as error:
             held.append((number, BadAnnotation(BROKEN_LINE, f"line {number}: {error}")))
-            if not good and len(held) >= _HOPELESS:
+            if not good and len(held) >= _MAX_BROKEN_LINES:
                 break
             continue
         good = True
@@ -177,15 +184,15 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any] | BadAnnotation]]
         held = []
         yield number, entry
     if held and not good:
-        raise UserError(f"{uri} is not a file of JSON lines: {held[0][1]}.")
+        raise UserError(f"{uri} is not a JSON-lines file: {held[0][1]}.")
     yield from held
 
 
 def _lines(uri: str) -> Iterator[tuple[int, str]]:
-    """Return every line without its line break, with its number from 1.
+    """Yield every line without its line break, with its number from 1.
 
     Raises:
-        UserError: the file is missing, or ends amid a character of UTF-16.
+        UserError: the file is missing, or is UTF-16 that ends inside a character.
     """
     number, rest = 0, ""
     with open_stream(uri) as stream:
@@ -196,6 +203,6 @@ def _lines(uri: str) -> Iterator[tuple[int, str]]:
                     number += 1
                     yield number, line
         except UnicodeDecodeError as error:
-            raise UserError(f"{uri} is not {error.encoding} from byte {error.start} on: {error.reason}.") from error
+            raise UserError(f"{uri} is not {error.encoding} at byte {error.start}: {error.reason}.") from error
     if rest:
         yield number + 1, rest

@@ -1,11 +1,11 @@
-"""Boxes as numbers and as text: the notations that vision-language models write, read without ever evaluating them.
+"""Boxes as numbers and as text, in the notations that vision-language models write.
 
 A box is `(x1, y1, x2, y2)`, normalized to [0, 1] by the width and height of the un-padded image, origin top left.
 
-* `geometry`: numbers only (clip, overlap, pixels to [0, 1]).
-* `formats`: what the numbers of a text mean: their scale and the order of the corners (`BoxFormat`).
-* `reading`: the boxes of a text, and why a candidate is no readable box.
-* `writing`: boxes as text.
+* `geometry`: calculations (clip, overlap, pixels to [0, 1]).
+* `formats`: the meaning of the numbers in a text: their scale and order (`BoxFormat`).
+* `reading`: find the boxes in a text, or the reason why a candidate is not readable.
+* `writing`: write boxes as text.
 * `patches`: Kosmos-2's location tokens.
 
 docs/notations.md describes every notation, with examples.

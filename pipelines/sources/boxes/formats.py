@@ -1,9 +1,9 @@
-"""What the numbers of a box mean: their scale, and the order in which they name the corners.
+"""The meaning of the four numbers of a box in a text: their scale, and the order of the corners.
 
-The text alone tells only one scale: numbers with a decimal point or an exponent of which none is above 1.5, and whole
-numbers of which none is above 1, are on 0-1. Whole numbers up to 999 may be thousandths (of 999 or of 1000) or pixels,
-and no text tells whether x or y comes first. Both are settings, which whoever knows the model or the file gives: a
-benchmark, an evaluation or a source.
+Only the scale 0 to 1 can be recognized from the numbers: they have a decimal point or an exponent and none is above
+1.5, or they are whole numbers and none is above 1. Whole numbers up to 999 can be thousandths (of 999 or of 1000) or
+pixels, and no text shows whether x or y comes first. So scale and order are settings of a benchmark, an evaluation or a
+source.
 """
 
 import re
@@ -21,28 +21,29 @@ Size: TypeAlias = tuple[float, float]
 """Width and height of an image in pixels."""
 
 Unreadable = Literal[
-    "no_box",  # nothing that looks like a box
+    "no_box",  # no text that looks like a box
     "too_few_numbers",  # two or three numbers in brackets
     "too_many_numbers",  # five or more numbers in brackets, or more than two corners (a quadrilateral)
-    "scale_unknown",  # numbers above 1, and no setting says what they count
-    "swapped_corners",  # the right or the bottom side before the left or the top one
+    "scale_unknown",  # numbers above 1, and the scale is not set
+    "swapped_corners",  # the right side is left of the left side, or the bottom side above the top side
     "no_area",  # a line or a point
-    "outside",  # nothing of it lies in the image, or it reaches out by more than half the image's side
+    "outside",  # no part is inside the image, or a corner is more than half the image's side outside
 ]
-"""Why a text gives no box."""
+"""The reason why a text has no readable box."""
 UNREADABLE: tuple[Unreadable, ...] = get_args(Unreadable)
 
-_OVERSHOOT = 0.5  # sides of the image: how far beyond it a corner may lie and still be meant as one
+_OVERSHOOT = 0.5  # how far a corner may be outside the image, as a fraction of its side
 _THREE_DIGITS = re.compile(r"[0-9]{3}")
 
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """How a model or a file writes the four numbers of a box."""
+    """The scale and the order of the four numbers of a box, as a model or a file writes them."""
 
     scale: BoxScale = "auto"
-    """What the numbers are divided by: 1 (they are shares of the image), 999, 1000, or pixels (the image's width and
-    height). auto: 1 where the text shows it, else the box is unreadable."""
+    """The divisor that normalizes the numbers: 1 (they are fractions of the image), 999, 1000, or pixels (the image's
+    width and height). auto: 1 if the numbers show it, else the box is unreadable. Set it if you know how the model or
+    the file writes boxes."""
     order: BoxOrder = "xyxy"
     """xyxy: left, top, right, bottom. yxyx: top, left, bottom, right. xywh: left, top, width, height."""
 
@@ -50,7 +51,7 @@ class BoxFormat:
         if self.scale not in SCALES or isinstance(self.scale, bool | float):
             raise ValueError(f"The scale of boxes is {self.scale!r}; it must be one of {list(SCALES)}.")
         if self.order not in ORDERS:
-            raise ValueError(f"The order of a box's numbers is {self.order!r}; it must be one of {list(ORDERS)}.")
+            raise ValueError(f"The order of the numbers of a box is {self.order!r}; it must be one of {list(ORDERS)}.")
 
     def __str__(self) -> str:
         return f"scale {self.scale}, order {self.order}"
@@ -58,14 +59,14 @@ class BoxFormat:
     def read(
         self, numbers: Sequence[str], size: Size | None = None
     ) -> tuple[Box, int | Literal["pixels"]] | Unreadable:
-        """Return the box that four numbers mean, cut to the image, and its scale; or why there is none.
+        """Return the box of four numbers, clipped to the image, and its scale; or the reason why it is unreadable.
 
         Args:
-            numbers: four, as written.
+            numbers: the four numbers as text.
             size: of the image; needed for the scale `pixels`.
 
         Raises:
-            ValueError: the scale is `pixels`, and the size is missing.
+            ValueError: the scale is `pixels`, and `size` is None.
         """
         values = [float(number) for number in numbers]
         scale = _scale_of(numbers, values) if self.scale == "auto" else self.scale
@@ -82,19 +83,19 @@ class BoxFormat:
 
 
 AUTO = BoxFormat()
-"""Nothing is known of the text's boxes: shares of the image as far as the text shows it, x first."""
+"""The default: the scale is recognized if the numbers are fractions of the image, and x comes first."""
 
 
 def _divisors(scale: int | Literal["pixels"], size: Size | None) -> Size:
     if scale != "pixels":
         return scale, scale
     if size is None or not (size[0] > 0 and size[1] > 0):
-        raise ValueError(f"Boxes in pixels need the width and height of their image, but the size is {size}.")
+        raise ValueError(f"Boxes in pixels need the width and height of the image, but size is {size}.")
     return size
 
 
 def _inside(box: Box) -> Box | Unreadable:
-    """Return a normalized box cut to the image, or why it is none."""
+    """Return a normalized box clipped to the image, or the reason why it is unreadable."""
     if box[2] < box[0] or box[3] < box[1]:
         return "swapped_corners"
     if not all(-_OVERSHOOT <= value <= 1 + _OVERSHOOT for value in box):
@@ -106,9 +107,9 @@ def _inside(box: Box) -> Box | Unreadable:
 
 
 def _scale_of(numbers: Sequence[str], values: Sequence[float]) -> Literal[1, 999] | None:
-    """Return the scale that the text itself shows, or None.
+    """Return the scale that the numbers show, or None.
 
-    Three digits each, padded with zeros (`[000,001,500,999]`), are thousandths: nobody pads pixels.
+    Numbers of three digits with leading zeros (`[000,001,500,999]`) are thousandths: no model pads pixels.
     """
     if any(character in number for number in numbers for character in ".eE"):
         return 1 if max(values) <= 1 + _OVERSHOOT else None

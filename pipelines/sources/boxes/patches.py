@@ -1,6 +1,6 @@
 """Kosmos-2's location tokens (arXiv 2306.14824): `<patch_index_0044><patch_index_0863>` on a grid of 32 x 32 cells.
 
-The first token is the cell of the top left corner, the second that of the bottom right one, counted row by row.
+The first token is the cell of the top left corner, the second the cell of the bottom right corner, row by row.
 """
 
 import math
@@ -11,22 +11,22 @@ from pipelines.sources.boxes.geometry import Box, checked, clip, has_area
 from pipelines.sources.boxes.writing import DECIMALS
 
 KOSMOS2_GRID = 32
-_SNAP = 0.51 * 10**-DECIMALS * KOSMOS2_GRID  # cells: a little more than rounding to three decimals can move a corner
+_SNAP = 0.51 * 10**-DECIMALS * KOSMOS2_GRID  # in cells: slightly more than rounding to three decimals moves a corner
 
 
 def format_patches(box: Sequence[float]) -> str:
-    """Write the tokens of the cells that hold the top left and the bottom right corner.
+    """Return the tokens of the cells that contain the top left and the bottom right corner.
 
-    Rounding: reading the tokens gives the centers of these cells, so that a side moves by half a cell (1/64) at most;
-    where both cells share a row or a column it gives whole cells, and a side moves by a cell (1/32) at most. A corner
-    within the rounding of three decimals from the border of a cell counts as on it, so that tokens turned into LION's
-    notation and back stay the same.
+    Tokens are read as the centers of these cells, so that a side moves by at most half a cell (1/64). If both cells are
+    in one row or column, they are read as whole cells, and a side moves by at most one cell (1/32). A corner that is
+    within the rounding of three decimals from a cell's border counts as on the border, so that tokens converted to
+    LION's notation and back stay equal.
 
     Args:
-        box: x1, y1, x2, y2, normalized; cut to the image first.
+        box: x1, y1, x2, y2, normalized; clipped to the image.
 
     Raises:
-        ValueError: not four finite numbers, or swapped corners.
+        ValueError: the box is not four finite numbers, or its corners are swapped.
     """
     x1, y1, x2, y2 = clip(checked(box))
     left, top = (min(math.floor(value * KOSMOS2_GRID + _SNAP), KOSMOS2_GRID - 1) for value in (x1, y1))
@@ -36,7 +36,7 @@ def format_patches(box: Sequence[float]) -> str:
 
 
 def box_of_patches(first: int, last: int) -> Box | Unreadable:
-    """Return the box between two cells: cell centers, or whole cells where both share a row or a column."""
+    """Return the box between the centers of two cells, or of whole cells if both are in one row or column."""
     if max(first, last) >= KOSMOS2_GRID**2:
         return "outside"
     (top, left), (bottom, right) = divmod(first, KOSMOS2_GRID), divmod(last, KOSMOS2_GRID)

@@ -1,14 +1,13 @@
-"""The boxes of a text, in every notation that is read without a setting of its own.
+"""Find the boxes in a text. Every notation below is recognized without a setting.
 
-* LION (arXiv 2311.11860): `[0.440,0.060,0.650,0.367]`; round brackets, braces and doubled brackets count as the same;
-  commas, semicolons, blanks and line breaks separate the numbers, which may have any number of digits, a sign and an
-  exponent;
+* LION (arXiv 2311.11860): `[0.440,0.060,0.650,0.367]`; also with round brackets, braces or doubled brackets. Commas,
+  semicolons, blanks and line breaks separate the numbers, which may have any number of digits, a sign and an exponent;
 * corner pairs: `(0.44,0.06),(0.65,0.367)`;
 * Markdown link: `[a black cat](0.440,0.060,0.650,0.367)`;
 * Kosmos-2's location tokens: `<patch_index_0044><patch_index_0863>`.
 
-What the numbers mean is said by a `BoxFormat`. A box is cut to the image. What cannot be read has a reason
-(`Unreadable`): nothing is guessed, and nothing is dropped without a count.
+A `BoxFormat` sets the meaning of the numbers. A box is clipped to the image. Every candidate that is not readable is
+reported with its reason (`Unreadable`), so that it can be counted.
 """
 
 import re
@@ -22,8 +21,8 @@ from pipelines.sources.boxes.patches import KOSMOS2_GRID, box_of_patches
 
 Notation = Literal["lion", "markdown", "kosmos2"]
 
-# Matching stays linear in the text's length whatever a model writes: an attempt starts at a bracket or a token, never
-# reaches beyond the next one, and the possessive repetitions (`*+`, `++`) never try a shorter match again.
+# Matching takes linear time for any text: an attempt starts at a bracket or a token and ends before the next one, and
+# the possessive repetitions (`*+`, `++`) never backtrack.
 _NUMBER = r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?"
 _SEPARATOR = r"(?:\s++(?:[,;]\s*+)?|[,;]\s*+)"
 _PATCH_PAIR = r"<patch_index_([0-9]{4})>\s*+<patch_index_([0-9]{4})>"
@@ -39,10 +38,10 @@ class ParsedBox:
     """A box that a text contains.
 
     Attributes:
-        box: x1, y1, x2, y2 in [0, 1], cut to the image, with an area.
-        notation: who writes boxes like that.
-        scale: what the numbers were divided by: 1, 999, 1000 or the image's pixels (Kosmos-2: the 32 cells of a side).
-        span: where it stands in the text, as a slice's start and end.
+        box: x1, y1, x2, y2 in [0, 1], clipped to the image, with an area.
+        notation: the notation that it is written in.
+        scale: the divisor of the numbers: 1, 999, 1000 or pixels (Kosmos-2: the 32 cells of a side).
+        span: start and end of its slice of the text.
     """
 
     box: Box
@@ -53,11 +52,11 @@ class ParsedBox:
 
 @dataclass(frozen=True)
 class UnreadableBox:
-    """A candidate that is no readable box.
+    """A text that looks like a box and is not readable.
 
     Attributes:
-        reason: why.
-        span: where it stands in the text, as a slice's start and end.
+        reason: why it is not readable.
+        span: start and end of its slice of the text.
     """
 
     reason: Unreadable
@@ -68,7 +67,7 @@ def parse_box(text: str, form: BoxFormat = AUTO, size: Size | None = None) -> Pa
     """Return the first readable box of a text (a model's answer), or None.
 
     Args:
-        text: any.
+        text: to search.
         form: the scale and the order of the numbers.
         size: width and height of the image; needed for the scale `pixels`.
     """
@@ -76,7 +75,7 @@ def parse_box(text: str, form: BoxFormat = AUTO, size: Size | None = None) -> Pa
 
 
 def read_box(text: str, form: BoxFormat = AUTO, size: Size | None = None) -> Box | Unreadable:
-    """Return the first readable box of a text, or why there is none: the reason of the first candidate."""
+    """Return the first readable box of a text, or else the reason of its first candidate."""
     reason: Unreadable = "no_box"
     for candidate in scan(text, form, size):
         if isinstance(candidate, ParsedBox):
@@ -86,13 +85,13 @@ def read_box(text: str, form: BoxFormat = AUTO, size: Size | None = None) -> Box
 
 
 def find_boxes(text: str, form: BoxFormat = AUTO, size: Size | None = None) -> Iterator[ParsedBox]:
-    """Yield every readable box of a text, in order."""
+    """Return an iterator over the readable boxes of a text, in order."""
     return (candidate for candidate in scan(text, form, size) if isinstance(candidate, ParsedBox))
 
 
 def scan(text: str, form: BoxFormat = AUTO, size: Size | None = None) -> Iterator[ParsedBox | UnreadableBox]:
-    """Yield everything in a text that looks like a box, in order, readable or not."""
-    link_end = -1  # where a Markdown link's last box ends: another box right behind it belongs to the same link
+    """Yield every part of a text that looks like a box, in order, readable or not."""
+    link_end = -1  # end of the last box of a Markdown link; a box that follows directly belongs to the same link
     for candidate in _candidates(text):
         first, last = candidate[0], candidate[-1]
         start, end = _with_outer_brackets(text, first.start(), last.end())
@@ -107,7 +106,7 @@ def scan(text: str, form: BoxFormat = AUTO, size: Size | None = None) -> Iterato
 
 
 def _candidates(text: str) -> Iterator[list[re.Match[str]]]:
-    """Yield the bracketed numbers and token pairs of a text; corners in brackets of their own come together."""
+    """Yield the bracketed numbers and token pairs of a text. Corners in separate brackets are grouped."""
     corners: list[re.Match[str]] = []
     for match in _CANDIDATE.finditer(text):
         is_corner = match[1] is not None and len(_NUMBERS.findall(match[1])) == 2
@@ -136,7 +135,7 @@ def _read(
 
 
 def _with_outer_brackets(text: str, start: int, end: int) -> tuple[int, int]:
-    """Widen a slice by one more pair of brackets right around it, as in `[[x1,y1,x2,y2]]`."""
+    """Extend a slice by a further pair of brackets directly around it, as in `[[x1,y1,x2,y2]]`."""
     before, behind = text[max(start - 1, 0) : start], text[end : end + 1]
     is_bracketed = text[start] in "[({" and before in ("[", "(", "{") and behind in ("]", ")", "}")
     return (start - 1, end + 1) if is_bracketed else (start, end)

@@ -1,4 +1,4 @@
-"""Boxes as text, in numbers."""
+"""Write boxes as numbers in a text."""
 
 from collections.abc import Sequence
 
@@ -8,21 +8,21 @@ DECIMALS = 3
 
 
 def format_box(box: Sequence[float]) -> str:
-    """Write `[x1,y1,x2,y2]` with three decimals and no spaces, as LION writes boxes.
+    """Return `[x1,y1,x2,y2]` with three decimals and no spaces, as LION writes boxes.
 
     Args:
-        box: x1, y1, x2, y2, normalized; cut to the image first.
+        box: x1, y1, x2, y2, normalized; clipped to the image.
 
     Raises:
-        ValueError: not four finite numbers, or swapped corners.
+        ValueError: the box is not four finite numbers, or its corners are swapped.
     """
     return f"[{format_coordinates(box)}]"
 
 
 def format_coordinates(box: Sequence[float]) -> str:
-    """Write `x1,y1,x2,y2` with three decimals: the inside of every notation that writes numbers.
+    """Return `x1,y1,x2,y2` with three decimals, for every notation that writes numbers.
 
     Raises:
-        ValueError: not four finite numbers, or swapped corners.
+        ValueError: the box is not four finite numbers, or its corners are swapped.
     """
     return ",".join(f"{value:.{DECIMALS}f}" for value in clip(checked(box)))

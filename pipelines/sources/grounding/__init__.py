@@ -1,6 +1,6 @@
-"""Grounded text: phrases tied to boxes, in LION's notation, as Markdown links and as Kosmos-2 writes it.
+"""Grounded text: phrases with boxes, in the notations of LION, Markdown links and Kosmos-2.
 
-docs/notations.md shows each notation, and what is lost from one to the other.
+docs/notations.md shows each notation, and what a conversion between them loses.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ __all__ = [
 
 
 def write(spans: Sequence[Span], notation: Notation) -> str:
-    """Write spans in a notation.
+    """Return spans as text in a notation.
 
     Raises:
-        ValueError: a box is not four finite numbers in order.
+        ValueError: a box is not four finite numbers, or its corners are swapped.
     """
     return {"lion": to_lion, "markdown": to_markdown, "kosmos2": to_kosmos2}[notation](spans)
 
 
 def grounded_spans(text: str) -> list[Span]:
-    """Return the phrases with boxes of a text whose notation shows in its marks.
+    """Return the phrases with boxes of a text in any notation.
 
-    Kosmos-2's `<object>` and Markdown's `](` are unmistakable; every other text is read as LION's.
+    The notation is recognized by Kosmos-2's `<object>` or Markdown's `](`; every other text is read as LION's.
     """
     spans = from_kosmos2(text) if has_objects(text) else from_markdown(text)
     boxed = [span for span in spans if span.box is not None]
@@ -36,10 +36,10 @@ def grounded_spans(text: str) -> list[Span]:
 
 
 def markdown_to_lion(text: str) -> str:
-    """Turn a text with Markdown links into LION's notation."""
+    """Convert a text with Markdown links to LION's notation."""
     return to_lion(from_markdown(text))
 
 
 def lion_to_markdown(text: str) -> str:
-    """Turn a text in LION's notation into one with Markdown links."""
+    """Convert a text in LION's notation to Markdown links."""
     return to_markdown(from_lion(text))

@@ -1,15 +1,15 @@
-r"""Grounded text in brackets: LION's notation and Markdown links, each turned into the other without loss.
+r"""Grounded text in brackets: LION's notation and Markdown links, which convert to each other without loss.
 
-* Markdown link: `[a black cat](0.440,0.060,0.650,0.367) on a sofa`. Kosmos-2's location tokens between the round
-  brackets, and `[phrase]([x1,y1,x2,y2])`, are read too, never written.
-* LION (arXiv 2311.11860): `a black cat [0.440,0.060,0.650,0.367]`. A phrase is all the text since the box before it;
-  where it begins later, it is marked as `<p>phrase</p> [box]`, as MiniGPT-v2 marks phrases. So nothing is lost on the
-  way to Markdown and back, and plain LION text is read too.
-* Further boxes of a phrase stand right behind its first one, each in brackets of its own: `two cats [box][box]`,
+* Markdown link: `[a black cat](0.440,0.060,0.650,0.367) on a sofa`. Kosmos-2's location tokens in the round brackets,
+  and `[phrase]([x1,y1,x2,y2])`, are read, but never written.
+* LION (arXiv 2311.11860): `a black cat [0.440,0.060,0.650,0.367]`. A phrase is the text since the previous box. If it
+  begins later, it is written as `<p>phrase</p> [box]`, the notation of MiniGPT-v2. This makes the conversion to
+  Markdown and back lossless, and plain LION text is read too.
+* Further boxes of a phrase follow its first box directly, each in brackets: `two cats [box][box]`,
   `[two cats](box)(box)`.
 
-A backslash stands before a bracket, a `<` or a backslash of the text itself (`\[`); other backslashes are only text.
-Right behind a link's box a backslash stands before a `(` too. Numbers keep three decimals.
+A backslash escapes a bracket, a `<` or a backslash of the text (`\[`); other backslashes are text. Directly after the
+box of a link, a backslash also escapes a `(`. Numbers have three decimals.
 """
 
 import re
@@ -24,29 +24,29 @@ _OPEN, _CLOSE = "<p>", "</p> "
 
 
 def to_markdown(spans: Sequence[Span]) -> str:
-    """Write spans as text with Markdown links.
+    """Return spans as text with Markdown links.
 
     Raises:
-        ValueError: a box is not four finite numbers in order.
+        ValueError: a box is not four finite numbers, or its corners are swapped.
     """
     pieces: list[str] = []
-    behind_box = False
+    after_box = False
     for span in merged(spans):
         if span.box is None:
             text = _escape(span.text)
-            pieces.append(f"\\{text}" if behind_box and text.startswith("(") else text)
+            pieces.append(f"\\{text}" if after_box and text.startswith("(") else text)
         else:
             pieces.append(f"[{_escape(span.text)}]")
             pieces += [f"({format_coordinates(box)})" for box in span.boxes]
-        behind_box = span.box is not None
+        after_box = span.box is not None
     return "".join(pieces)
 
 
 def from_markdown(text: str) -> list[Span]:
-    """Return the spans of a text with Markdown links; a link whose box is unreadable stays text."""
+    """Return the spans of a text with Markdown links. A link with an unreadable box is text."""
     spans: list[Span] = []
     end = 0
-    without_opening = 0  # no link begins between `end` and here, so that no stretch is searched twice
+    without_opening = 0  # no link begins between `end` and here; this avoids searching a part twice (quadratic time)
     for parsed in _unescaped_boxes(text):
         start = parsed.span[0]
         if text[start] != "(":
@@ -58,22 +58,22 @@ def from_markdown(text: str) -> list[Span]:
             if opening is None:
                 without_opening = start
                 continue
-            spans.append(_behind_link(text[end:opening], end))
+            spans.append(_after_link(text[end:opening], end))
             spans.append(Span(_unescape(text[opening + 1 : start - 1]), parsed.box))
         else:
             continue
         end = parsed.span[1]
-    return merged([*spans, _behind_link(text[end:], end)])
+    return merged([*spans, _after_link(text[end:], end)])
 
 
 def to_lion(spans: Sequence[Span]) -> str:
-    """Write spans in LION's notation, phrases marked where they do not begin right behind the box before them.
+    """Return spans in LION's notation. Phrases that do not begin directly after the previous box are marked with `<p>`.
 
     Raises:
-        ValueError: a box is not four finite numbers in order.
+        ValueError: a box is not four finite numbers, or its corners are swapped.
     """
     pieces: list[str] = []
-    bare = True  # nothing but blank text since the last box
+    bare = True  # only blanks since the last box
     for span in merged(spans):
         if span.box is None:
             pieces.append(_escape(span.text))
@@ -93,7 +93,7 @@ def from_lion(text: str) -> list[Span]:
     end = 0
     for parsed in _unescaped_boxes(text):
         if text[parsed.span[0]] not in "[<":
-            continue  # LION's brackets are square; round ones are text
+            continue  # LION's brackets are square; numbers in round brackets are text
         before = text[end : parsed.span[0]]
         if spans and not before:
             spans[-1] = boxed(spans[-1].text, (*spans[-1].boxes, parsed.box))
@@ -110,8 +110,8 @@ def from_lion(text: str) -> list[Span]:
     return merged([*spans, Span(_unescape(text[end:]))])
 
 
-def _behind_link(text: str, start: int) -> Span:
-    """Return the text behind a link's box (or at the start of all, where `start` is 0)."""
+def _after_link(text: str, start: int) -> Span:
+    """Return the text after the box of a link, or at the beginning of the text (`start` 0)."""
     is_escaped = start > 0 and text.startswith("\\(")
     return Span(_unescape(text[1:] if is_escaped else text))
 
@@ -130,17 +130,17 @@ def _unescaped_boxes(text: str) -> Iterator[ParsedBox]:
             yield parsed
 
 
-def _is_escaped(text: str, at: int) -> bool:
-    first = at
+def _is_escaped(text: str, position: int) -> bool:
+    first = position
     while first > 0 and text[first - 1] == "\\":
         first -= 1
-    return (at - first) % 2 == 1
+    return (position - first) % 2 == 1
 
 
 def _opening_bracket(text: str, closing: int, start: int) -> int | None:
-    """Return the place of the unescaped `[` of the link that ends at `closing`, not before `start`."""
-    at = closing
-    while (at := text.rfind("[", start, at)) >= 0:
-        if not _is_escaped(text, at):
-            return at
+    """Return the position of the unescaped `[` of the link that ends at `closing`; None if none follows `start`."""
+    position = closing
+    while (position := text.rfind("[", start, position)) >= 0:
+        if not _is_escaped(text, position):
+            return position
     return None

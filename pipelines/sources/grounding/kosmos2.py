@@ -1,13 +1,13 @@
-"""Kosmos-2's own notation (arXiv 2306.14824), as the model writes it and as transformers reads it.
+"""Grounded text in Kosmos-2's notation (arXiv 2306.14824), as the model writes it and transformers reads it.
 
     <grounding> An image of<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming
     himself by<phrase> a fire</phrase><object><patch_index_0005><patch_index_0911></object>.
 
-* `</delimiter_of_multi_objects/>` stands between the boxes of one phrase; an `<object>` may stand without a phrase.
-* Nothing stands inside `<object>` but tokens and delimiters: with a blank in it, transformers finds no entity.
-* The blank before a phrase stands inside its tag, because the tokenizer drops blanks before a tag.
-* The notation has no escape, and transformers deletes whatever stands between `<` and `>`. So a `<` of the text itself
-  is written `&lt;` (and the text `&lt;` as `&amp;lt;`).
+* `</delimiter_of_multi_objects/>` separates the boxes of one phrase; an `<object>` may have no phrase.
+* `<object>` contains only tokens and delimiters: with a blank in it, transformers finds no entity.
+* The blank before a phrase is inside its tag, because the tokenizer drops blanks before a tag.
+* The notation has no escape, and transformers deletes every text between `<` and `>`. So a `<` of the text is written
+  as `&lt;` (and the text `&lt;` as `&amp;lt;`).
 """
 
 import re
@@ -18,11 +18,11 @@ from pipelines.sources.grounding.spans import Span, boxed, merged
 
 PHRASE, PHRASE_END, OBJECT, OBJECT_END = "<phrase>", "</phrase>", "<object>", "</object>"
 DELIMITER = "</delimiter_of_multi_objects/>"
-_IMAGE_END = "</image>"  # the prompt ends here: image tokens
+_IMAGE_END = "</image>"  # end of the image tokens in the prompt
 _TOKEN = "<patch_index_[0-9]{4}>"
 _PAIR = rf"{_TOKEN}\s*+{_TOKEN}"
 _PAIRS = re.compile(_PAIR)
-# Every attempt starts at a tag and reaches to the next `<` that is no token, so that reading takes linear time.
+# An attempt starts at a tag and ends at the next `<` that is not a token, so that matching takes linear time.
 _ENTITY = re.compile(
     rf"(?:{PHRASE}([^<]*+){PHRASE_END}\s*+)?{OBJECT}\s*+({_PAIR}(?:\s*+{DELIMITER}\s*+{_PAIR})*+)\s*+{OBJECT_END}"
 )
@@ -33,12 +33,12 @@ _ESCAPED = re.compile(r"&amp;((?:amp;)*+lt;)|&lt;")
 
 
 def to_kosmos2(spans: Sequence[Span]) -> str:
-    """Write spans as Kosmos-2 does, without the `<grounding>` that begins its prompt.
+    """Return spans in Kosmos-2's notation, without the `<grounding>` that begins its prompt.
 
-    Boxes lose what the grid of 32 x 32 cells does not hold, see `pipelines.sources.boxes.format_patches`.
+    Boxes are rounded to the grid of 32 x 32 cells, see `pipelines.sources.boxes.format_patches`.
 
     Raises:
-        ValueError: a box is not four finite numbers in order.
+        ValueError: a box is not four finite numbers, or its corners are swapped.
     """
     pieces: list[str] = []
     for span in merged(spans):
@@ -56,10 +56,10 @@ def to_kosmos2(spans: Sequence[Span]) -> str:
 
 
 def from_kosmos2(text: str) -> list[Span]:
-    """Return the spans of a text as Kosmos-2 writes it.
+    """Return the spans of a text in Kosmos-2's notation.
 
-    Blanks at the ends of a phrase become text around it. Tags that tie no box are dropped, and with them the prompt up
-    to `</image>`. A box outside the grid, or with its corners swapped, is dropped; a phrase without any box is text.
+    Blanks at the ends of a phrase become text around it. Tags without a box, and the prompt up to `</image>`, are
+    dropped. A box outside the grid, or with swapped corners, is dropped; a phrase without a box becomes text.
     """
     text = text.rpartition(_IMAGE_END)[2]
     spans: list[Span] = []
@@ -68,8 +68,8 @@ def from_kosmos2(text: str) -> list[Span]:
         phrase = _unescape(match[1] or "")
         word = phrase.strip()
         before = phrase[: len(phrase) - len(phrase.lstrip())] if word else phrase
-        behind = phrase[len(before) + len(word) :]
-        spans += [_text(text[end : match.start()]), Span(before), boxed(word, _boxes(match[2])), Span(behind)]
+        after = phrase[len(before) + len(word) :]
+        spans += [_text(text[end : match.start()]), Span(before), boxed(word, _boxes(match[2])), Span(after)]
         end = match.end()
     return merged([*spans, _text(text[end:])])
 

@@ -1,4 +1,4 @@
-"""Grounded text without a notation: pieces of text, some of them tied to boxes."""
+"""Grounded text independent of a notation: pieces of text, some of them with boxes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from pipelines.sources.boxes import Box
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of text; with a box it is the phrase that the box belongs to.
+    """A piece of text. With boxes it is the phrase that the boxes belong to.
 
     Attributes:
         text: the phrase; empty for an object without a phrase.
-        box: x1, y1, x2, y2 in [0, 1]; None: only text.
+        box: x1, y1, x2, y2 in [0, 1]; None for plain text.
         more: further boxes of the same phrase (`two cats`).
     """
 
@@ -22,7 +22,7 @@ class Span:
 
     def __post_init__(self) -> None:
         if self.more and self.box is None:
-            raise ValueError(f"The phrase {self.text!r} has further boxes but no first one.")
+            raise ValueError(f"The phrase {self.text!r} has further boxes, but no first box.")
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -31,12 +31,12 @@ class Span:
 
 
 def boxed(text: str, boxes: Sequence[Box]) -> Span:
-    """Return the span of a phrase with its boxes; without boxes it is only text."""
+    """Return the span of a phrase with its boxes; plain text if there are none."""
     return Span(text, boxes[0], tuple(boxes[1:])) if boxes else Span(text)
 
 
 def merged(spans: Sequence[Span]) -> list[Span]:
-    """Return the same text with neighboring boxless spans joined and empty ones dropped."""
+    """Return the spans with adjacent plain texts joined and empty plain texts dropped."""
     joined: list[Span] = []
     for span in spans:
         if span.box is None and joined and joined[-1].box is None:

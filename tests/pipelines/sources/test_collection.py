@@ -66,5 +66,5 @@ def test_mistakes(write: Write, tmp_path: Path) -> None:
         read_questions("gqa", QuestionFiles(write({}), collection="mine"))
     with pytest.raises(UserError, match="ids of flickr30k already name their collection"):
         read_images("flickr30k", write({}), str(tmp_path), None, "mine")
-    with pytest.raises(UserError, match="'a/b' must be letters"):
+    with pytest.raises(UserError, match="'a/b'; use only letters"):
         read_images("folder", None, str(tmp_path), None, "a/b")

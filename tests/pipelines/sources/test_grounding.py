@@ -130,7 +130,7 @@ def test_text_behind_a_link_is_no_further_box() -> None:
 
 
 def test_a_phrase_has_no_further_box_without_a_first() -> None:
-    with pytest.raises(ValueError, match="no first one"):
+    with pytest.raises(ValueError, match="no first box"):
         Span("a cat", None, (BOX,))
 
 
