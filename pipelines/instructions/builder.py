@@ -1,4 +1,4 @@
-"""Question records × known images → rows of the instructions table: pure, record by record."""
+"""The rows of the instructions table, from a question record and its image. Pure functions, one record at a time."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,24 +13,24 @@ from pipelines.sources.grounding import Span, write
 from pipelines.sources.records import NO_ANSWER, BadAnnotation, BadRecord, QuestionRecord, Xywh, fit_box
 
 STAGE = "instructions"
-# Reasons beside those of `pipelines.sources.records`.
+# Reasons of the quarantine, in addition to those of `pipelines.sources.records`.
 IMAGE_NOT_TAGGED = "image_not_tagged"
 EVALUATION_IMAGE = "evaluation_image"
 OTHER_PICTURE = "other_picture"
 UNKNOWN_SIZE = "unknown_image_size"
-# The region of a description, where a notation writes no box without a phrase.
 _REGION_PHRASE = "this"
+"""The phrase of a region that is to be described, in notations that have no box without a phrase."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Wording:
-    """How rows are put into words.
+    """The settings that decide the text of a row.
 
     Attributes:
-        seed: of the phrasings.
-        notation: of the boxes.
+        seed: decides which phrasing each training sample has.
+        notation: how boxes are written.
     """
 
     seed: int
@@ -45,16 +45,16 @@ def build_rows(
     left_out: Counter[str],
     expressions: tuple[str, ...] | None = None,
 ) -> Iterator[Row | BadRecord]:
-    """Return the rows of one record, and what of it could not be used.
+    """Yield the rows of one record, and a `BadRecord` for each task that it cannot be used for.
 
     Args:
-        entry: its set.
+        entry: the set of the record.
         record: the question.
         picture: its image.
-        wording: how it is put.
-        left_out: counts rows that the benchmark's own rules, or a task, have no use for; it is added to.
-        expressions: all expressions of its region, the references of a description; empty: they were given with
-            another record; None: its own text.
+        wording: the settings of the text.
+        left_out: counts of rows that the rules of a benchmark or a task leave out; this function adds to it.
+        expressions: all expressions of the record's region, which are the references of a description. Empty: another
+            record of the region has them. None: the record's own text is the only reference.
     """
     for task in entry.chosen_tasks():
         try:
@@ -77,10 +77,10 @@ def _rows(
     wording: Wording,
     expressions: tuple[str, ...],
 ) -> Iterator[Row]:
-    """Return the rows of one record for one task; captions give one a caption in training.
+    """Yield the rows of one record for one task: one row, or in training one for each caption.
 
     Raises:
-        BadAnnotation: no answer to train on or to score against, or a box that does not fit its image.
+        BadAnnotation: there is no answer to train on or to score against, or a box does not fit the image.
     """
     sample_id = f"{entry.name}:{task}:{record.sample_id}"
     box = _box(record.box, picture) if record.box is not None else None
@@ -89,10 +89,10 @@ def _rows(
         values["box"] = _region(box, record.text if task == "rec" else _REGION_PHRASE, wording.notation)
     answers = _answers(record, task, entry.mode == "train", values, expressions, picture, wording)
     if not answers and entry.annotations is not None:
-        raise BadAnnotation(NO_ANSWER, "the file gives no answer")
+        raise BadAnnotation(NO_ANSWER, "the file has no answer")
     many = task == "caption" and entry.mode == "train"
     mode: Mode = "train" if entry.mode == "train" else "evaluate"
-    for number, said in enumerate([(answer,) for answer in answers] if many else [answers]):
+    for number, references in enumerate([(answer,) for answer in answers] if many else [answers]):
         own_id = f"{sample_id}:{number}" if many else sample_id
         yield {
             "sample_id": own_id,
@@ -100,7 +100,7 @@ def _rows(
             "task": task,
             "level": TASKS[task].level,
             "instruction": instruction(task, mode, values, f"{wording.seed}/{own_id}", entry.prompt, wording.notation),
-            "answers": list(said),
+            "answers": list(references),
             "box": list(box) if box is not None else None,
         }
 
@@ -118,7 +118,7 @@ def _answers(
     picture: Picture,
     wording: Wording,
 ) -> tuple[str, ...]:
-    """What the model is to say (training) or is scored against (evaluation)."""
+    """Return the answer to train on, or the references to score against."""
     if task == "rec":
         return (REC_ANSWER.replace("{box}", values["box"]),)
     if task == "reg":
@@ -129,7 +129,7 @@ def _answers(
     if task == "vqa_choice":
         return () if record.correct_choice is None else (record.choices[record.correct_choice],)
     if task == "vqa" and train and record.answers:
-        return (Counter(record.answers).most_common(1)[0][0],)  # the annotators' consensus; of equals the first given
+        return (Counter(record.answers).most_common(1)[0][0],)  # the most frequent; of equally frequent ones the first
     return record.answers
 
 
@@ -137,8 +137,8 @@ def _box(box: Xywh, picture: Picture) -> Box:
     """Return a box in pixels, normalized by its image's size.
 
     Raises:
-        BadAnnotation: the size is unknown, or the box lies outside the image.
+        BadAnnotation: the size of the image is unknown, or the box is outside it.
     """
     if picture.width is None or picture.height is None:
-        raise BadAnnotation(UNKNOWN_SIZE, "the tagged table does not say how large the image is")
+        raise BadAnnotation(UNKNOWN_SIZE, "the tagged table has no width and height for the image")
     return normalize_xywh(fit_box(box, picture.width, picture.height), picture.width, picture.height)

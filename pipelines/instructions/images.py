@@ -1,7 +1,7 @@
-"""The precomputed images as an index: where each is, how large, what its bytes are, and how long its tags.
+"""The index of the precomputed images: URI, size, digest of the bytes, and length of the tags of each.
 
-Built by Ray Data, one task for each file of the tagged table, then sorted by a hash of the ids into one Arrow file that
-the workers map into memory: a look-up costs no Python object an image.
+Ray Data builds it, with one task per file of the tagged table. Then it is sorted by a hash of the ids into one Arrow
+file. Workers map this file into memory, so that millions of images cost no Python objects and no copy per worker.
 """
 
 import dataclasses
@@ -42,14 +42,14 @@ _COLUMNS = ("image_id", "uri", "width", "height")
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """What is known of a precomputed image.
+    """A precomputed image, as the index has it.
 
     Attributes:
-        uri: where it is.
-        width: in pixels, None where the tagged table does not say.
-        height: likewise.
-        digest: SHA-256 of the file's bytes; None where nothing had to be compared, or the file is gone.
-        tag_tokens: tokens of its usual tags as a prompt lists them; None without a tokenizer.
+        uri: its file.
+        width: in pixels; None where the tagged table has none.
+        height: in pixels; None likewise.
+        digest: SHA-256 of the file's bytes; None where digests are not needed, or the file cannot be read.
+        tag_tokens: tokens of the tags that a prompt lists; None without a tokenizer.
     """
 
     uri: str
@@ -60,47 +60,55 @@ class Picture:
 
 
 def is_another(picture: Picture, file_name: str | None) -> bool:
-    """Whether a precomputed picture, by its file's name, cannot be the one of that id and name; None: not known."""
+    """Return whether the name of a picture's file shows that it is another picture with the same id.
+
+    Args:
+        picture: the precomputed picture of an id.
+        file_name: the name that the annotations give for this id; None: they give none.
+    """
     return file_name is not None and not named_alike(picture.uri, file_name)
 
 
 def shard_set(folder: str) -> ShardSet:
-    """Return the pieces of the index in an instructions step's folder, one for each file of the tagged table."""
+    """Return the pieces of the index in the folder of a step: one per file of the tagged table."""
     return ShardSet(folder, "source/images", "images@")
 
 
 def tagged_files(tagged: str) -> list[str]:
-    """Return the Parquet files of a tagged table: of a file, of one precompute step, or of a folder with several.
+    """Return the Parquet files of a tagged table, sorted.
+
+    Args:
+        tagged: a Parquet file, the folder of a precompute step, or a folder of several such steps.
 
     Raises:
-        UserError: nothing is there, or a file lacks a column.
+        UserError: there is no Parquet file, or one lacks a column.
     """
     root = storage.absolute(tagged)
     files = table_files(root)
     if not files or not storage.exists(files[0]):
-        raise UserError(f"{tagged} holds no Parquet files; give the `path` of a precompute step.")
+        raise UserError(f"{tagged} has no Parquet files; give the `path` of a precompute step.")
     with ThreadPoolExecutor(16) as pool:
         lacking = pool.map(_lacking, files)
         for name, missing in zip(files, lacking, strict=True):
             if missing:
-                raise UserError(f"{name} lacks {missing}; it is not a tagged table.")
+                raise UserError(f"{name} lacks {missing}; give a tagged table, the `path` of a precompute step.")
     return files
 
 
 def _lacking(file: str) -> list[str]:
-    """Return the columns that a Parquet file should have and has not."""
+    """Return the required columns that a Parquet file lacks."""
     return sorted(set(_COLUMNS) - set(read_schema(file).names))
 
 
 class IndexImages:
-    """One file of the tagged table → a piece of the index, and a proof with the statistics of its tags.
+    """Builds the piece of the index for one file of the tagged table, and a proof with the statistics of its tags.
 
     Args:
-        folder: the step's folder.
-        files: of the tagged table.
-        digests: whether the images' bytes are read, to compare them.
+        folder: the folder of the step.
+        files: the files of the tagged table.
+        digests: whether to read every image and compute its digest.
         tokenizer: folder of a tokenizer, or empty.
-        rule: which tags a prompt lists.
+        rule: the tags that a prompt lists.
     """
 
     def __init__(self, folder: str, files: Sequence[str], digests: bool, tokenizer: str, rule: TagRule = USUAL) -> None:
@@ -136,22 +144,26 @@ class IndexImages:
     def _lengths(self, tags: Sequence[Any]) -> pa.Array:
         if not self._tokenizer:
             return pa.nulls(len(tags), pa.int32())
-        listed = [", ".join(usual_tags(of_image, self._rule)) for of_image in tags]
-        return pa.array(Tokens(self._tokenizer).lengths(listed), pa.int32())
+        texts = [", ".join(usual_tags(image_tags, self._rule)) for image_tags in tags]
+        return pa.array(Tokens(self._tokenizer).lengths(texts), pa.int32())
 
 
 def _digest(uri: str) -> bytes | None:
     try:
         return hashlib.sha256(read_image_bytes(uri)).digest()
-    except BadImage:  # precompute could read it; now it cannot be compared, which is counted
+    except BadImage:  # the image was readable in precompute; that it no longer is, is counted
         return None
 
 
 def join_index(folder: str, count: int) -> int:
-    """Sort the pieces into one Arrow file and return how many images it has.
+    """Sort the pieces into one Arrow file and return its number of images.
+
+    Args:
+        folder: the folder of the step.
+        count: the number of pieces.
 
     Raises:
-        UserError: two different images have one id.
+        UserError: two different images have the same id.
     """
     pieces = [read_file(shard_set(folder).result_file(shard)) for shard in range(count)]
     table = pa.concat_tables(pieces).combine_chunks()
@@ -169,28 +181,32 @@ def join_index(folder: str, count: int) -> int:
 
 
 def _without_doubles(table: pa.Table, hashes: np.ndarray) -> np.ndarray:
-    """Return the rows to keep: of an image that several precompute steps hold, the first."""
+    """Return the rows to keep: of an image that is in several precompute steps, the first.
+
+    Raises:
+        UserError: two rows with the same id are of different images.
+    """
     kept = np.ones(len(hashes), dtype=bool)
-    for row in np.flatnonzero(hashes[1:] == hashes[:-1]) + 1:
-        first, second = table.slice(row - 1, 1).to_pylist()[0], table.slice(row, 1).to_pylist()[0]
+    for position in np.flatnonzero(hashes[1:] == hashes[:-1]) + 1:
+        first, second = table.slice(position - 1, 2).to_pylist()
         if first["image_id"] != second["image_id"]:
-            continue
-        sizes = [(one["width"], one["height"]) for one in (first, second)]
+            continue  # two ids with the same hash
+        sizes = [(row["width"], row["height"]) for row in (first, second)]
         if sizes[0] != sizes[1] or not named_alike(first["uri"], second["uri"]):
             raise UserError(
                 f"Two images have the id {first['image_id']!r}: {first['uri']} and {second['uri']}; precompute one of "
                 "them with source.collection set to a name such as nocaps (and name it in the sets about it), or keep "
                 "them in different folders."
             )
-        kept[row] = False
+        kept[position] = False
     return np.flatnonzero(kept)
 
 
 class ImageIndex:
-    """The index, mapped into memory where it is a local file.
+    """The index, mapped into memory where it is a local file, else read.
 
     Args:
-        folder: the instructions step's folder.
+        folder: the folder of the step.
     """
 
     def __init__(self, folder: str) -> None:
@@ -202,19 +218,26 @@ class ImageIndex:
         return int(self._table.num_rows)
 
     def find(self, ids: Sequence[str]) -> list[Picture | None]:
-        """What is known of images, None of one that was not precomputed."""
-        wanted = np.fromiter(map(hash64, ids), np.uint64, len(ids))
-        rows = np.searchsorted(self._hashes, wanted)
-        at = [self._row(int(row), int(key), image_id) for row, key, image_id in zip(rows, wanted, ids, strict=True)]
+        """Return the pictures of n ids; None for an image that was not precomputed."""
+        keys = np.fromiter(map(hash64, ids), np.uint64, len(ids))
+        starts = np.searchsorted(self._hashes, keys)
+        rows = [self._row(int(start), int(key), name) for start, key, name in zip(starts, keys, ids, strict=True)]
         names = [field.name for field in dataclasses.fields(Picture)]
-        found = self._table.select(names).take(pa.array(at, pa.int64())).to_pylist()
-        return [None if row is None else Picture(**values) for row, values in zip(at, found, strict=True)]
+        pictures = self._table.select(names).take(pa.array(rows, pa.int64())).to_pylist()
+        return [None if row is None else Picture(**values) for row, values in zip(rows, pictures, strict=True)]
 
     def digests(self, ids: Sequence[str]) -> set[bytes]:
-        """Return the known digests of images."""
+        """Return the digests of the images that have one."""
         return {picture.digest for picture in self.find(ids) if picture is not None and picture.digest is not None}
 
     def _row(self, row: int, key: int, image_id: str) -> int | None:
+        """Return the row of an id, or None. Two ids may have the same hash, so the ids are compared, too.
+
+        Args:
+            row: the first row with the hash of the id.
+            key: the hash.
+            image_id: the id.
+        """
         while row < len(self._hashes) and int(self._hashes[row]) == key:
             if self._table["image_id"][row].as_py() == image_id:
                 return row
@@ -224,7 +247,7 @@ class ImageIndex:
 
 @functools.lru_cache(maxsize=1)
 def open_index(folder: str) -> ImageIndex:
-    """Return the index of a step's folder, opened once a process."""
+    """Return the index in the folder of a step; a process opens it once."""
     return ImageIndex(folder)
 
 

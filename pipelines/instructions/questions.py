@@ -1,4 +1,4 @@
-"""Question files cut into shards, once: what every set's shards hold, and which images its evaluation splits have."""
+"""Question files cut into shards: the table of a set's questions, and the list of its evaluation images."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,8 @@ QUESTIONS = pa.schema(
         pa.field("same_as", pa.string()),
         pa.field("phrases", pa.list_(pa.struct([pa.field("text", pa.string()), pa.field("box", _BOX)]))),
         pa.field("file_name", pa.string()),
-        # Of a set whose regions are described for evaluation: all expressions of the region, once; then an empty list.
+        # For a set whose regions are described in evaluation: the first record of a region has all its expressions, the
+        # others an empty list. For other sets null.
         pa.field("expressions", pa.list_(pa.string())),
     ]
 )
@@ -46,20 +47,27 @@ EVALUATION = pa.schema(
 
 
 def shard_set(folder: str, entry: InstructionSet) -> ShardSet:
-    """Return the shards of a set in an instructions step's folder."""
+    """Return the shards of a set in the folder of a step."""
     return ShardSet(folder, "instructions", entry.name)
 
 
 def evaluation_name(entry: InstructionSet) -> str:
-    """Return the list of a set's evaluation images, relative to the step's folder."""
+    """Return the file with a set's evaluation images, relative to the folder of the step."""
     return f"source/evaluation@{entry.name}.parquet"
 
 
 def cut_set(entry: InstructionSet, folder: str, shard_rows: int) -> ShardIndex:
-    """Read a set's files once (with another split's images: twice) and write its shards and evaluation images.
+    """Write the shards and the evaluation images of a set, in the memory of one shard.
+
+    The files are read once. They are read twice where evaluation splits that the set leaves out are in the same files.
+
+    Args:
+        entry: the set.
+        folder: the folder of the step.
+        shard_rows: questions per shard.
 
     Raises:
-        UserError: a file is missing or of another format.
+        UserError: a file is missing or has another format.
     """
     evaluated: dict[str, str | None] = {}
     for record in _of_other_splits(entry):
@@ -76,7 +84,7 @@ def cut_set(entry: InstructionSet, folder: str, shard_rows: int) -> ShardIndex:
                 evaluated.update(_images(record))
             if entry.mode != "keep_out":
                 yield _row(record, expressions)
-        # Here, since the index that proves the set cut is written when the rows are at their end.
+        # Written before the generator ends: `cut` then writes the index, which proves that the set is complete.
         ids = sorted(evaluated)
         columns = {"image_id": ids, "file_name": [evaluated[name] for name in ids], "set": [entry.name] * len(ids)}
         table = pa.table(columns, schema=EVALUATION)
@@ -86,7 +94,11 @@ def cut_set(entry: InstructionSet, folder: str, shard_rows: int) -> ShardIndex:
 
 
 def read_records(table: pa.Table) -> Iterator[tuple[QuestionRecord, tuple[str, ...] | None]]:
-    """Return the records of a shard, each with the expressions of its region where they are to be its references."""
+    """Yield the records of a shard, each with its column `expressions` (see `QUESTIONS`).
+
+    Args:
+        table: the shard, with the schema `QUESTIONS`.
+    """
     for row in table.to_pylist():
         expressions = row.pop("expressions")
         row["phrases"] = tuple((piece["text"], _corners(piece["box"])) for piece in row["phrases"] or ())
@@ -100,19 +112,19 @@ def _corners(values: list[float] | None) -> Any:
 
 
 def _images(record: QuestionRecord) -> dict[str, str | None]:
-    """Return the ids of a record's picture, with its file's name where that is of the id's own collection."""
+    """Return the ids of a record's picture; the file name belongs to the id in the record's own collection only."""
     also: dict[str, str | None] = {} if record.same_as is None else {record.same_as: None}
     return {**also, record.image_id: record.file_name}
 
 
 def _row(record: QuestionRecord, expressions: "_Expressions | None") -> dict[str, Any]:
     phrases = [{"text": text, "box": box} for text, box in record.phrases]
-    said = expressions.of(record) if expressions is not None else None
-    return {**vars(record), "phrases": phrases, "expressions": said}
+    references = expressions.of(record) if expressions is not None else None
+    return {**vars(record), "phrases": phrases, "expressions": references}
 
 
 def _of_other_splits(entry: InstructionSet) -> Iterator[QuestionRecord]:
-    """What a training set's files hold of evaluation splits that the set leaves out: RefCOCO's val and test."""
+    """Yield the records of evaluation splits in the files of a training set of one split, such as RefCOCO's val."""
     if entry.mode == "train" and entry.split is not None and "split" in question_source(entry.kind).uses:
         for record in read_questions(entry.kind, dataclasses.replace(entry.files(), split=None)):
             if isinstance(record, QuestionRecord) and record.evaluates:
@@ -120,21 +132,25 @@ def _of_other_splits(entry: InstructionSet) -> Iterator[QuestionRecord]:
 
 
 class _Expressions:
-    """All expressions of each region, given with its first record: the references of the region's description."""
+    """The expressions of each region of a set, which are the references when the region is described.
+
+    Args:
+        entry: the set. Its files are read once here; the rows are kept on disk.
+    """
 
     def __init__(self, entry: InstructionSet) -> None:
         self._rows = RowsByKey()
-        self._given: set[str] = set()
+        self._returned: set[str] = set()
         for record in read_questions(entry.kind, entry.files()):
             if isinstance(record, QuestionRecord):
                 self._rows.add(self._region(record), record.text)
 
     def of(self, record: QuestionRecord) -> list[str]:
-        """Return the expressions of its region, empty but for the region's first record."""
+        """Return all expressions of a record's region at its first record, and an empty list at the others."""
         region = self._region(record)
-        if region in self._given:
+        if region in self._returned:
             return []
-        self._given.add(region)
+        self._returned.add(region)
         return self._rows.get(region)
 
     @staticmethod
@@ -147,6 +163,6 @@ def _expressions_by_region(entry: InstructionSet) -> _Expressions | None:
 
 
 def was_cut(entry: InstructionSet, folder: str) -> ShardIndex | None:
-    """Return the index of a set that was cut to its end, and whose evaluation images were listed."""
+    """Return the index of a set that is cut completely, with its evaluation images; None otherwise."""
     listed = storage.exists(storage.join(folder, evaluation_name(entry)))
     return shard_set(folder, entry).index() if listed else None

@@ -1,4 +1,4 @@
-"""What happens to a shard of questions: read, joined with its images, built, written, proven done."""
+"""The work on one shard of questions: read it, join it with its images, build the rows, write them and the proof."""
 
 import dataclasses
 import json
@@ -27,8 +27,17 @@ from pipelines.sources.records import BadRecord, QuestionRecord
 
 
 @dataclasses.dataclass
-class _Built:
-    """What a shard gave."""
+class _ShardRows:
+    """The rows of a shard.
+
+    Attributes:
+        rows: rows of the instructions table.
+        pictures: the image of each row.
+        bad: rows of the quarantine.
+        left_out: rows that the rules of a benchmark or a task leave out, by reason.
+        leaked: training records about evaluation images, by how the image was recognized.
+        leaked_images: the ids of these images.
+    """
 
     rows: list[Row] = dataclasses.field(default_factory=list)
     pictures: list[Picture] = dataclasses.field(default_factory=list)
@@ -39,13 +48,13 @@ class _Built:
 
 
 class BuildShard:
-    """The number of a shard and of its set → files under its name, and one row that says what was done.
+    """Builds one shard: takes the numbers of the set and the shard, writes the files, and returns the proof.
 
     Args:
-        folder: the step's folder.
+        folder: the folder of the step.
         sets: all sets.
-        wording: how questions are put.
-        evaluation_images: whether training rows about images of evaluation splits are kept out.
+        wording: the settings of the rows' text.
+        evaluation_images: whether training rows about evaluation images are quarantined or kept.
         tokenizer: folder of a tokenizer, or empty.
     """
 
@@ -79,7 +88,8 @@ class BuildShard:
             "evaluation_images": dict(built.leaked),
             "files": files,
         }
-        # What is for the card only stays on disk, so that the driver's memory does not grow with it.
+        # The proof on disk has more than the one that is returned: only the data card needs these entries, and the
+        # driver's memory must not grow with the number of shards.
         for_card = {
             "statistics": row_statistics(
                 built.rows, [picture.tag_tokens for picture in built.pictures], self._tokenizer
@@ -90,18 +100,18 @@ class BuildShard:
         storage.write_json(shards.done_file(shard), {**proof, **for_card})
         return pa.table({"proof": [json.dumps(proof)]})
 
-    def _build(self, entry: InstructionSet, shard: int) -> _Built:
-        found = list(read_records(shard_set(self._folder, entry).read(shard, QUESTIONS)))
-        pictures = open_index(self._folder).find([record.image_id for record, _ in found])
-        built = _Built()
-        for (record, expressions), picture in zip(found, pictures, strict=True):
+    def _build(self, entry: InstructionSet, shard: int) -> _ShardRows:
+        records = list(read_records(shard_set(self._folder, entry).read(shard, QUESTIONS)))
+        pictures = open_index(self._folder).find([record.image_id for record, _ in records])
+        built = _ShardRows()
+        for (record, expressions), picture in zip(records, pictures, strict=True):
             if picture is None:
                 detail = f"{entry.name}: sample {record.sample_id}"
                 built.bad.append(BadRecord(record.image_id, None, STAGE, IMAGE_NOT_TAGGED, detail))
             elif is_another(picture, record.file_name):
                 detail = (
-                    f"{entry.name}: sample {record.sample_id} is about {record.file_name}, and the picture of that id "
-                    f"in `tagged` is {picture.uri}; name the collection of one of them"
+                    f"{entry.name}: sample {record.sample_id} is about {record.file_name}, but the picture of that id "
+                    f"in `tagged` is {picture.uri}; set the collection of one of them"
                 )
                 built.bad.append(BadRecord(record.image_id, picture.uri, STAGE, OTHER_PICTURE, detail))
             elif not self._leaks(entry, record, picture, built):
@@ -113,12 +123,12 @@ class BuildShard:
                         built.pictures.append(picture)
         return built
 
-    def _leaks(self, entry: InstructionSet, record: QuestionRecord, picture: Picture, built: _Built) -> bool:
-        """Whether a record is kept out of training because its image is one of an evaluation split."""
-        known = open_evaluation(self._folder).find(record, picture) if entry.mode == "train" else None
-        if known is None:
+    def _leaks(self, entry: InstructionSet, record: QuestionRecord, picture: Picture, built: _ShardRows) -> bool:
+        """Count a training record about an evaluation image; return whether it is kept out."""
+        match = open_evaluation(self._folder).find(record, picture) if entry.mode == "train" else None
+        if match is None:
             return False
-        how, name = known
+        how, name = match
         built.leaked[how] += 1
         built.leaked_images.add(record.image_id)
         if self._keep_out:

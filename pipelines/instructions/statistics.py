@@ -1,4 +1,4 @@
-"""What a build counts on its way, shard by shard: lengths, boxes, tags, examples. Plain nested counts that add up."""
+"""The counts of the data card: lengths, boxes, tags, examples. Each shard has nested dicts of counts, which add up."""
 
 import functools
 import os
@@ -13,17 +13,24 @@ from pipelines.sources.boxes import find_boxes
 Counts = dict[str, Any]
 """Numbers by key, at any depth."""
 
-BINS = 20
-GRID = 10
-LIMIT = 128  # LION's tokens of a prompt, and of an answer
+BINS = 20  # of a histogram over [0, 1]
+GRID = 10  # cells per side of the heat map of box centers
+LIMIT = 128  # tokens that LION reads of a prompt and writes in an answer
 EXAMPLES_A_TASK = 6
 USUAL = TagRule()
-# LION's prompt (models.lion.LionProcessor.prompt_text); a test holds the two together.
+# The prompt of models.lion.LionProcessor.prompt_text, copied so that this step does not load transformers. A test
+# compares the two.
 PROMPT = "According to <extra_id_0>, you are allowed to use or partially use the following tags: [{tags}]. "
 
 
 def add(counts: Counts, *path: str, number: int = 1) -> None:
-    """Add to the number under a path of keys."""
+    """Add to the count under a path of keys.
+
+    Args:
+        counts: the nested counts, changed in place.
+        path: the keys, from the outermost.
+        number: what is added.
+    """
     for key in path[:-1]:
         counts = counts.setdefault(key, {})
     counts[path[-1]] = counts.get(path[-1], 0) + number
@@ -40,7 +47,7 @@ def merge(into: Counts, other: Mapping[str, Any]) -> Counts:
 
 
 def merged(all_counts: Iterable[Mapping[str, Any]]) -> Counts:
-    """Return the sum of counts."""
+    """Return the sum of nested counts."""
     total: Counts = {}
     for counts in all_counts:
         merge(total, counts)
@@ -48,17 +55,17 @@ def merged(all_counts: Iterable[Mapping[str, Any]]) -> Counts:
 
 
 class Tokens:
-    """Lengths of texts in tokens, by a tokenizer's `tokenizer.json` alone.
+    """A tokenizer that counts tokens. It needs only `tokenizer.json`, and not transformers.
 
     Args:
-        folder: of the tokenizer.
+        folder: the folder of the tokenizer.
     """
 
     def __init__(self, folder: str) -> None:
         self._tokenizer = _load(folder)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, its end mark not counted."""
+        """Return the number of tokens of each text, without the end token."""
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
@@ -74,25 +81,25 @@ def _load(folder: str) -> Any:
 
 
 def usual_tags(tags: Sequence[Mapping[str, Any]] | None, rule: TagRule = USUAL) -> list[str]:
-    """Return the tags that a prompt lists, of a row of the tagged table."""
+    """Return the tags that a prompt lists, from the column `tags` of a row of the tagged table."""
     return [tag for tag, _ in rule.select(tags_from_rows(tags))]
 
 
 def tag_statistics(tags: Sequence[Sequence[Mapping[str, Any]] | None], rule: TagRule = USUAL) -> Counts:
-    """How many tags images have above the rule's threshold, and all confidences in twentieths."""
+    """Count the tags per image above the rule's threshold, and all confidences in `BINS` bins."""
     counts: Counts = {}
-    for of_image in tags:
-        if of_image is None:
+    for image_tags in tags:
+        if image_tags is None:
             add(counts, "untagged")
             continue
-        add(counts, "per_image", str(sum(rule.reads(tags_from_rows(of_image)))))
-        for tag in of_image:
+        add(counts, "per_image", str(sum(rule.reads(tags_from_rows(image_tags)))))
+        for tag in image_tags:
             add(counts, "confidence", str(_bin(tag["score"], BINS)))
     return counts
 
 
 def box_statistics(boxes: Iterable[Sequence[float]]) -> Counts:
-    """Areas, widths and heights in twentieths of the image, and centers on a grid of 10 x 10."""
+    """Count areas, widths and heights of normalized boxes in `BINS` bins, and centers on a grid of `GRID` x `GRID`."""
     counts: Counts = {}
     for x1, y1, x2, y2 in boxes:
         add(counts, "area", str(_bin((x2 - x1) * (y2 - y1), BINS)))
@@ -103,52 +110,61 @@ def box_statistics(boxes: Iterable[Sequence[float]]) -> Counts:
 
 
 def row_statistics(rows: Sequence[Mapping[str, Any]], tag_tokens: Sequence[int | None], tokenizer: str) -> Counts:
-    """Of rows of the instructions table: boxes, and with a tokenizer lengths by task.
+    """Count the boxes of rows of the instructions table and, with a tokenizer, lengths in tokens by task.
 
     Args:
         rows: the rows.
-        tag_tokens: tokens of the usual tags of each row's image.
-        tokenizer: its folder, or empty.
+        tag_tokens: for each row the tokens of the tags that its prompt lists.
+        tokenizer: folder of the tokenizer, or empty.
     """
     counts: Counts = {"boxes": box_statistics(box for row in rows for box in _boxes(row))}
     if not tokenizer:
         return counts
     tokens = Tokens(tokenizer)
     (fixed,) = tokens.lengths([PROMPT.replace("{tags}", "")])
-    asked = tokens.lengths([row["instruction"] for row in rows])
-    answered = iter(tokens.lengths([answer for row in rows for answer in row["answers"]]))
-    for row, length, tags in zip(rows, asked, tag_tokens, strict=True):
+    instructions = tokens.lengths([row["instruction"] for row in rows])
+    answers = iter(tokens.lengths([answer for row in rows for answer in row["answers"]]))
+    for row, length, tags in zip(rows, instructions, tag_tokens, strict=True):
         task = row["task"]
         add(counts, "tokens", task, "instruction", str(length))
         add(counts, "tokens", task, "prompt with tags", str(fixed + (tags or 0) + length))
         for _ in row["answers"]:
-            add(counts, "tokens", task, "answer", str(next(answered)))
+            add(counts, "tokens", task, "answer", str(next(answers)))
     return counts
 
 
 def _boxes(row: Mapping[str, Any]) -> list[Any]:
-    """Return the row's own box, or those that a grounded caption says."""
+    """Return the box of a row, or the boxes in the text of a grounded caption."""
     if row["box"]:
         return [row["box"]]
     return (
-        [found.box for answer in row["answers"][:1] for found in find_boxes(answer)] if row["level"] == "region" else []
+        [match.box for answer in row["answers"][:1] for match in find_boxes(answer)] if row["level"] == "region" else []
     )
 
 
 def examples(rows: Sequence[Mapping[str, Any]], uris: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return a few rows of each task, chosen by a hash of their ids, with where their images are."""
-    chosen: dict[str, list[tuple[bytes, int]]] = {}
-    for place, row in enumerate(rows):
+    """Return a few rows of each task with the URIs of their images.
+
+    The smallest hashes of the ids decide, so that the choice is the same however the rows are cut into shards.
+
+    Args:
+        rows: rows of the instructions table.
+        uris: the image of each.
+    """
+    by_task: dict[str, list[tuple[bytes, int]]] = {}
+    for number, row in enumerate(rows):
         key = blake2b(row["sample_id"].encode(), digest_size=8).digest()
-        chosen.setdefault(row["task"], []).append((key, place))
+        by_task.setdefault(row["task"], []).append((key, number))
     return {
-        task: [{**rows[place], "uri": uris[place], "key": key.hex()} for key, place in sorted(found)[:EXAMPLES_A_TASK]]
-        for task, found in chosen.items()
+        task: [
+            {**rows[number], "uri": uris[number], "key": key.hex()} for key, number in sorted(keys)[:EXAMPLES_A_TASK]
+        ]
+        for task, keys in by_task.items()
     }
 
 
 def describe(histogram: Mapping[str, int]) -> dict[str, float]:
-    """Mean, median, 99th percentile, maximum and share above LIMIT of a histogram of whole numbers."""
+    """Return the mean, median, 99th percentile, maximum and share above `LIMIT` of a histogram of whole numbers."""
     pairs = sorted((int(value), count) for value, count in histogram.items())
     total = sum(count for _, count in pairs)
     return {

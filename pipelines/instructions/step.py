@@ -1,4 +1,4 @@
-"""Instructions as a step: cut the question files, index the images, build what is missing, draw the card, publish."""
+"""Instructions as a step: cut the question files, index the images, build the missing shards, write the data card."""
 
 import dataclasses
 import logging
@@ -22,17 +22,18 @@ log = logging.getLogger("lion.instructions")
 CARD = "card.html"
 _PROGRESS_SECONDS = 5.0
 _NOT_BAD = (IMAGE_NOT_TAGGED, EVALUATION_IMAGE)
+"""Reasons of the quarantine that are no mistake in the annotations."""
 
 
 def instructions(config: InstructionsConfig) -> StepResult:
-    """Build the table, or continues with the shards that are missing, or finds it done.
+    """Build the table, resume a stopped build at the missing shards, or return the finished result.
 
-    Leaves `instructions/*.parquet` (tables.INSTRUCTIONS), `quarantine/*.parquet` (tables.QUARANTINE), `card.html` and
-    the manifest.
+    The folder of the step then has `instructions/*.parquet` (tables.INSTRUCTIONS), `quarantine/*.parquet`
+    (tables.QUARANTINE), `card.html` and the manifest.
 
     Raises:
-        UserError: a wrong configuration or path, or a set without a single usable row.
-        DataRefused: more of the annotations are bad than `max_bad_fraction`.
+        UserError: a wrong configuration or path, or a set without any usable row.
+        DataRefused: more of the annotations are bad than `max_bad_fraction` allows.
     """
     check(config)
     config = _absolute(config)
@@ -41,34 +42,39 @@ def instructions(config: InstructionsConfig) -> StepResult:
         inputs["tokenizer"] = config.tokenizer
     for entry in config.sets:
         inputs.update({f"{entry.name}.{name}": path for name, path in entry.paths().items()})
-    # Files count by their content: the inputs' digests stand for the paths in the step's identity.
-    identity = dataclasses.replace(config, sets=[entry.without_places() for entry in config.sets])
+    # Files count by their content: `run_step` adds the digests of the inputs in place of their paths.
+    identity = dataclasses.replace(config, sets=[entry.without_paths() for entry in config.sets])
 
     def work(folder: StepFolder) -> Mapping[str, Any]:
         with ray_session(config.ray):
             require_resources({"CPU": 1}, "A build of instructions")
             return _Build(config, folder.path).work()
 
-    # Kosmos-2's notation is written in another way since version 3; the other notations are not.
+    # Version 4 writes Kosmos-2's notation in another way. Builds in other notations keep their hashes.
     version = 4 if config.notation == "kosmos2" else 3
     return run_step("instructions", identity, config.out, work, inputs, version)
 
 
 def _absolute(config: InstructionsConfig) -> InstructionsConfig:
-    """Return the configuration with paths that mean the same in every worker, those of second files filled in."""
+    """Return the configuration with absolute paths, which mean the same in every worker, and with second files."""
     sets = [entry.absolute() for entry in config.sets]
     tokenizer = storage.absolute(config.tokenizer) if config.tokenizer else ""
     return dataclasses.replace(config, tagged=storage.absolute(config.tagged), tokenizer=tokenizer, sets=sets)
 
 
 class _Build:
-    """One execution of the step inside a Ray session."""
+    """One execution of the step inside a Ray session.
+
+    Args:
+        config: the settings, with absolute paths.
+        folder: the folder of the step.
+    """
 
     def __init__(self, config: InstructionsConfig, folder: str) -> None:
         self.config, self.folder = config, folder
 
     def work(self) -> dict[str, Any]:
-        """Does what is missing and returns the manifest's entries."""
+        """Compute the missing parts and return the entries of the manifest."""
         from pipelines.instructions.card import write_card
 
         indices = self._cut()
@@ -101,33 +107,34 @@ class _Build:
         }
 
     def _built(self) -> list[InstructionSet]:
-        """Return the sets that give rows."""
+        """Return the sets that rows are built from."""
         return [entry for entry in self.config.sets if entry.mode != "keep_out"]
 
     def _cut(self) -> dict[str, ShardIndex]:
-        """Cut every set in a Ray task, so that the driver's memory is not in it."""
+        """Return the index of every set. Ray tasks cut the missing sets, to spare the memory of the driver."""
         from pipelines.instructions.questions import cut_set, was_cut
 
-        found = {entry.name: was_cut(entry, self.folder) for entry in self.config.sets}
-        missing = [entry for entry in self.config.sets if found[entry.name] is None]
+        indices = {entry.name: was_cut(entry, self.folder) for entry in self.config.sets}
+        missing = [entry for entry in self.config.sets if indices[entry.name] is None]
         cut = shards.in_tasks(cut_set, [(entry, self.folder, self.config.shard_rows) for entry in missing])
-        found |= {entry.name: index for entry, index in zip(missing, cut, strict=True)}
-        return {name: index for name, index in found.items() if index is not None}
+        indices |= {entry.name: index for entry, index in zip(missing, cut, strict=True)}
+        return {name: index for name, index in indices.items() if index is not None}
 
     def _index(self) -> dict[str, int]:
-        """Make the index of images and the table of evaluation images; says what there is."""
+        """Build the index of images and the table of evaluation images; return their counts for the manifest."""
         from pipelines.instructions import images, leakage
 
         files = images.tagged_files(self.config.tagged)
-        (known,) = shards.in_tasks(leakage.count_evaluation_images, [(self.folder, self.config.sets)])
+        (evaluation,) = shards.in_tasks(leakage.count_evaluation_images, [(self.folder, self.config.sets)])
         training = any(entry.mode == "train" for entry in self.config.sets)
-        if training and not known:
+        if training and not evaluation:
             log.warning(
-                "No evaluation split is named, so that none is kept out of training; add sets of mode keep_out."
+                "No set is an evaluation split, so no image is kept out of training; add sets of mode keep_out for the "
+                "benchmarks that you will evaluate on."
             )
         rule = table_rule(self.config.tagged, threshold=self.config.threshold)
-        log.info("Tags that the data card counts: %s", rule.in_words())
-        stage = images.IndexImages(self.folder, files, bool(known) and training, self.config.tokenizer, rule)
+        log.info("Rule of the tags that the data card counts: %s", rule.in_words())
+        stage = images.IndexImages(self.folder, files, bool(evaluation) and training, self.config.tokenizer, rule)
         pieces = images.shard_set(self.folder)
         missing = [{"shard": shard} for shard in sorted(set(range(len(files))) - pieces.done())]
         if missing:
@@ -140,12 +147,12 @@ class _Build:
         return {
             "tagged": sum(proof["rows"] for proof in proofs),
             "unreadable": sum(proof["unreadable"] for proof in proofs),
-            "evaluation": known,
+            "evaluation": evaluation,
             "evaluation_digests": digests,
         }
 
     def _rows(self, indices: Mapping[str, ShardIndex]) -> dict[str, list[Proof]]:
-        """Return the proofs of every set's shards in order, the missing ones computed."""
+        """Build the missing shards and return the proofs of all, in order, by set."""
         from pipelines.instructions.questions import shard_set
         from pipelines.instructions.stages import BuildShard
 
@@ -194,32 +201,39 @@ def _without_card(proof: Proof) -> Proof:
 
 
 def _drain(missing: Sequence[Mapping[str, Any]], stage: Callable[[pa.Table], pa.Table], unit: str) -> None:
-    """Run a stage over shards, with a line on stderr every few seconds; what it makes stays on disk."""
-    started = shown = time.monotonic()
+    """Run a stage over the missing shards and log its progress; the results are on disk.
+
+    Args:
+        missing: a row for each shard, the stage's input.
+        stage: the stage.
+        unit: of the logged counts.
+    """
+    started = logged = time.monotonic()
     rows = 0
-    found = shards.run(
+    proofs = shards.run(
         lambda: shards.from_items(missing).map_batches(stage, batch_format="pyarrow", batch_size=None, num_cpus=1)
     )
-    for number, proof in enumerate(found, start=1):
+    for number, proof in enumerate(proofs, start=1):
         rows += proof["rows"]
-        if time.monotonic() - shown > _PROGRESS_SECONDS or number == len(missing):
-            shown = time.monotonic()
-            left = (shown - started) / number * (len(missing) - number)
+        if time.monotonic() - logged > _PROGRESS_SECONDS or number == len(missing):
+            logged = time.monotonic()
+            left = (logged - started) / number * (len(missing) - number)
             log.info("%d/%d shards, %d %s, %.0f s left", number, len(missing), rows, unit, left)
 
 
 def _require_rows(sets: Sequence[InstructionSet], summaries: Sequence[Mapping[str, Any]]) -> None:
-    """
+    """Check that every set gave a row.
+
     Raises:
-        UserError: a set gave not a single row.
+        UserError: a set gave none.
     """
     for entry, summary in zip(sets, summaries, strict=True):
         if not summary["rows"]:
             reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(summary["reasons"]).most_common())
             split = f" in split {entry.split!r}" if entry.split else ""
             raise UserError(
-                f"Set {entry.name!r} gave no row{split} ({reasons or 'its files hold none'}); check its files and "
-                f"split, that `tagged` holds its images, and that they are none that another set evaluates on."
+                f"Set {entry.name!r} gave no row{split} ({reasons or 'its files are empty'}); check that its files "
+                f"and split are right, that its images are in `tagged`, and that no other set evaluates on them."
             )
 
 
@@ -232,15 +246,16 @@ def _totals(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_bad(counts: Mapping[str, Any], max_bad_fraction: float, folder: str) -> None:
-    """
+    """Check the share of bad annotations.
+
     Raises:
-        DataRefused: too much is bad.
+        DataRefused: it is above `max_bad_fraction`.
     """
     share = counts["bad"] / max(1, counts["bad"] + counts["rows"])
     if share > max_bad_fraction:
-        found = [(reason, count) for reason, count in counts["reasons"].most_common() if reason not in _NOT_BAD]
-        listed = ", ".join(f"{reason} {count}" for reason, count in found)
+        bad = [(reason, count) for reason, count in counts["reasons"].most_common() if reason not in _NOT_BAD]
+        reasons = ", ".join(f"{reason} {count}" for reason, count in bad)
         raise DataRefused(
-            f"{share:.2%} of the annotations are bad ({listed}), more than max_bad_fraction {max_bad_fraction:.2%}; "
-            f"see {storage.join(folder, 'quarantine')}, or accept more. What was built is kept."
+            f"{share:.2%} of the annotations are bad ({reasons}), more than max_bad_fraction {max_bad_fraction:.2%}; "
+            f"repair those in {storage.join(folder, 'quarantine')}, or raise max_bad_fraction. Built shards are kept."
         )

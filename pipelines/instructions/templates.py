@@ -1,9 +1,8 @@
-"""How tasks are put into words: our own phrasings, those of training and those of evaluation apart.
+"""The phrasings of the tasks: several for training, and one for evaluation that training never uses.
 
-`{text}` is the question or the expression, `{choices}` the options, `{box}` the region. Every prompt whose answer has a
-form says which; `[x1,y1,x2,y2]` in a wording becomes the form of the notation that a build is made in. Evaluation has
-one phrasing a task, which training never shows, so that its results compare; a benchmark's own wording goes in a set's
-`prompt`.
+Placeholders: `{text}` is the question or the expression, `{choices}` the options, `{box}` the region. A prompt whose
+answer has a fixed form names that form; `[x1,y1,x2,y2]` in a phrasing is replaced by the form of the build's notation.
+Evaluation has one phrasing per task, so that results compare. For the phrasing of a benchmark set `prompt` of a set.
 """
 
 from collections.abc import Mapping
@@ -26,7 +25,14 @@ _FORMS: Mapping[Notation, str] = {
 
 @dataclass(frozen=True)
 class Phrasings:
-    """A task's level (which adapter answers it), its placeholders and its wordings."""
+    """A task and its phrasings.
+
+    Attributes:
+        level: the adapter that answers it: of the whole image or of a region.
+        placeholders: the placeholders that every phrasing has.
+        train: the phrasings of training.
+        evaluate: the phrasing of evaluation.
+    """
 
     level: Literal["image", "region"]
     placeholders: tuple[str, ...]
@@ -129,24 +135,24 @@ def instruction(
     prompt: str | None = None,
     notation: Notation = "lion",
 ) -> str:
-    """Return a question in words.
+    """Return the text of a question.
 
     Args:
         task: a key of `TASKS`.
-        mode: whose phrasings.
-        values: what stands for the placeholders, by their names without braces.
-        key: decides which phrasing of training it is; the same key gives the same one.
-        prompt: a wording to use instead.
-        notation: of the boxes that are asked for.
+        mode: the phrasings of training or that of evaluation.
+        values: the values of the placeholders, by their names without braces.
+        key: decides which phrasing of training is used; the same key always gives the same phrasing.
+        prompt: a phrasing to use instead.
+        notation: how the answer's boxes are to be written.
     """
     phrasings = TASKS[task]
     if prompt is None:
         number = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
         prompt = phrasings.evaluate if mode == "evaluate" else phrasings.train[number % len(phrasings.train)]
         prompt = prompt.replace(_BOX_FORM, _FORMS[notation])
-    pieces = prompt
-    # The text comes last: whatever stands in it, braces too, is the question's own.
+    text = prompt
+    # {text} is replaced last: the question may have "{choices}" or "{box}" in it, which must stay as it is.
     for name in ("choices", "box", "text"):
         if name in values:
-            pieces = pieces.replace("{" + name + "}", values[name])
-    return pieces
+            text = text.replace("{" + name + "}", values[name])
+    return text

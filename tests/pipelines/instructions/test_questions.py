@@ -41,7 +41,7 @@ def test_phrases_come_back_as_they_were_read(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     ((record, _),) = cut(InstructionSet(name="s", kind="flickr30k_entities", annotations=str(tmp_path)), tmp_path)
-    assert record.phrases == (("A man", (1.0, 2.0, 2.0, 2.5)), (" runs .", None))
+    assert record.phrases == (("A man", (0.0, 1.0, 2.0, 2.5)), (" runs .", None))  # counted from 1 in the file
 
 
 def test_a_regions_expressions_are_given_once_for_its_description(world: Path, tmp_path: Path) -> None:
