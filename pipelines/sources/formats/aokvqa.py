@@ -18,14 +18,14 @@ from pipelines.sources.streams import array_elements
 
 
 def read_questions(annotations: str, split: str | None) -> Iterator[QuestionRecord | BadRecord]:
-    """Questions in the file's order; of a test split without answers or correct choice.
+    """Yield questions in the order of the file. Those of a test split have no answers and no correct choice.
 
     Args:
         annotations: the file, such as aokvqa_v1p0_val.json.
-        split: only rows of this split; None for all.
+        split: read only rows of this split; None: all.
 
     Raises:
-        UserError: the file is missing, not JSON, or of another format.
+        UserError: the file is missing, is not JSON, or has another format.
     """
     seen: set[str] = set()
     for number, entry in enumerate(array_elements(annotations, None)):
@@ -37,13 +37,13 @@ def read_questions(annotations: str, split: str | None) -> Iterator[QuestionReco
                 continue
             question_id = id_field(entry, "question_id", where)
             if question_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} was there before")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} is repeated")
             seen.add(question_id)
             choices = texts_field(entry, "choices", where)
             hidden = row_split == "test" and "correct_choice_idx" not in entry
             correct = None if hidden else int(field(entry, "correct_choice_idx", int, where))
             if len(choices) < 2 or (correct is not None and not 0 <= correct < len(choices)):
-                raise BadAnnotation(WRONG_VALUE, f"{where}: choice {correct} of {len(choices)} choices")
+                raise BadAnnotation(WRONG_VALUE, f"{where}: the correct choice is {correct} of {len(choices)} choices")
             answers = () if hidden else texts_field(entry, "direct_answers", where)
             if not hidden and not answers:
                 raise BadAnnotation(NO_ANSWER, f"{where} has an empty list of direct answers")

@@ -1,4 +1,4 @@
-"""COCO captions: `{"images": [...], "annotations": [{"image_id", "caption"}]}`, the format of captions_val2017.json.
+"""COCO captions: `{"images": [...], "annotations": [{"image_id", "caption"}]}`, as in captions_val2017.json.
 
 Format: https://cocodataset.org/#format-data
 """
@@ -19,32 +19,33 @@ from pipelines.sources.records import (
 
 
 def read_images(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
-    """Images in the file's order, each with all its captions in the file's order.
+    """Yield images in the order of the file, each with all its captions.
 
-    A bad caption is a bad record and its image goes on with the others; an image left without any is bad too.
+    A caption that cannot be used becomes a bad record, and its image keeps the others. An image without a usable
+    caption becomes a bad record too.
 
     Args:
         annotations: the captions file.
-        images: the root that `file_name` is relative to.
+        images: the folder that `file_name` is relative to.
         split: stored with every image.
 
     Raises:
-        UserError: the file is missing, not JSON, or of another format.
+        UserError: the file is missing, is not JSON, or has another format.
     """
     if annotations is None:
         raise UserError("coco_captions needs an annotation file; set annotations.")
     captions = RowsByKey()
     yield from add_captions(captions, annotations, "annotations", "caption")
-    known = SeenIds()
-    for found in image_entries(annotations, images, split, "coco_captions", known):
-        if isinstance(found, BadRecord):
-            yield found
+    listed = SeenIds()
+    for record in image_entries(annotations, images, split, "coco_captions", listed):
+        if isinstance(record, BadRecord):
+            yield record
             continue
-        texts = captions.get(found.image_id)
+        texts = captions.get(record.image_id)
         if not texts:
-            yield BadAnnotation(NO_CAPTION, "no usable caption").record(found.image_id, found.uri)
+            yield BadAnnotation(NO_CAPTION, "no usable caption").record(record.image_id, record.uri)
             continue
-        yield ImageRecord(**{**vars(found), "captions": tuple(texts)})
+        yield ImageRecord(**{**vars(record), "captions": tuple(texts)})
     for image_id, text in captions.items():
-        if image_id not in known:
+        if image_id not in listed:
             yield BadAnnotation(UNKNOWN_IMAGE, f"caption of an image that is not listed: {text[:80]}").record(image_id)

@@ -1,4 +1,4 @@
-"""COCO instances: images with their sizes, and boxes by category, the format of instances_val2017.json.
+"""COCO instances: images with their sizes, and boxes by category, as in instances_val2017.json.
 
 Format: https://cocodataset.org/#format-data
 """
@@ -28,7 +28,7 @@ from pipelines.sources.streams import array_elements
 
 @dataclass(frozen=True)
 class InstanceBox:
-    """One annotated object; `box` is x, y, width, height in pixels, inside its image."""
+    """An annotated object; `box` is x, y, width, height in pixels, inside its image."""
 
     annotation_id: str
     image_id: str
@@ -37,10 +37,10 @@ class InstanceBox:
 
 
 def read_images(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
-    """Images in the file's order, without captions.
+    """Yield images in the order of the file, without captions.
 
     Raises:
-        UserError: the file is missing, not JSON, or of another format.
+        UserError: the file is missing, is not JSON, or has another format.
     """
     if annotations is None:
         raise UserError("coco_instances needs an annotation file; set annotations.")
@@ -48,15 +48,24 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
 
 
 def image_entries(
-    annotations: str, images: str, split: str | None, source: str, known: SeenIds
+    annotations: str, images: str, split: str | None, source: str, listed: SeenIds
 ) -> Iterator[ImageRecord | BadRecord]:
-    """The `images` array of a COCO document; the ids met are added to `known`, and a second image of an id is bad."""
+    """Yield the `images` array of a COCO document. A second image with an id becomes a bad record.
+
+    Args:
+        annotations: the file.
+        images: the folder that `file_name` is relative to.
+        split: stored with every image.
+        source: stored with every image.
+        listed: every id of the array is added to it.
+    """
     for number, entry in enumerate(array_elements(annotations, "images")):
         where, image_id, uri = f"images[{number}]", None, None
         try:
             image_id = id_field(entry, "id", where)
-            if not known.add(image_id):  # known also when the rest is bad: its captions are not of an unknown image
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} was there before")
+            # Added even if the rest of the entry is bad, so that its captions do not count as of an unknown image.
+            if not listed.add(image_id):
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} is repeated")
             uri = image_uri(images, text_field(entry, "file_name", where))
             width, height = size_field(entry, "width", where), size_field(entry, "height", where)
             yield ImageRecord(image_id, uri, width, height, split, source, ())
@@ -64,17 +73,17 @@ def image_entries(
             yield error.record(image_id, uri)
 
 
-def read_boxes(annotations: str, wanted: frozenset[str] | None = None) -> Iterator[InstanceBox | BadRecord]:
-    """Boxes in the file's order; without `wanted`, crowds are left out, since they frame no single object.
+def read_boxes(annotations: str, annotation_ids: frozenset[str] | None = None) -> Iterator[InstanceBox | BadRecord]:
+    """Yield boxes in the order of the file.
 
-    A box that overshoots its image by up to two pixels is cut; one further out is bad.
+    A box that exceeds its image by at most two pixels is clipped; any other box outside its image is a bad record.
 
     Args:
         annotations: the instances file.
-        wanted: annotation ids; None for all.
+        annotation_ids: of the boxes to read; None: all except crowds, whose boxes contain several objects.
 
     Raises:
-        UserError: the file is missing, not JSON, or of another format.
+        UserError: the file is missing, is not JSON, or has another format.
     """
     sizes: dict[str, tuple[int, int] | None] = {}
     for image in image_entries(annotations, "", None, "coco_instances", SeenIds()):
@@ -91,7 +100,7 @@ def read_boxes(annotations: str, wanted: frozenset[str] | None = None) -> Iterat
         where, image_id = f"annotations[{number}]", None
         try:
             annotation_id = id_field(entry, "id", where)
-            if entry.get("iscrowd") if wanted is None else annotation_id not in wanted:
+            if entry.get("iscrowd") if annotation_ids is None else annotation_id not in annotation_ids:
                 continue
             image_id = id_field(entry, "image_id", where)
             if image_id not in sizes:

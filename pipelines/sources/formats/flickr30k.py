@@ -1,4 +1,4 @@
-"""Flickr30K's captions: Karpathy's `dataset_flickr30k.json`, which has splits, or the release's own `*.token`.
+"""Flickr30K's captions: Karpathy's `dataset_flickr30k.json`, which has splits, or `*.token` of the release.
 
 Formats: `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}` (Karpathy & Fei-Fei 2015), and lines
 `1000092795.jpg#0<TAB>Two young guys …` of results_20130124.token (Young et al. 2014).
@@ -29,15 +29,15 @@ def image_id_of(name: str) -> str:
 
 
 def read_images(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
-    """Images in the file's order, each with its captions.
+    """Yield images in the order of the file, each with its captions.
 
     Args:
         annotations: the file.
         images: the folder flickr30k-images.
-        split: only images of this split (train, val, test); of a `.token` file, which has none, stored with all.
+        split: read only images of this split (train, val, test). A `.token` file has no splits: it is stored with all.
 
     Raises:
-        UserError: the file is missing or of another format.
+        UserError: the file is missing or has another format.
     """
     if annotations is None:
         raise UserError("flickr30k needs an annotation file; set annotations.")
@@ -56,7 +56,7 @@ def _from_json(annotations: str, images: str, split: str | None) -> Iterator[Ima
             if split is not None and row_split != split:
                 continue
             if image_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} was there before")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} is repeated")
             seen.add(image_id)
             sentences = field(entry, "sentences", list, where)
         except BadAnnotation as error:
@@ -88,7 +88,7 @@ def _from_tokens(annotations: str, images: str, split: str | None) -> Iterator[I
         except BadAnnotation as error:
             yield error.record()
     if not names:
-        raise UserError(f"{annotations} holds no line FILE#NUMBER<tab>caption: it is a file of another format.")
+        raise UserError(f"{annotations} has no line FILE#NUMBER<tab>caption: it has another format.")
     for name in names:
         yield _record(image_id_of(name), image_uri(images, name), split, captions.get(name))
 

@@ -1,13 +1,13 @@
-"""Flickr30K Entities: captions whose phrases are tied to boxes (Plummer et al. 2015).
+"""Flickr30K Entities: captions whose phrases have boxes (Plummer et al. 2015).
 
 Format: https://github.com/BryanPlummer/flickr30k_entities. A folder with Sentences/ID.txt (`[/EN#12/people A man] in
 [/EN#13/clothing a hat]`), Annotations/ID.xml (boxes by entity), and train.txt, val.txt and test.txt with the ids.
 
-Boxes are written as pixels counted from 1. The authors' own reader subtracts 1 from all four numbers and takes the
-result as corners: xmin 1 and xmax 10 become 0 and 9. So does this one, and what is measured stays comparable.
+Boxes are in pixels counted from 1. The authors' reader subtracts 1 from all four numbers and uses the result as
+corners: xmin 1 and xmax 10 become 0 and 9. This module does the same, so that scores are comparable.
 
-A phrase of several boxes gets the box around them all, as phrase grounding is scored; entities that are a scene or have
-no box (and entity 0, nothing that can be seen) are text.
+A phrase with several boxes gets the box around all of them, as in the scoring of phrase grounding. Entities that are a
+scene or have no box (and entity 0, which is not visible) are plain text.
 """
 
 import re
@@ -36,45 +36,45 @@ _PHRASE = re.compile(r"\[/EN#(\d+)(?:/[^\s/\]]+)+ ([^\]]+)\]")
 
 
 def read_captions(annotations: str, split: str | None) -> Iterator[QuestionRecord | BadRecord]:
-    """One record a sentence: its pieces, each with its box or None.
+    """Yield a record per sentence with its pieces, each with its box or None.
 
     Args:
         annotations: the folder.
-        split: train, val or test; None for all sentences that are there.
+        split: train, val or test; None: all sentences in the folder.
 
     Raises:
-        UserError: the folder is missing or of another format.
+        UserError: the folder is missing or has another format.
     """
-    for sample_id, image_id, own_split, found in _sentences(annotations, split):
-        if isinstance(found, BadRecord):
-            yield found
+    for sample_id, image_id, own_split, pieces in _sentences(annotations, split):
+        if isinstance(pieces, BadRecord):
+            yield pieces
             continue
-        text = "".join(piece for piece, _ in found)
+        text = "".join(piece for piece, _ in pieces)
         yield QuestionRecord(
-            sample_id, image_id, "grounded_caption", "region", text, (text,), split=own_split, phrases=found
+            sample_id, image_id, "grounded_caption", "region", text, (text,), split=own_split, phrases=pieces
         )
 
 
 def read_phrases(annotations: str, split: str | None) -> Iterator[QuestionRecord | BadRecord]:
-    """One record a phrase that has a box, as phrase grounding asks for them.
+    """Yield a record per phrase with a box, for phrase grounding.
 
     Raises:
-        UserError: the folder is missing or of another format.
+        UserError: the folder is missing or has another format.
     """
-    for sample_id, image_id, own_split, found in _sentences(annotations, split):
-        if isinstance(found, BadRecord):
-            yield found
+    for sample_id, image_id, own_split, pieces in _sentences(annotations, split):
+        if isinstance(pieces, BadRecord):
+            yield pieces
             continue
-        for place, (text, box) in enumerate(found):
+        for number, (text, box) in enumerate(pieces):
             if box is not None:
                 yield QuestionRecord(
-                    f"{sample_id}-{place}", image_id, "rec", "region", text, (), box=box,
-                    region_id=f"{sample_id}-{place}", split=own_split,
+                    f"{sample_id}-{number}", image_id, "rec", "region", text, (), box=box,
+                    region_id=f"{sample_id}-{number}", split=own_split,
                 )  # fmt: skip
 
 
 def _sentences(folder: str, split: str | None) -> Iterator[tuple[str, str, str | None, tuple[Phrase, ...] | BadRecord]]:
-    """Sample id, image id, split and pieces of every sentence, image by image."""
+    """Yield sample id, image id, split and pieces of every sentence, image by image."""
     for name, own_split in _names(folder, split):
         image_id = image_id_of(name)
         sentences, annotations = (
@@ -99,32 +99,32 @@ def _sentences(folder: str, split: str | None) -> Iterator[tuple[str, str, str |
 
 
 def _names(folder: str, split: str | None) -> list[tuple[str, str | None]]:
-    """Return the wanted images with their splits, in the order of the split's file, or by name."""
+    """Return the images of a split in the order of its file, or all images by name, each with its split."""
     if not storage.is_folder(folder):
         raise UserError(
-            f"{folder} is no folder; give the one that holds Flickr30K Entities' Sentences and Annotations."
+            f"{folder} is not a folder; set annotations to Flickr30K Entities' folder with Sentences and Annotations."
         )
     if split is not None and split not in SPLITS:
         raise UserError(f"Flickr30K Entities has no split {split!r}; it has {', '.join(SPLITS)}.")
-    of_image: dict[str, str] = {}
-    for known in [split] if split else SPLITS:
-        path = storage.join(folder, f"{known}.txt")
+    splits: dict[str, str] = {}
+    for name in [split] if split else SPLITS:
+        path = storage.join(folder, f"{name}.txt")
         if split or storage.exists(path):
-            of_image.update({str(line): known for _, line in text_lines(path)})
+            splits.update({str(line): name for _, line in text_lines(path)})
     if split:
-        return list(of_image.items())
+        return list(splits.items())
     files = storage.list_files(storage.join(folder, "Sentences"), ".txt")
     if not files:
-        raise UserError(f"{folder} has no Sentences/*.txt; give the folder of Flickr30K Entities.")
+        raise UserError(f"{folder} has no Sentences/*.txt; set annotations to the folder of Flickr30K Entities.")
     stems = [file.rsplit("/", 1)[-1].removesuffix(".txt") for file in files]
-    return [(stem, of_image.get(stem)) for stem in stems]
+    return [(stem, splits.get(stem)) for stem in stems]
 
 
 def _pieces(line: str, boxes: Mapping[str, Xywh], where: str) -> tuple[Phrase, ...]:
-    """Text and phrases of a sentence in order.
+    """Return the pieces of a sentence in order: plain texts, and phrases with their boxes.
 
     Raises:
-        BadAnnotation: a bracket that is no phrase.
+        BadAnnotation: a phrase has no closing bracket.
     """
     pieces: list[Phrase] = []
     end = 0
@@ -141,7 +141,7 @@ def _boxes(path: str) -> dict[str, Xywh]:
     """Return the box around all boxes of each entity, in pixels.
 
     Raises:
-        BadAnnotation: the file is not XML, or a box is no box.
+        BadAnnotation: the file is not XML, or a box has no area.
     """
     with open_stream(path) as stream:
         content = stream.read()
@@ -149,10 +149,10 @@ def _boxes(path: str) -> dict[str, Xywh]:
         root = ElementTree.fromstring(content)
         corners: dict[str, list[tuple[float, ...]]] = defaultdict(list)
         for item in root.iter("object"):
-            found = item.find("bndbox")
-            if found is None:
+            element = item.find("bndbox")
+            if element is None:
                 continue
-            box = tuple(float(found.findtext(key, "")) - 1 for key in ("xmin", "ymin", "xmax", "ymax"))
+            box = tuple(float(element.findtext(key, "")) - 1 for key in ("xmin", "ymin", "xmax", "ymax"))
             if box[2] <= box[0] or box[3] <= box[1]:
                 raise BadAnnotation(BOX_WITHOUT_AREA, f"{path}: a box {list(box)} has no area")
             for name in item.iterfind("name"):

@@ -1,7 +1,7 @@
 """IconQA: problems.json by problem id, and pid_splits.json with the ids of each split (Lu et al. 2021).
 
-Format: https://iconqa.github.io; pictures are iconqa/SPLIT/TYPE/ID/image.png. Two of its three types of problems are
-read: choose_txt and fill_in_blank. The third, choose_img, offers pictures to choose from, which LION cannot be shown.
+Format: https://iconqa.github.io; images are iconqa/SPLIT/TYPE/ID/image.png. Two of the three types of problems are
+read: choose_txt and fill_in_blank. The choices of the third, choose_img, are images, and LION reads only one image.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,28 +25,28 @@ _SPLITS = ("train", "val", "test")
 
 
 def image_id_of(path: str) -> str | None:
-    """The id of a file: "…/train/choose_txt/3/image.png" → "iconqa/train/choose_txt/3"; None for a choice's picture."""
+    """Return the id of a file: "…/train/choose_txt/3/image.png" → "iconqa/train/choose_txt/3"; None for a choice."""
     parts = path.split("/")
     return f"iconqa/{'/'.join(parts[-4:-1])}" if len(parts) >= 4 and parts[-1] == "image.png" else None
 
 
 def read_questions(annotations: str, split: str | None, pid_splits: str) -> Iterator[QuestionRecord | BadRecord]:
-    """Problems in the file's order: choices with the right one, or the answer that fills the blank.
+    """Yield problems in the order of the file: choices with the correct one, or the answer for the blank.
 
     Args:
         annotations: problems.json.
-        split: one of pid_splits.json, such as choose_txt_train or fill_in_blank_val; train, val or test: both types
-            of it; None: all that can be read.
+        split: a split of pid_splits.json, such as choose_txt_train or fill_in_blank_val; or train, val or test for both
+            types; None: all problems of the two types.
         pid_splits: pid_splits.json.
 
     Raises:
-        UserError: a file is missing or of another format, or has no such split, or one of choose_img.
+        UserError: a file is missing or has another format, or the split does not exist or is of choose_img.
     """
-    places = _places(pid_splits, split)
+    splits = _splits(pid_splits, split)
     for problem, entry in object_entries(annotations):
-        if problem not in places:
+        if problem not in splits:
             continue
-        own_split, kind = places[problem]
+        own_split, kind = splits[problem]
         image_id, where = f"iconqa/{own_split}/{kind}/{problem}", f"problem {problem}"
         try:
             unicode_text(problem, "a problem's id")
@@ -55,25 +55,26 @@ def read_questions(annotations: str, split: str | None, pid_splits: str) -> Iter
             yield error.record(image_id)
 
 
-def _places(pid_splits: str, split: str | None) -> Mapping[str, tuple[str, str]]:
-    """Return the split and the type of each problem that is wanted."""
+def _splits(pid_splits: str, split: str | None) -> Mapping[str, tuple[str, str]]:
+    """Return the split and the type of each problem to read."""
     lists: dict[str, list[Any]] = {}
     for name, ids in object_entries(pid_splits):
         lists[name] = ids if isinstance(ids, list) else []
     if split is None or split in _SPLITS:
-        wanted = [f"{kind}_{name}" for kind in _TYPES for name in ([split] if split else _SPLITS)]
+        requested = [f"{kind}_{name}" for kind in _TYPES for name in ([split] if split else _SPLITS)]
     else:
-        wanted = [split]
-    known = [name for name in lists if name.startswith(_TYPES)]
-    if missing := [name for name in wanted if name not in known]:
+        requested = [split]
+    readable = [name for name in lists if name.startswith(_TYPES)]
+    if missing := [name for name in requested if name not in readable]:
         raise UserError(
-            f"{pid_splits} has no split {' or '.join(missing)} to read; it has {', '.join(sorted(known)) or 'none'}"
-            " (problems of choose_img offer pictures to choose from and cannot be used)."
+            f"{pid_splits} has no readable split {' or '.join(missing)}; it has {', '.join(sorted(readable)) or 'none'}"
+            " (the choices of choose_img are images, which cannot be used)."
         )
-    own = {f"{kind}_{name}": (name, kind) for kind in _TYPES for name in _SPLITS}
-    of_problem = {str(problem): place for name, place in own.items() for problem in lists.get(name, [])}
-    chosen = [str(problem) for name in wanted for problem in lists[name]]
-    return {problem: of_problem[problem] for problem in chosen if problem in of_problem}
+    # Images are in folders of the splits below. A split with another name consists of problems of these splits.
+    folders = {f"{kind}_{name}": (name, kind) for kind in _TYPES for name in _SPLITS}
+    by_problem = {str(problem): folder for name, folder in folders.items() for problem in lists.get(name, [])}
+    problems = [str(problem) for name in requested for problem in lists[name]]
+    return {problem: by_problem[problem] for problem in problems if problem in by_problem}
 
 
 def _problem(problem: str, image_id: str, entry: Any, kind: str, split: str, where: str) -> QuestionRecord:
@@ -86,7 +87,7 @@ def _problem(problem: str, image_id: str, entry: Any, kind: str, split: str, whe
     choices = texts_field(entry, "choices", where)
     correct = field(entry, "answer", int, where)
     if not 0 <= correct < len(choices):
-        raise BadAnnotation(WRONG_VALUE, f"{where}: choice {correct} of {len(choices)} choices")
+        raise BadAnnotation(WRONG_VALUE, f"{where}: the correct choice is {correct} of {len(choices)} choices")
     return QuestionRecord(
         problem, image_id, "vqa_choice", "image", text, (choices[correct],), choices=choices, correct_choice=correct,
         split=split,

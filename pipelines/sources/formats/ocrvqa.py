@@ -1,6 +1,6 @@
 """OCR-VQA: questions about book covers, `{"1934930…": {"questions", "answers", "split", …}}` (Mishra et al. 2019).
 
-Format: dataset.json of https://ocr-vqa.github.io. Its images are stored as KEY.jpg (or the ending of their imageURL).
+Format: dataset.json of https://ocr-vqa.github.io. Images are KEY.jpg (or with the suffix of their imageURL).
 """
 
 from collections.abc import Iterator
@@ -26,14 +26,14 @@ def image_id_of(key: str) -> str:
 
 
 def read_questions(annotations: str, split: str | None) -> Iterator[QuestionRecord | BadRecord]:
-    """Questions in the file's order, each with its one answer.
+    """Yield questions in the order of the file, each with its one answer.
 
     Args:
         annotations: dataset.json.
-        split: only covers of this split (train, val, test; 1, 2, 3 in the file); None for all.
+        split: read only covers of this split: train, val or test (1, 2, 3 in the file); None: all.
 
     Raises:
-        UserError: the file is missing, not JSON, or of another format.
+        UserError: the file is missing, is not JSON, or has another format.
     """
     for key, entry in object_entries(annotations):
         where, image_id = f"cover {key}", image_id_of(key)
@@ -50,11 +50,18 @@ def read_questions(annotations: str, split: str | None) -> Iterator[QuestionReco
         except BadAnnotation as error:
             yield error.record(image_id)
             continue
-        for place, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+        for position, (question, answer) in enumerate(zip(questions, answers, strict=True)):
             if not question.strip() or not answer.strip():
-                yield BadAnnotation(EMPTY_TEXT, f"question {place} of {where} or its answer is empty").record(image_id)
+                yield BadAnnotation(EMPTY_TEXT, f"question {position} of {where} or its answer is empty").record(
+                    image_id
+                )
                 continue
-            said = (answer.strip(),)
             yield QuestionRecord(
-                f"{key}-{place}", image_id, "vqa", "image", question.strip(), said, split=_SPLITS[number]
+                f"{key}-{position}",
+                image_id,
+                "vqa",
+                "image",
+                question.strip(),
+                (answer.strip(),),
+                split=_SPLITS[number],
             )

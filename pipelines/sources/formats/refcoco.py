@@ -1,7 +1,7 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: expressions that refer to one box (Yu et al. 2016, Mao et al. 2016).
 
-Two forms: the official `refs(*).p` with `instances.json` beside it, and JSON lines `{"dataset", "split", "index",
-"image_id", "ann_id", "expression", "bbox_xywh"}`.
+Two forms: the official `refs(*).p` with `instances.json` in the same folder, and JSON lines `{"dataset", "split",
+"index", "image_id", "ann_id", "expression", "bbox_xywh"}`.
 """
 
 import io
@@ -30,15 +30,15 @@ from pipelines.sources.streams import json_lines, open_stream
 def read_questions(
     annotations: str, split: str | None, instances: str | None = None
 ) -> Iterator[QuestionRecord | BadRecord]:
-    """One record an expression, in the file's order.
+    """Yield a record per expression, in the order of the file.
 
     Args:
         annotations: `refs(*).p`, or a JSON-lines file.
-        split: only expressions of this split (train, val, testA, …); None for all.
-        instances: of the pickle form; None for the `instances.json` beside it.
+        split: read only expressions of this split (train, val, testA, …); None: all.
+        instances: the boxes of the pickle form; None: `instances.json` in the same folder.
 
     Raises:
-        UserError: a file is missing or of another format, or the pickle wants to run code.
+        UserError: a file is missing or has another format, or the pickle would run code.
     """
     boxes = instances or default_instances(annotations)
     if boxes is not None:
@@ -48,7 +48,7 @@ def read_questions(
 
 
 def default_instances(annotations: str) -> str | None:
-    """Where the boxes of a `refs(*).p` are by default; None for the JSON-lines form, which brings its own."""
+    """Return the default path of the boxes of a `refs(*).p`; None for JSON lines, which contain boxes."""
     if not annotations.endswith((".p", ".pkl", ".pickle")):
         return None
     return storage.join(storage.absolute(annotations).rpartition("/")[0], "instances.json")
@@ -67,7 +67,7 @@ def _from_lines(annotations: str, split: str | None) -> Iterator[QuestionRecord 
                 continue
             sample_id = f"{text_field(entry, 'dataset', where)}-{row_split}-{id_field(entry, 'index', where)}"
             if sample_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: {sample_id} was there before")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: {sample_id} is repeated")
             seen.add(sample_id)
             box = box_field(entry, "bbox_xywh", where)
             text, region = text_field(entry, "expression", where), id_field(entry, "ann_id", where)
@@ -83,13 +83,13 @@ def _record(sample_id: str, image_id: str, text: str, box: Xywh, region: str, sp
 def _from_pickle(annotations: str, split: str | None, instances: str) -> Iterator[QuestionRecord | BadRecord]:
     refs = load_refs(annotations)
     chosen = [(number, ref) for number, ref in enumerate(refs) if split is None or _split_of(ref) in (split, None)]
-    wanted = frozenset(str(ref["ann_id"]) for _, ref in chosen if isinstance(ref, dict) and "ann_id" in ref)
+    annotation_ids = frozenset(str(ref["ann_id"]) for _, ref in chosen if isinstance(ref, dict) and "ann_id" in ref)
     boxes: dict[str, InstanceBox] = {}
-    for found in read_boxes(instances, wanted):
-        if isinstance(found, BadRecord):
-            yield found
+    for box in read_boxes(instances, annotation_ids):
+        if isinstance(box, BadRecord):
+            yield box
         else:
-            boxes[found.annotation_id] = found
+            boxes[box.annotation_id] = box
     seen: set[str] = set()
     for number, ref in chosen:
         where, image_id = f"ref {number}", None
@@ -107,7 +107,7 @@ def _from_pickle(annotations: str, split: str | None, instances: str) -> Iterato
             try:
                 sample_id = id_field(sentence, "sent_id", f"a sentence of {where}")
                 if sample_id in seen:
-                    raise BadAnnotation(DUPLICATE_ID, f"{where}: sentence {sample_id} was there before")
+                    raise BadAnnotation(DUPLICATE_ID, f"{where}: sentence {sample_id} is repeated")
                 seen.add(sample_id)
                 text = text_field(sentence, "sent", f"sentence {sample_id} of {where}")
                 yield _record(sample_id, image_id, text, boxes[region].box, region, row_split)
@@ -116,27 +116,27 @@ def _from_pickle(annotations: str, split: str | None, instances: str) -> Iterato
 
 
 def _split_of(ref: Any) -> str | None:
-    """None where it cannot be told: such a row is looked at, and found bad, whatever split is asked for."""
+    """Return the split of a ref; None if it has none. Such a ref is read for every split and becomes a bad record."""
     return ref.get("split") if isinstance(ref, dict) and isinstance(ref.get("split"), str) else None
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, texts, lists and dicts; anything that would import or call something is refused."""
+    """An unpickler for numbers, texts, lists and dicts. It raises for everything that would import or call code."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it would import {module}.{name}")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise pickle.UnpicklingError("it asks for an object outside the file")
+        raise pickle.UnpicklingError("it refers to an object outside the file")
 
 
 def load_refs(path: str) -> list[Any]:
-    """Return the list inside `refs(*).p`, without running anything that a pickle may hold.
+    """Return the list in a `refs(*).p` without running code of the pickle.
 
-    The official files were written by Python 2; text that is not UTF-8 is found when its row is read.
+    The official files were written by Python 2, so texts may not be UTF-8. Their refs become bad records when read.
 
     Raises:
-        UserError: the file is missing, is no pickle, wants to run code, or holds no list.
+        UserError: the file is missing, is not a pickle, would run code, or is not a list.
     """
     with open_stream(path) as stream:
         content = io.BytesIO(stream.read())
@@ -144,8 +144,8 @@ def load_refs(path: str) -> list[Any]:
         refs = _PlainUnpickler(content, encoding="utf-8", errors="surrogateescape").load()
     except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
-            f"{path} is not a plain RefCOCO pickle: {error} (near byte {content.tell()}). Nothing of it was run."
+            f"{path} is not a plain RefCOCO pickle: {error} (near byte {content.tell()}). No code of it was run."
         ) from error
     if not isinstance(refs, list):
-        raise UserError(f"{path} holds a {type(refs).__name__}, not RefCOCO's list of refs.")
+        raise UserError(f"{path} contains a {type(refs).__name__} instead of RefCOCO's list of refs.")
     return refs

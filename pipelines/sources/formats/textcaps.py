@@ -1,7 +1,7 @@
-"""TextCaps: `{"data": [{"image_id", "caption_str", …}]}`, one row a caption.
+"""TextCaps: `{"data": [{"image_id", "caption_str", …}]}`, one row per caption.
 
 Format: TextCaps_0.1_train.json (Sidorov et al. 2020). Images are OpenImages', named by their id; `images` is the
-folder of the JPEG files of the split.
+folder with the JPEG files of the split.
 """
 
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ from pipelines.sources.streams import array_elements
 
 
 def read_images(annotations: str | None, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
-    """Images in the order of their first caption, each with all its captions.
+    """Yield images in the order of their first caption, each with all its captions.
 
     Raises:
-        UserError: the file is missing, not JSON, or of another format.
+        UserError: the file is missing, is not JSON, or has another format.
     """
     if annotations is None:
         raise UserError("textcaps needs an annotation file; set annotations.")
@@ -34,7 +34,7 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
     for number, entry in enumerate(array_elements(annotations, "data")):
         where = f"data[{number}]"
         if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), str | int):
-            continue  # bad already
+            continue  # `add_captions` has yielded it as a bad record
         image_id = str(entry["image_id"]).strip()
         if image_id in seen or not image_id or not is_unicode(image_id):
             continue

@@ -23,14 +23,14 @@ from pipelines.sources.streams import array_elements
 
 
 def read_questions(annotations: str | None, questions: str) -> Iterator[QuestionRecord | BadRecord]:
-    """Questions in the file's order, each with its ten answers in the annotators' order.
+    """Yield questions in the order of the file, each with its ten answers in the order of the annotators.
 
     Args:
-        annotations: the annotations file; None for test splits, whose questions then have no answers.
+        annotations: the annotations file; None for test splits, whose questions have no answers.
         questions: the questions file; it may be the same file.
 
     Raises:
-        UserError: a file is missing, not JSON, or of another format.
+        UserError: a file is missing, is not JSON, or has another format.
     """
     answers = RowsByKey()
     if annotations is not None:
@@ -48,14 +48,14 @@ def read_questions(annotations: str | None, questions: str) -> Iterator[Question
             image_id = id_field(entry, "image_id", where)
             question_id = id_field(entry, "question_id", where)
             if question_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} was there before")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} is repeated")
             seen.add(question_id)
             text = text_field(entry, "question", where)
-            found = answers.get(question_id)
-            if annotations is not None and not found:
+            annotated = answers.get(question_id)
+            if annotations is not None and not annotated:
                 raise BadAnnotation(NO_ANSWER, f"{where}: question {question_id} has no usable annotation")
-            said = tuple(json.loads(found[0])) if found else ()
-            yield QuestionRecord(question_id, image_id, "vqa", "image", text, said)
+            texts = tuple(json.loads(annotated[0])) if annotated else ()
+            yield QuestionRecord(question_id, image_id, "vqa", "image", text, texts)
         except BadAnnotation as error:
             yield error.record(image_id)
     for question_id, _ in answers.items():
@@ -64,8 +64,8 @@ def read_questions(annotations: str | None, questions: str) -> Iterator[Question
 
 
 def _answers(entry: Any, where: str) -> list[str]:
-    """Return the annotators' answers as they wrote them; normalizing is the metric's work."""
-    given = field(entry, "answers", list, where)
-    if not given:
+    """Return the answers of all annotators, unchanged: the metric normalizes them."""
+    entries = field(entry, "answers", list, where)
+    if not entries:
         raise BadAnnotation(NO_ANSWER, f"{where} has an empty list of answers")
-    return [str(field(answer, "answer", str, f"an answer of {where}")) for answer in given]
+    return [str(field(answer, "answer", str, f"an answer of {where}")) for answer in entries]

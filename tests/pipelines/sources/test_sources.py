@@ -99,7 +99,7 @@ def test_missing_image_annotations_are_the_users_mistake(kind: str, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", PROJECT_QUESTIONS)
 def test_missing_question_files_are_the_users_mistake(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"(nothing|pid_splits|image_data)\.json (does not exist|is no folder)"):
+    with pytest.raises(UserError, match=r"(nothing|pid_splits|image_data)\.json (does not exist|is not a folder)"):
         list(read_questions(kind, QuestionFiles(str(tmp_path / "nothing.json"))))
     with pytest.raises(UserError, match="annotation"):
         list(read_questions(kind, QuestionFiles()))

@@ -52,7 +52,7 @@ def test_splits_by_their_names(write: Write, split: str | None, ids: list[str]) 
 
 @pytest.mark.parametrize("split", ["choose_img_train", "nowhere"])
 def test_a_split_that_cannot_be_read_is_the_users_mistake(write: Write, split: str) -> None:
-    with pytest.raises(UserError, match=f"no split {split}.*choose_txt_train"):
+    with pytest.raises(UserError, match=f"no readable split {split}.*choose_txt_train"):
         read(write, split)
 
 

@@ -102,7 +102,7 @@ class Hostile:
 def test_a_hostile_pickle_is_refused_and_nothing_runs(write: Write, tmp_path: Path) -> None:
     target = tmp_path / "made"
     path = write(pickle.dumps([Hostile(str(target))]), "refs(unc).p")
-    with pytest.raises(UserError, match=r"mkdir.*Nothing of it was run"):
+    with pytest.raises(UserError, match=r"mkdir.*No code of it was run"):
         load_refs(path)
     assert not target.exists()
 

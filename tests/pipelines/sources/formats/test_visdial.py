@@ -69,5 +69,5 @@ def test_a_bad_dialogue_is_set_aside(write: Write, entry: Any, reason: str, kept
 
 
 def test_another_document_is_the_users_mistake(write: Write) -> None:
-    with pytest.raises(UserError, match="does not say its split"):
+    with pytest.raises(UserError, match="has no split: it is not a VisDial"):
         list(read_questions(write({"data": []})))
