@@ -21,7 +21,7 @@ class LionAdapter(nn.Module):
 
     Each H_k is down, ReLU, up and a learned scale; G_k is (levels, d), chosen by the sample's own level t. All
     adapters run as one product down and one up: the gates and scales are folded into the up weights, and a sample's
-    bottleneck meets the columns of its own level only.
+    bottleneck is multiplied by the columns of its level only.
 
     The parameters stay separate for each level, so that each can be frozen, and belong to this module itself, so that
     an engine that gathers a module's parameters around its forward (ZeRO-3) gathers them.
@@ -65,7 +65,7 @@ class LionAdapter(nn.Module):
 
     @torch.no_grad()
     def reset_router(self) -> None:
-        """Region samples through the region adapter alone, image samples through the image adapter alone."""
+        """Route region samples through the region adapter alone and image samples through the image adapter alone."""
         for level in self.levels if self.routed else ():
             # Not through `init`, which leaves loaded parameters as they are.
             self._of(level, "router").copy_(self._own_rows(level))
@@ -76,7 +76,7 @@ class LionAdapter(nn.Module):
         return own
 
     def forward(self, hidden_states: Tensor, levels: Tensor | None) -> Tensor:
-        """What the adapters add to the residual stream.
+        """Return the sum of the adapters, which is added to the residual stream.
 
         Args:
             hidden_states: The residual stream before its layer norm (B, L, d).
@@ -90,13 +90,13 @@ class LionAdapter(nn.Module):
         if not self.routed:
             return functional.linear(inner, up_weight, up_bias)
         if levels is None:
-            raise ValueError("This LION has a router: levels must say of each sample whether it is region or image.")
+            raise ValueError("This LION has a router and needs levels: (B,) int64, 0 for region and 1 for image.")
         own = functional.one_hot(levels, ROUTED).to(inner.dtype)
         inner = (own[:, None, :, None] * inner[:, :, None, :]).flatten(2)
         return functional.linear(inner, up_weight) + (own @ up_bias)[:, None]
 
     def _fold(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Down weight (K·r, d) and bias (K·r,); up weight (d, T·K·r) and bias (T, d) of all adapters and levels."""
+        """Return down weight (K·r, d), down bias (K·r,), up weight (d, T·K·r) and up bias (T, d), all folded."""
         down_weight = torch.cat([self._of(level, "down_weight") for level in self.levels])
         down_bias = torch.cat([self._of(level, "down_bias") for level in self.levels])
         weights = [self._of(level, "scale") * self._of(level, "up_weight") for level in self.levels]
@@ -129,7 +129,7 @@ class AdaptedT5LayerFF(T5LayerFF):
         self.levels: Tensor | None = None
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """(B, L, d) to (B, L, d). T5Block hands nothing but states over: the levels were set by `AdaptedT5Block`."""
+        """Map states (B, L, d) to (B, L, d). T5Block passes states only, so `AdaptedT5Block` sets the levels before."""
         return super().forward(hidden_states) + self.adapter(hidden_states, self.levels)
 
 
@@ -141,7 +141,7 @@ class AdaptedT5Block(T5Block):
         self.layer[-1] = AdaptedT5LayerFF(config, adapter)
 
     def forward(self, hidden_states: Tensor, *args: Any, levels: Tensor | None = None, **kwargs: Any) -> Any:
-        """As T5Block. The levels are set and taken back within the call, which gradient checkpointing repeats."""
+        """Run the T5 block. Levels are set and removed within the call, as gradient checkpointing repeats the call."""
         feed_forward: Any = self.layer[-1]
         feed_forward.levels = levels
         try:
@@ -151,20 +151,20 @@ class AdaptedT5Block(T5Block):
 
 
 class StandardStart:
-    """For models of ours made of transformers' parts, whose start values all go through its `initialization`.
+    """Mixin of models built from transformers' modules that initialize through `transformers.initialization`.
 
-    transformers takes classes outside its package for ones that draw in place, and then skips every module without
-    parameters of its own: T5's attention and feed-forward would start at its embeddings' deviation.
+    transformers assumes that classes outside its package initialize in place, and then skips modules that hold no
+    parameter directly: T5's attention and feed-forward layers would start with the deviation of its embeddings.
     """
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """False."""
+        """Return False: the initial values follow the rules of transformers' own models."""
         return False
 
 
 class AdaptedT5Stack(StandardStart, T5Stack):
-    """T5's encoder or decoder of `AdaptedT5Block`."""
+    """T5's encoder or decoder, built of `AdaptedT5Block`."""
 
     def __init__(self, config: T5Config, adapter_levels: Sequence[str], adapter_bottleneck: int) -> None:
         super().__init__(config)
@@ -185,7 +185,7 @@ class AdaptedT5(StandardStart, T5ForConditionalGeneration):
     """Flan-T5 with LION's adapters in every feed-forward layer of encoder and decoder.
 
     Calls take ``levels`` (B,) besides T5's arguments. The head is not tied to the embeddings, whatever `T5Config`
-    says: Flan-T5's own is not.
+    states, because Flan-T5's head is not.
     """
 
     _tied_weights_keys = {

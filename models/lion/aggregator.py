@@ -55,9 +55,9 @@ class AggregatorProjection(nn.Sequential):
 def intermediate_features(
     vision_model: InstructBlipVisionModel, pixel_values: Tensor, levels: list[int]
 ) -> dict[int, Tensor]:
-    """Un-normalized outputs of the ViT blocks in ``levels``, each (B, 1 + patches, width).
+    """Return the un-normalized outputs of the ViT blocks in ``levels``, each (B, 1 + patches, width).
 
-    Only blocks up to the deepest one asked for run, and no other state is kept.
+    Only the blocks up to the deepest requested level run, and no other state is kept.
     """
     features: dict[int, Tensor] = {}
     hidden = vision_model.embeddings(pixel_values)

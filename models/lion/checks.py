@@ -1,4 +1,4 @@
-"""What LION refuses to run on, said in a sentence."""
+"""Checks of LION's inputs; each refusal names the input, the value and the cure."""
 
 import torch
 from torch import Tensor
@@ -39,7 +39,9 @@ def check_pixels(pixel_values: Tensor, size: int) -> None:
         sums = pixel_values.sum(dim=(1, 2, 3), dtype=torch.float32)
         bad = (~torch.isfinite(sums)).nonzero().flatten().tolist()
         if bad:
-            raise ValueError(f"pixel_values of samples {bad} hold NaN or infinity; mend or leave out these images.")
+            raise ValueError(
+                f"pixel_values of samples {bad} hold NaN or infinity; repair these images or leave them out."
+            )
 
 
 def check_soft_tokens(places: Tensor, soft_tokens: int) -> None:

@@ -25,12 +25,12 @@ def _choose(field: str, value: Any, choices: Any) -> None:
 
 
 class PromptConfig(_PreTrainedConfig):
-    """What stands before the question in the language model's input.
+    """The prompt before the question in the language model's input.
 
     Args:
         kind: ``"none"``: the question alone. ``"static"``: LION's sentence with one learned vector written over
-            ``<extra_id_0>``. ``"dynamic"``: vectors of the image's own, projected from its tags and confidences.
-            ``"both"``: the learned vector first, then the image's own.
+            ``<extra_id_0>``. ``"dynamic"``: vectors of each image, projected from its tags and confidences.
+            ``"both"``: the learned vector first, then the image's vectors.
         tokens: Vectors per image of the dynamic prompt.
         projector: From the tag encoder's width to the language model's: one linear layer, or an MLP with one hidden
             layer as wide as the language model.
@@ -54,7 +54,9 @@ class PromptConfig(_PreTrainedConfig):
         if self.tokens < 1:
             raise ValueError(f"prompt.tokens is {self.tokens}; a dynamic prompt has at least 1 vector.")
         if self.confidence_in_text and not self.tags_in_text:
-            raise ValueError("prompt.confidence_in_text needs prompt.tags_in_text: there is no tag to carry it.")
+            raise ValueError(
+                "prompt.confidence_in_text needs prompt.tags_in_text, because confidences are written next to tags."
+            )
         super().__post_init__(**kwargs)
 
     @property
@@ -69,7 +71,7 @@ class PromptConfig(_PreTrainedConfig):
 
     @property
     def reads_tags(self) -> bool:
-        """Whether a prompt is made with the image's tags: as vectors, or in its text."""
+        """Whether a prompt uses the image's tags: as vectors, or in its text."""
         return self.dynamic or (self.static and self.tags_in_text)
 
     @property
@@ -79,7 +81,7 @@ class PromptConfig(_PreTrainedConfig):
 
 
 class LionConfig(_PreTrainedConfig):
-    """LION (arXiv 2311.11860) and Dynamic LION: a frozen ViT and T5, and what is trained between them.
+    """LION (arXiv 2311.11860) and Dynamic LION: a frozen ViT and T5, and the trained modules between them.
 
     Args:
         vision_config: The ViT (`InstructBlipVisionConfig`); its own last LayerNorm is not used.
@@ -150,8 +152,8 @@ class LionConfig(_PreTrainedConfig):
     def _set_language_model(self) -> None:
         self.text_config = _config(T5Config, self.text_config)
         self.text_config.dense_act_fn = self.text_activation
-        # T5Config says that embeddings and lm_head are tied whatever it is told; AdaptedT5 ties the embeddings alone,
-        # and scaling belongs to the tied head.
+        # transformers 5 always reports a tied lm_head in T5Config; AdaptedT5 ties the embeddings alone, and scaling the
+        # outputs belongs to a tied head.
         self.text_config.scale_decoder_outputs = False
         self.pad_token_id = self.text_config.pad_token_id
         self.eos_token_id = self.text_config.eos_token_id
@@ -227,7 +229,7 @@ class LionConfig(_PreTrainedConfig):
 
 
 def _config(config_class: type[_PreTrainedConfig], value: Any, **defaults: Any) -> Any:
-    """``value`` as a ``config_class``; a dict is completed by ``defaults``."""
+    """Return ``value`` as a ``config_class``; a dict is completed by ``defaults``."""
     if isinstance(value, _PreTrainedConfig):
         return value
     return config_class(**(defaults | dict(value or {})))

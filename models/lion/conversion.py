@@ -1,4 +1,4 @@
-"""Released LION weights into a `from_pretrained` folder, and back to the released naming."""
+"""Conversion of released LION weights into a `from_pretrained` folder, and back to the released naming."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from models.lion.naming import ignored_reason, to_ours, to_released
 from models.lion.processing import SOFT_TOKEN, LionProcessor
 
 _SHARD_BYTES = 2 * 2**30
-# Released sizes that no shape tells: heads of BERT and of EVA-ViT-g.
+# Widths of attention heads, which no weight's shape shows: BERT's and EVA-ViT-g's.
 _HEAD_WIDTH = {"vision": 88, "qformer": 64}
 
 
@@ -50,24 +50,24 @@ def convert_lion(
         tokenizer: A folder with Flan-T5's tokenizer.
         out: The folder to write; made if absent.
         qformer_tokenizer: A folder with the Q-Former's tokenizer, bert-base-uncased (hub name or folder). None is
-            allowed for a LION without Q-Former only, where the T5's tokenizer stands in unread.
+            allowed only for a LION without Q-Former, where the T5's tokenizer takes its place and is never read.
         dtype: Of the written weights; float32 by default, which loses nothing of any source.
-        overrides: Fields of `LionConfig` that shapes do not tell, where they are not the released ones.
+        overrides: Fields of `LionConfig` that the shapes do not show, where they differ from the released ones.
         thresholds: RAM's tags with their thresholds. The model then reads tags above those, in the list's order, as
-            the released LION was trained to. None leaves both to whoever asks the model.
+            the released LION was trained to. With None, the caller of the model chooses both.
 
     Returns:
         ``placed``, ``ignored`` (key counts), ``reasons`` (ignored key to reason), ``parameters`` and ``folder``.
 
     Raises:
-        ValueError: If a file is not what it should be, a key is unknown, a shape differs, or a weight is missing.
+        ValueError: If a file has another form, a key is unknown, a shape differs, or a weight is missing.
     """
     trained, vision = read_state_dict(checkpoint), _vision_state(vit)
     settings = read_generation_settings(checkpoint)
     shapes = {name: tuple(tensor.shape) for name, tensor in (vision | trained).items()}
     words = AutoTokenizer.from_pretrained(tokenizer)
-    known = {"soft_prompt_token_id": words.convert_tokens_to_ids(SOFT_TOKEN)} | dict(overrides or {})
-    config = released_config(shapes, T5Config.from_pretrained(llm), known, whole_vit=True)
+    fields = {"soft_prompt_token_id": words.convert_tokens_to_ids(SOFT_TOKEN)} | dict(overrides or {})
+    config = released_config(shapes, T5Config.from_pretrained(llm), fields, whole_vit=True)
     config.dtype = dtype or torch.float32
     config.architectures = [LionForConditionalGeneration.__name__]
     if qformer_tokenizer is None and config.uses_qformer:
@@ -94,11 +94,11 @@ def convert_lion(
 
 
 def export_lion(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> dict[str, Any]:
-    """Write what LION trained into one file in the released naming, as ``LION-FlanT5-*.pth`` has it.
+    """Write the trained weights into one file in the released naming, as in ``LION-FlanT5-*.pth``.
 
     Args:
         folder: A folder that `LionForConditionalGeneration.from_pretrained` reads.
-        out: The ``.pth`` to write; its tensors stand under ``model``, in the folder's precision, and the settings of
+        out: The ``.pth`` to write; its tensors are under ``model``, in the folder's precision, and the settings of
             decoding under ``generation_config``, which the released code does not read.
 
     Returns:
@@ -109,7 +109,7 @@ def export_lion(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
     """
     config = LionConfig.from_pretrained(folder)
     if config.prompt.dynamic:
-        raise ValueError(f"{folder} has a dynamic prompt, which the released LION has no place for.")
+        raise ValueError(f"{folder} has a dynamic prompt, which the released LION does not have.")
     released: dict[str, Tensor] = {}
     frozen = 0
     for name, tensor in folder_tensors(folder):
@@ -135,7 +135,7 @@ def _folder_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def place(
     sources: Iterable[tuple[str, Tensor]], config: LionConfig, ignored: dict[str, str]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Our names and tensors for released ones, each checked, each once; the first source of a weight counts.
+    """Yield our name and tensor of each released weight, checked, each once; the first source of a weight counts.
 
     Args:
         sources: Released names with tensors, on any device.
@@ -146,7 +146,7 @@ def place(
         ValueError: If a key is unknown, a shape differs, or, at the end, a weight is missing.
     """
     expected = expected_shapes(config)
-    found: set[str] = set()
+    placed: set[str] = set()
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in sources:
         if reason := ignored_reason(key, config.vision_config.num_hidden_layers):
@@ -154,8 +154,8 @@ def place(
             continue
         name = to_ours(key, config.adapters)
         if name is None or name not in expected:
-            raise ValueError(f"{key} has no place in this LION (visual_input={config.visual_input!r}).")
-        if name in found:
+            raise ValueError(f"{key} is no weight of this LION (visual_input={config.visual_input!r}).")
+        if name in placed:
             ignored[key] = "an earlier file holds it"
             continue
         if key.endswith(("q_bias", "v_bias")):
@@ -167,9 +167,9 @@ def place(
             del halves[name]
         if tuple(tensor.shape) != expected[name]:
             raise ValueError(f"{key} is {tuple(tensor.shape)} and this LION expects {expected[name]}.")
-        found.add(name)
+        placed.add(name)
         yield name, tensor
-    missing = sorted(expected.keys() - found)
+    missing = sorted(expected.keys() - placed)
     if missing:
         named = ", ".join(_released_or_ours(name, config) for name in missing[:5])
         raise ValueError(f"{len(missing)} weights are missing, among them {named}.")
@@ -221,7 +221,7 @@ def released_config(
     if adapters == len(LEVELS):
         fields["adapters"] = list(LEVELS)
     elif fields["visual_input"] == "all":
-        # A single adapter beside both visual paths: the released code gives it to every sample.
+        # A single adapter with both visual paths: the released code applies it to every sample.
         fields["adapters"] = ["image"]
     down = shapes.get("t5_model.encoder.block.0.layer.1.adapter.adapters.0.down_proj.weight")
     if down is None:
@@ -265,7 +265,7 @@ def _qformer_fields(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _indices(names: Iterable[str], pattern: str) -> list[str]:
-    return [found[1] for name in names if (found := re.match(pattern, name))]
+    return [match[1] for name in names if (match := re.match(pattern, name))]
 
 
 def _count(names: Iterable[str], pattern: str) -> int:
@@ -285,9 +285,10 @@ def _released_or_ours(name: str, config: LionConfig) -> str:
 
 
 def _write_sharded(weights: Iterable[tuple[str, Tensor]], out: Path) -> dict[str, Any]:
-    """safetensors shards of at most `_SHARD_BYTES` (a larger tensor alone) and their index, as transformers names them.
+    """Write safetensors shards of at most `_SHARD_BYTES` and their index, named as transformers names them.
 
-    The number of shards stands in their names and is known at the end, so that they are renamed then.
+    A larger tensor gets a shard alone. The names hold the number of shards, which is clear only at
+    the end: the files are renamed then.
     """
     shard: dict[str, Tensor] = {}
     files: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""How LION generates unless told otherwise, and what of it belongs to a model."""
+"""Generation: LION's published settings, the settings that a model's folder states, and the cache of beam search."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ PUBLISHED: Mapping[str, bool | int | float] = {
     "length_penalty": 1.0,
 }
 """The released LION's settings: beam 5, repetition penalty 1.5, up to 256 tokens."""
-# What a file of generation settings holds besides settings of decoding: ids of tokens belong to the vocabulary.
+# Entries of a generation config that are no settings of decoding; ids of tokens belong to the vocabulary.
 _NO_SETTING = ("transformers_version", "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
 
@@ -44,29 +44,32 @@ def decoding_settings(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class BeamCache(EncoderDecoderCache):
-    """A KV cache whose encoder part stays where it is when beams are chosen.
+    """A KV cache whose encoder part is not reordered when beams are chosen.
 
     transformers copies both parts into the beams' new order at each step. The beams of a sample have the same encoder
-    keys and values, and those are nearly all of the cache: 353 positions beside the few that are written so far.
+    keys and values, and those are nearly all of the cache: 353 positions against the few that are decoded so far.
     """
 
     def reorder_cache(self, beam_idx: LongTensor) -> None:
-        """Move the decoder's own keys and values to where their beams went.
+        """Reorder the decoder's self-attention keys and values by beam.
 
         Args:
-            beam_idx: (B · beams,); a beam only ever continues one of its own sample.
+            beam_idx: (B · beams,); a beam continues only beams of the same sample.
         """
         self.self_attention_cache.reorder_cache(beam_idx)
 
 
-def cache_for(given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What ``generate`` needs beside its own arguments to use a `BeamCache`; nothing where they say otherwise.
+def cache_for(arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the further arguments of ``generate`` that make it use a `BeamCache`.
 
-    It grows as it is used. transformers' own is sized by the encoder's blocks, which fails where a T5's decoder is of
-    another depth.
+    The cache grows as it is used. The default cache of transformers has as many layers as the encoder, which fails
+    where the decoder has another depth.
+
+    Args:
+        arguments: of ``generate``. Where they choose a cache, or none, the result is empty.
     """
-    given = given or {}
-    chosen = any(given.get(name) is not None for name in ("cache_implementation", "past_key_values"))
-    if chosen or given.get("use_cache") is False:
+    arguments = arguments or {}
+    chosen = any(arguments.get(name) is not None for name in ("cache_implementation", "past_key_values"))
+    if chosen or arguments.get("use_cache") is False:
         return {}
     return {"past_key_values": BeamCache(DynamicCache(), DynamicCache())}

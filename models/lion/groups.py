@@ -1,11 +1,11 @@
-"""LION's parameters by named group: what a stage trains, freezes, or gives a learning rate of its own."""
+"""Named groups of LION's parameters, by which a stage trains, freezes or sets a learning rate."""
 
 import re
 from collections.abc import Iterable
 
 from torch import nn
 
-# Frozen in every published stage; released from that only to make a small LION from nothing.
+# Frozen in every published stage; trained only to make a small LION from random weights.
 FOUNDATIONS: tuple[str, ...] = ("vision_model", "language_model", "tag_encoder")
 
 _PATTERNS: dict[str, str] = {
@@ -56,31 +56,22 @@ def set_trainable(model: nn.Module, groups: Iterable[str], allow_foundations: bo
     Raises:
         ValueError: If a group is unknown, frozen by design, or has no parameter in this model; nothing is changed.
     """
-    wanted = list(groups)
-    if not wanted:
+    requested = list(groups)
+    if not requested:
         raise ValueError(f"No group was named, so nothing would train; choose of {', '.join(TRAINABLE)}.")
-    known = GROUPS if allow_foundations else TRAINABLE
+    allowed = GROUPS if allow_foundations else TRAINABLE
     present = {parameter_group(name) for name, _ in model.named_parameters()}
-    for group in wanted:
-        if group not in known:
+    for group in requested:
+        if group not in allowed:
             why = "stays frozen in LION" if group in FOUNDATIONS else "is no group of a LION"
-            raise ValueError(f"{group!r} {why}; choose of {', '.join(known)}.")
+            raise ValueError(f"{group!r} {why}; choose of {', '.join(allowed)}.")
         if group not in present:
-            here = ", ".join(g for g in known if g in present)
+            here = ", ".join(g for g in allowed if g in present)
             raise ValueError(f"This LION has no {group!r} (its configuration leaves it out); it has {here}.")
     trained = []
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter_group(name) in wanted)
+        parameter.requires_grad_(parameter_group(name) in requested)
         if parameter.requires_grad:
             trained.append(name)
     model.train(model.training)
     return trained
-
-
-def grouped_parameters(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Trainable parameters with their names, by group: what an optimizer's parameter groups are made of."""
-    found: dict[str, list[tuple[str, nn.Parameter]]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            found.setdefault(parameter_group(name), []).append((name, parameter))
-    return found

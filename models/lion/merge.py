@@ -1,4 +1,4 @@
-"""The stage merge: what stages 1 and 2 trained, each alone, into the model that stage 3 trains on both levels."""
+"""The merge of stages 1 and 2, each trained alone, into the model that stage 3 trains on both levels."""
 
 import copy
 from typing import Any
@@ -12,8 +12,8 @@ from models.lion.generation import decoding_settings
 from models.lion.groups import FOUNDATIONS, parameter_group
 from models.lion.modeling import LionForConditionalGeneration
 
-# Which stage each group comes from. The prompt parts come from stage 1: both stages train them, and stage 1 on the
-# broader data; `prompt_from` chooses.
+# The stage that each group comes from. The prompt's parts come from stage 1 where both stages have them, because
+# stage 1 trains them on the broader data.
 STAGE1_GROUPS = ("q_former", "query_tokens", "t5_projection", "ln_vision", "image_adapter")
 STAGE2_GROUPS = ("vision_aggregator", "region_adapter")
 PROMPT_GROUPS = ("prompt", "projector")
@@ -23,7 +23,6 @@ def merge_stages(
     stage1: LionForConditionalGeneration,
     stage2: LionForConditionalGeneration,
     into: LionForConditionalGeneration,
-    prompt_from: int = 1,
 ) -> LionForConditionalGeneration:
     """Put both stages' trained parts into ``into``, a LION with both paths and a router.
 
@@ -37,7 +36,6 @@ def merge_stages(
         stage1: Has a Q-Former and an image adapter.
         stage2: Has an aggregator and a region adapter.
         into: Has all of it; changed in place.
-        prompt_from: The stage (1 or 2) whose soft prompt and projector are kept, where both have one.
 
     Returns:
         ``into``.
@@ -46,28 +44,23 @@ def merge_stages(
         ValueError: If a part is missing or has another shape, or the frozen parts of the stages differ; nothing is
             changed then.
     """
-    if prompt_from not in (1, 2):
-        raise ValueError(f"prompt_from is {prompt_from}; it names stage 1 or 2.")
     if tuple(into.config.adapters) != LEVELS:
         raise ValueError("The merged model needs both adapters and a router: configure adapters=['region', 'image'].")
     first, second = _parameters(stage1), _parameters(stage2)
     _check_same_foundations(first, second)
-    prompts = (first, second) if prompt_from == 1 else (second, first)
     merged: dict[str, Tensor] = {}
     for name, parameter in into.named_parameters():
         group = parameter_group(name)
         if group == "router":
             continue
         if group in STAGE2_GROUPS:
-            source, whose = second, "stage 2"
-        elif group in PROMPT_GROUPS:
-            source, whose = (prompts[0] if name in prompts[0] else prompts[1]), "either stage"
-        elif group in FOUNDATIONS:
-            source, whose = (first if name in first else second), "either stage"
+            source, origin = second, "stage 2"
+        elif group in PROMPT_GROUPS or group in FOUNDATIONS:
+            source, origin = (first if name in first else second), "either stage"
         else:
-            source, whose = first, "stage 1"
+            source, origin = first, "stage 1"
         if name not in source:
-            raise ValueError(f"{name} of the merged model is not in {whose}.")
+            raise ValueError(f"{name} of the merged model is not in {origin}.")
         if source[name].shape != parameter.shape:
             theirs, ours = tuple(source[name].shape), tuple(parameter.shape)
             raise ValueError(f"{name} is {theirs} in the stage and {ours} in the merged model.")
@@ -98,4 +91,6 @@ def _parameters(model: LionForConditionalGeneration) -> dict[str, Tensor]:
 def _check_same_foundations(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     for name in first.keys() & second.keys():
         if parameter_group(name) in FOUNDATIONS and not torch.equal(first[name], second[name]):
-            raise ValueError(f"{name} is frozen and yet differs between the stages: they grew on different models.")
+            raise ValueError(
+                f"{name} is frozen, yet it differs between the stages: they started from different models."
+            )

@@ -55,8 +55,8 @@ class LionOutput(Seq2SeqLMOutput):
 class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMixin):
     """LION and Dynamic LION, with a language-model head.
 
-    Takes what `LionProcessor` returns. The ViT, T5 and the tag encoder are frozen; `models.lion.groups.set_trainable`
-    chooses among the rest, all of which trains at first.
+    Its inputs are the outputs of `LionProcessor`. The ViT, T5 and the tag encoder are frozen. All other parts train at
+    first; `models.lion.groups.set_trainable` chooses among them.
     """
 
     config_class = LionConfig
@@ -72,7 +72,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         super().__init__(config)
         vision, text, prompt = config.vision_config, config.text_config, config.prompt
         self.vision_model = InstructBlipVisionModel(vision)
-        # LION normalizes the Q-Former's view only, and trains that norm: `ln_vision` stands for the ViT's own.
+        # LION normalizes only the Q-Former's input and trains that norm: `ln_vision` replaces the ViT's last norm.
         self.vision_model.post_layernorm = nn.Identity()  # type: ignore[assignment]
         self.language_model = AdaptedT5(text, config.adapters, config.adapter_bottleneck)
         if config.uses_qformer:
@@ -102,10 +102,10 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, with two of LION's own rules.
+        """Load a model as `PreTrainedModel.from_pretrained` does, with two further rules.
 
-        What LION freezes is frozen again, which loading undoes. A folder without `generation_config.json` generates
-        as LION is published, where transformers would use its own defaults: one beam and at most 20 tokens.
+        The parts that LION freezes are frozen again, because loading undoes it. A folder without
+        `generation_config.json` gets LION's published settings; transformers would use one beam and 20 tokens.
         """
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -136,11 +136,11 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
                 init.normal_(self.soft_prompt, mean=0.0, std=1.0)
 
     def get_input_embeddings(self) -> nn.Module:
-        """T5's token embeddings."""
+        """Return T5's token embeddings."""
         return self.language_model.shared
 
     def set_tag_encoder(self, tag_encoder: TagEncoder) -> None:
-        """Put a trained tag encoder in place of the present one; it stays frozen.
+        """Replace the tag encoder by a trained one; it stays frozen.
 
         Raises:
             ValueError: If this LION has no dynamic prompt, or the encoder's width is not the one it was built for.
@@ -149,14 +149,14 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
             raise ValueError(f"A LION with prompt.kind={self.config.prompt.kind!r} reads no tag encoder.")
         have, want = tag_encoder.config.hidden_size, self.config.tag_encoder_config.hidden_size
         if have != want:
-            raise ValueError(f"The tag encoder gives {have} numbers and this LION's projector reads {want}.")
+            raise ValueError(f"The tag encoder's vectors have {have} numbers, and this LION's projector reads {want}.")
         if self.config.prompt.pooling is not None:
             tag_encoder.config.pooling = self.config.prompt.pooling
         self.config.tag_encoder_config = tag_encoder.config
         self.tag_encoder = tag_encoder.requires_grad_(False).eval().to(self.device)
 
     def train(self, mode: bool = True) -> "LionForConditionalGeneration":
-        """Training mode for what trains: modules without a trainable parameter of their own keep dropout off."""
+        """Set training mode for the trained modules only: frozen modules keep dropout off."""
         super().train(mode)
         if not mode:
             return self
@@ -170,7 +170,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         ):
             if module is not None and group not in trained:
                 module.eval()
-        # A block checkpoints its activations only in training mode; what drops out are its parts, and they stay put.
+        # A block checkpoints activations only in training mode. Its dropout is in submodules, which stay in eval mode.
         for module in self.language_model.modules():
             if isinstance(module, T5Block):
                 module.training = True
@@ -182,7 +182,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         qformer_input_ids: Tensor | None = None,
         qformer_attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """What the language model sees of the images.
+        """Return the visual tokens that the language model reads.
 
         Args:
             pixel_values: (B, 3, H, W) of the configured size.
@@ -197,11 +197,11 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         config = self.config
         check_pixels(pixel_values, config.image_size)
         deepest = config.vision_config.num_hidden_layers - 1
-        wanted = [deepest] * config.uses_qformer + list(config.aggregator_levels) * config.uses_aggregator
+        levels = [deepest] * config.uses_qformer + list(config.aggregator_levels) * config.uses_aggregator
         with torch.set_grad_enabled(
             torch.is_grad_enabled() and any(p.requires_grad for p in self.vision_model.parameters())
         ):
-            features = intermediate_features(self.vision_model, pixel_values, wanted)
+            features = intermediate_features(self.vision_model, pixel_values, levels)
         paths = []
         if config.uses_qformer:
             if qformer_input_ids is None:
@@ -231,7 +231,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         tag_attention_mask: Tensor | None = None,
         tag_token_weights: Tensor | None = None,
     ) -> Tensor:
-        """T5's embeddings of the prompt (B, L, d), with the soft prompt written over ``<extra_id_0>``.
+        """Return T5's embeddings of the prompt (B, L, d), with the soft prompt written over ``<extra_id_0>``.
 
         Raises:
             ValueError: If a prompt has another number of ``<extra_id_0>`` than there are vectors, or a dynamic prompt
@@ -246,7 +246,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
             vectors.append(self.soft_prompt.to(embeddings.dtype).expand(len(input_ids), 1, -1))
         if prompt.dynamic:
             if tag_input_ids is None or tag_attention_mask is None:
-                raise ValueError("A dynamic prompt is made of tags: tag_input_ids and tag_attention_mask are missing.")
+                raise ValueError("A dynamic prompt needs tags: tag_input_ids and tag_attention_mask are missing.")
             with torch.set_grad_enabled(
                 torch.is_grad_enabled() and any(p.requires_grad for p in self.tag_encoder.parameters())
             ):
@@ -271,7 +271,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
             T5's encoder output, of length V + L, and its attention mask (B, V + L).
         """
         if inputs.get("pixel_values") is None:
-            raise ValueError("LION describes an image: pixel_values is missing.")
+            raise ValueError("pixel_values is missing: LION needs an image.")
         check_levels(levels, len(input_ids), routed=len(self.config.adapters) > 1)
         tags = {name: inputs.get(name) for name in ("tag_input_ids", "tag_attention_mask", "tag_token_weights")}
         visual = self.visual_tokens(
@@ -303,7 +303,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> LionOutput:
-        """Answer logits and, with labels, the loss.
+        """Compute the answer's logits and, with labels, the loss.
 
         Args:
             pixel_values: (B, 3, H, W).
@@ -355,7 +355,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """`GenerationMixin.generate` over what `LionProcessor` returns; LION's defaults are in ``generation_config``.
+        """Generate answers from the outputs of `LionProcessor`; the defaults are in ``generation_config``.
 
         The images and the prompt are encoded once, before beams are formed; samples of both levels may share a batch.
 
@@ -364,12 +364,13 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         """
         kwargs.pop("labels", None)
         if kwargs.get("encoder_outputs") is None:
-            given = {name: kwargs.pop(name, None) for name in _ENCODER_INPUTS}
+            encoder_inputs = {name: kwargs.pop(name, None) for name in _ENCODER_INPUTS}
             if inputs is not None:
-                given["input_ids"] = inputs
-            if given["input_ids"] is None:
-                raise ValueError("input_ids is missing: give generate what LionProcessor returns.")
-            kwargs["encoder_outputs"], kwargs["attention_mask"] = self.encode(levels=kwargs.get("levels"), **given)
+                encoder_inputs["input_ids"] = inputs
+            if encoder_inputs["input_ids"] is None:
+                raise ValueError("input_ids is missing: pass the outputs of LionProcessor to generate.")
+            levels = kwargs.get("levels")
+            kwargs["encoder_outputs"], kwargs["attention_mask"] = self.encode(levels=levels, **encoder_inputs)
         kwargs |= cache_for({"use_cache": self.generation_config.use_cache} | kwargs)
         with self.language_model.folded_adapters():
             return super().generate(**kwargs)  # type: ignore[misc]
@@ -382,5 +383,5 @@ def _projector(tag_width: int, text_width: int, tokens: int, kind: str) -> nn.Mo
 
 
 def _cast(states: Tensor, module: nn.Module) -> Tensor:
-    """``states`` in the precision of ``module``'s parameters."""
+    """Return ``states`` in the precision of ``module``'s parameters."""
     return states.to(next(module.parameters()).dtype)

@@ -1,4 +1,4 @@
-"""Names of the released LION weights and of ours, in both directions."""
+"""Translation of parameter names between the released LION and this one."""
 
 import re
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ _ROUTER = re.compile(r"(.*\.adapter)\.router_ratio(\d+)")
 _OUR_ADAPTER = re.compile(r"(.*\.adapter)\.(region|image)_(?:(router|scale)|(down|up)_(weight|bias))")
 _QV_BIAS = re.compile(r"(.*\.attn)\.(q|v)_bias")
 
-# What a released file may hold and LION does not read.
+# Keys of released files that LION does not read, with the reason.
 _IGNORED: tuple[tuple[str, str], ...] = (
     (r"t5_model\.(encoder|decoder)\.embed_tokens\.weight", "an alias of t5_model.shared.weight"),
     (r".*\.position_ids", "a buffer that counts from 0"),
@@ -52,7 +52,7 @@ _IGNORED: tuple[tuple[str, str], ...] = (
 
 
 def ignored_reason(key: str, vision_blocks: int) -> str | None:
-    """Why the released ``key`` is not read; None where it is.
+    """Return the reason why the released ``key`` is not read, None where it is read.
 
     Args:
         vision_blocks: ViT blocks that LION runs; the released ViT has one more.
@@ -67,9 +67,9 @@ def ignored_reason(key: str, vision_blocks: int) -> str | None:
 
 
 def to_ours(key: str, adapters: Sequence[str]) -> str | None:
-    """Our name for a released key, None if the released LION knows no such key.
+    """Return our name of a released key, None if the released LION has no such key.
 
-    ``q_bias`` and ``v_bias`` of a ViT block both lead to its one ``qkv.bias``, (q, 0, v).
+    ``q_bias`` and ``v_bias`` of a ViT block both map to its single ``qkv.bias``, (q, 0, v).
 
     Args:
         adapters: The configuration's levels with an adapter; released adapters are counted in their order.
@@ -78,8 +78,8 @@ def to_ours(key: str, adapters: Sequence[str]) -> str | None:
         if not key.startswith(released):
             continue
         rest = key.removeprefix(released)
-        if found := _QV_BIAS.fullmatch(rest):
-            rest = f"{found[1]}.qkv.bias"
+        if match := _QV_BIAS.fullmatch(rest):
+            rest = f"{match[1]}.qkv.bias"
         for old, new in _FRAGMENTS.get(released, ()):
             rest = rest.replace(old, new)
         return _adapter_to_ours(ours + rest, adapters)
@@ -87,13 +87,13 @@ def to_ours(key: str, adapters: Sequence[str]) -> str | None:
 
 
 def _adapter_to_ours(name: str, adapters: Sequence[str]) -> str | None:
-    if found := _ADAPTER.fullmatch(name):
-        index, part = int(found[2]), found[3] or f"{found[4]}_{found[5]}"
-    elif found := _ROUTER.fullmatch(name):
-        index, part = int(found[2]) - 1, "router"
+    if match := _ADAPTER.fullmatch(name):
+        index, part = int(match[2]), match[3] or f"{match[4]}_{match[5]}"
+    elif match := _ROUTER.fullmatch(name):
+        index, part = int(match[2]) - 1, "router"
     else:
         return name
-    return f"{found[1]}.{adapters[index]}_{part}" if index < len(adapters) else None
+    return f"{match[1]}.{adapters[index]}_{part}" if index < len(adapters) else None
 
 
 def to_released(name: str, adapters: Sequence[str]) -> str:
@@ -102,17 +102,17 @@ def to_released(name: str, adapters: Sequence[str]) -> str:
     Raises:
         ValueError: If the released LION has no such part.
     """
-    if found := _OUR_ADAPTER.fullmatch(name):
-        index = list(adapters).index(found[2])
-        if found[3] == "router":
+    if match := _OUR_ADAPTER.fullmatch(name):
+        index = list(adapters).index(match[2])
+        if match[3] == "router":
             part = f"router_ratio{index + 1}"
         else:
-            part = f"adapters.{index}." + (found[3] or f"{found[4]}_proj.{found[5]}")
-        name = f"{found[1]}.{part}"
+            part = f"adapters.{index}." + (match[3] or f"{match[4]}_proj.{match[5]}")
+        name = f"{match[1]}.{part}"
     for released, ours in _PREFIXES:
         if name == ours or (ours.endswith(".") and name.startswith(ours)):
             rest = name.removeprefix(ours)
             for old, new in reversed(_FRAGMENTS.get(released, ())):
                 rest = rest.replace(new, old)
             return released + rest
-    raise ValueError(f"The released LION has no place for {name}: it knows neither dynamic prompts nor tag encoders.")
+    raise ValueError(f"The released LION has no part {name}: it has neither dynamic prompts nor tag encoders.")

@@ -11,7 +11,7 @@ from models.lion.groups import GROUPS, parameter_group
 def set_precision(model: nn.Module, dtype: torch.dtype, groups: Mapping[str, torch.dtype] | None = None) -> nn.Module:
     """Cast ``model`` in place to ``dtype``, and each group of ``groups`` to its own.
 
-    States are cast where one group hands over to another. T5's residual stream keeps T5's precision: adapters and
+    Hidden states are cast at the border between two groups. T5's residual stream keeps T5's precision: adapters and
     router are folded in their own precision and multiply in T5's.
 
     Args:

@@ -1,4 +1,4 @@
-"""Sizes of the LION presets: plain fields of `LionConfig`, so that each can be read beside the paper's."""
+"""Sizes of the LION presets: plain fields of `LionConfig`, easy to compare with the paper's table."""
 
 from typing import Any
 

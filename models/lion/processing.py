@@ -1,4 +1,4 @@
-"""Images, questions, tags and answers into LION's inputs, and its output back into text."""
+"""LION's processor: images, questions, tags and answers to tensors, and generated ids to text."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -28,16 +28,16 @@ from models.tags import (
 SOFT_TOKEN = "<extra_id_0>"
 # Longest question for the Q-Former in its own tokens, [CLS] and [SEP] included, as released.
 QFORMER_LENGTH = 128
-# What of a `PromptConfig` decides the text and the tags' tokens.
+# The fields of `PromptConfig` that decide the text and the tags' tokens.
 _PROMPT_FIELDS = ("kind", "tokens", "tags_in_text", "confidence_in_text")
 # Thresholds of the text's tags and of the tag encoder's: files beside `processor_config.json`, by their field.
 THRESHOLD_FILES = {"thresholds": "tag_thresholds.json", "tag_encoder_thresholds": "tag_encoder_thresholds.json"}
 
 
 class LionProcessor(ProcessorMixin):
-    """What stands before LION: pixels, the prompt with its tags, the Q-Former's question, the answer's labels.
+    """LION's inputs: pixels, the prompt with its tags, the Q-Former's question, the answer's labels.
 
-    Make one by `for_config`, so that it fits its model; `from_pretrained` reads it from the model's folder.
+    `for_config` makes a processor that fits a model; `from_pretrained` reads it from the model's folder.
 
     Args:
         image_processor: CLIP's, resizing to the model's square (bicubic, aspect not kept).
@@ -76,7 +76,7 @@ class LionProcessor(ProcessorMixin):
         tag_encoder_thresholds: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer, qformer_tokenizer, tag_tokenizer)
-        # The released code cuts the Q-Former's question on the left: what is asked stands at its end.
+        # The released code cuts the Q-Former's question on the left, because the end of a prompt holds the question.
         self.qformer_tokenizer.truncation_side = "left"
         prompt_config = PromptConfig(**(prompt or {}))
         self.prompt = {name: getattr(prompt_config, name) for name in _PROMPT_FIELDS}
@@ -91,12 +91,12 @@ class LionProcessor(ProcessorMixin):
 
     @property
     def rule(self) -> TagRule:
-        """Which tags the text lists, and in which order."""
+        """The rule by which the text lists tags, and their order."""
         return make_rule(self.top_k, self.threshold, self.tag_order, self.thresholds)
 
     @property
     def tag_reader(self) -> TagEncoderProcessor:
-        """The tag encoder's own processor: what a dynamic prompt's vectors are made of."""
+        """The tag encoder's processor, which makes the inputs of a dynamic prompt's vectors."""
         if self.tag_encoder is not None:
             settings = {**self.tag_encoder, "thresholds": self.tag_encoder_thresholds}
         else:
@@ -171,14 +171,14 @@ class LionProcessor(ProcessorMixin):
         levels: Sequence[str] | None = None,
         answers: Sequence[str] | None = None,
     ) -> BatchFeature:
-        """Inputs of `LionForConditionalGeneration` for B samples; an argument left out leaves its outputs out.
+        """Return the inputs of `LionForConditionalGeneration` for B samples; an omitted argument omits its outputs.
 
         Args:
             images: PIL images of any mode (converted by `models.images.to_rgb`) and size.
             text: Questions, without any prompt around them.
             tags: Each image's tags and confidences; read where the prompt has tags.
             levels: ``"image"`` or ``"region"`` of each sample.
-            answers: What the model is to say.
+            answers: The target answers.
 
         Returns:
             pixel_values (B, 3, H, W); input_ids, attention_mask (B, L); qformer_input_ids, qformer_attention_mask
@@ -190,11 +190,11 @@ class LionProcessor(ProcessorMixin):
                 prompt, a text holds ``<extra_id_0>``, or the prompt needs tags and none are given.
         """
         text = [text] if isinstance(text, str) else text
-        given = {"images": images, "text": text, "tags": tags, "levels": levels, "answers": answers}
-        sizes = {name: len(value) for name, value in given.items() if value is not None}
+        inputs = {"images": images, "text": text, "tags": tags, "levels": levels, "answers": answers}
+        sizes = {name: len(value) for name, value in inputs.items() if value is not None}
         if not sizes or 0 in sizes.values() or len(set(sizes.values())) > 1:
-            told = ", ".join(f"{size} {name}" for name, size in sizes.items()) or "nothing"
-            raise ValueError(f"A batch needs as many of each input, and at least one: given {told}.")
+            counts = ", ".join(f"{size} {name}" for name, size in sizes.items()) or "nothing"
+            raise ValueError(f"All inputs of a batch need the same length, at least 1, but there are {counts}.")
         batch: dict[str, Tensor] = {}
         if images is not None:
             batch["pixel_values"] = self._pixels(images)
@@ -207,7 +207,7 @@ class LionProcessor(ProcessorMixin):
         return BatchFeature(batch)
 
     def prompt_text(self, question: str, tags: Sequence[ScoredTag] = ()) -> str:
-        """The prompt of ``question`` with all of ``tags``, as LION writes it; no tag at all gives ``tags: []``."""
+        """Return the prompt of ``question`` with all of ``tags``, as LION writes it; no tags give ``tags: []``."""
         config = PromptConfig(**self.prompt)
         if config.kind == "none":
             return question
@@ -218,7 +218,7 @@ class LionProcessor(ProcessorMixin):
         return sentence + question
 
     def answers(self, ids: Tensor) -> list[str]:
-        """Generated ids (B, T) as text, without special tokens and outer blanks."""
+        """Return generated ids (B, T) as text, without special tokens and outer blanks."""
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
@@ -240,15 +240,20 @@ class LionProcessor(ProcessorMixin):
     def _questions(self, questions: Sequence[str], tags: Sequence[Sequence[ScoredTag]] | None) -> dict[str, Tensor]:
         prompt = PromptConfig(**self.prompt)
         if tags is None and prompt.reads_tags:
-            raise ValueError(f"A prompt of kind {prompt.kind!r} is made of tags: give tags, an empty list for none.")
+            raise ValueError(
+                f"A prompt of kind {prompt.kind!r} needs tags; pass an empty list for an image without tags."
+            )
         rule = self.rule
         chosen = [rule.select(listed) for listed in tags or [[]] * len(questions)]
         encoded = self.tokenizer.pad({"input_ids": self._prompt_ids(questions, chosen)}, return_tensors="pt")
         batch = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
-        asked = self.qformer_tokenizer(
+        questions_ids = self.qformer_tokenizer(
             list(questions), padding=True, truncation=True, max_length=QFORMER_LENGTH, return_tensors="pt"
         )
-        batch["qformer_input_ids"], batch["qformer_attention_mask"] = asked["input_ids"], asked["attention_mask"]
+        batch["qformer_input_ids"], batch["qformer_attention_mask"] = (
+            questions_ids["input_ids"],
+            questions_ids["attention_mask"],
+        )
         if prompt.dynamic:
             tokens = self.tag_reader(tags or [[]] * len(questions))
             batch |= {f"tag_{name}": value for name, value in tokens.as_dict().items()}
@@ -260,7 +265,7 @@ class LionProcessor(ProcessorMixin):
                 raise ValueError("A question is blank.")
             if any(SOFT_TOKEN in text for text in (question, *(tag for tag, _ in listed))):
                 raise ValueError(
-                    f"{SOFT_TOKEN} marks the soft prompt's place and cannot stand in {question!r} or a tag."
+                    f"{SOFT_TOKEN} marks the place of the soft prompt; remove it from question {question!r} or its tags."
                 )
         ids = self.tokenizer([self.prompt_text(q, listed) for q, listed in zip(questions, tags, strict=True)])
         return [
@@ -269,7 +274,7 @@ class LionProcessor(ProcessorMixin):
         ]
 
     def _shortened(self, question: str, tags: Sequence[ScoredTag]) -> list[int]:
-        """Ids with as many of the most confident tags as fit; the released code cut the prompt's head instead."""
+        """Return ids with as many of the most confident tags as fit; the released code cut off the prompt's start."""
         tags = tags if self.prompt["tags_in_text"] else []
         fits: list[int] | None = None
         low, high = 0, max(len(tags) - 1, 0)
@@ -289,7 +294,7 @@ class LionProcessor(ProcessorMixin):
         return fits
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings of ``processor_config.json``: all but the thresholds, which are files of their own."""
+        """Return the settings of ``processor_config.json``: all but the thresholds, which have their own files."""
         return {name: value for name, value in super().to_dict().items() if name not in THRESHOLD_FILES}
 
     def save_pretrained(
@@ -320,7 +325,7 @@ class LionProcessor(ProcessorMixin):
 
 
 def _values_of(processor: CLIPImageProcessorPil) -> np.ndarray:
-    """What each byte becomes in each channel, (3, 256): as the processor rescales and normalizes them itself.
+    """Return the value of each byte in each channel, (3, 256), as the processor rescales and normalizes it.
 
     Looking bytes up gives the processor's own numbers in every digit, in a third of the time after resizing.
     """
@@ -329,7 +334,7 @@ def _values_of(processor: CLIPImageProcessorPil) -> np.ndarray:
 
 
 def level_ids(levels: Sequence[str]) -> Tensor:
-    """Rows of the router (B,), int64, for ``"region"`` and ``"image"``.
+    """Return the rows of the router (B,), int64, for ``"region"`` and ``"image"``.
 
     Raises:
         ValueError: If a level is another.

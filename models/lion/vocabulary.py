@@ -1,11 +1,11 @@
-"""Tokenizers for a small LION that is trained from nothing, where Flan-T5's and BERT's would be most of the model."""
+"""Tokenizers of a small LION that is trained from random weights; Flan-T5's and BERT's would be most of its size."""
 
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-# The preset "tiny" counts on these places (soft_prompt_token_id is 3).
+# The preset "tiny" relies on these ids (soft_prompt_token_id is 3).
 _T5_SPECIAL = ["<pad>", "</s>", "<unk>", "<extra_id_0>"]
 _BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _PRINTABLE = [chr(code) for code in range(33, 127)]
@@ -14,7 +14,8 @@ _PRINTABLE = [chr(code) for code in range(33, 127)]
 def t5_vocabulary(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
     """Return a tokenizer with T5's special tokens, for prompts, questions and answers like ``texts``.
 
-    Digits stand alone, so that a coordinate costs as many tokens as digits, and all of printable ASCII is known.
+    Each digit is one token, so that a coordinate takes as many tokens as it has digits. Every printable ASCII character
+    has a token.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

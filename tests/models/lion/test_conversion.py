@@ -143,9 +143,9 @@ def test_unknown_missing_and_misshapen_keys_are_named(tmp_path: Path) -> None:
 
     adapter = "t5_model.encoder.block.0.layer.1.adapter.adapters.0.down_proj.weight"
     for change, told in (
-        ({"t5_model.encoder.block.0.layer.1.lora": torch.ones(1)}, "layer.1.lora has no place"),
-        ({"optimizer.step": torch.ones(1)}, "optimizer.step has no place"),
-        ({adapter.replace("adapters.0", "adapters.7"): torch.ones(1)}, "adapters.7.* has no place"),
+        ({"t5_model.encoder.block.0.layer.1.lora": torch.ones(1)}, "layer.1.lora is no weight of this LION"),
+        ({"optimizer.step": torch.ones(1)}, "optimizer.step is no weight of this LION"),
+        ({adapter.replace("adapters.0", "adapters.7"): torch.ones(1)}, "adapters.7.* is no weight of this LION"),
         ({adapter: None}, "1 weights are missing, among them " + adapter),
         ({adapter: torch.ones(2, 2)}, r"down_proj.weight is \(2, 2\) and this LION expects"),
         ({"visual_encoder.blocks.0.attn.v_bias": None}, "1 weights are missing"),
@@ -202,5 +202,5 @@ def test_files_that_are_no_checkpoints_are_told_apart(tmp_path: Path) -> None:
 def test_a_dynamic_prompt_cannot_be_exported(build: Build, tmp_path: Path) -> None:
     model, _ = build(prompt={"kind": "dynamic"})
     model.save_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match="no place for"):
+    with pytest.raises(ValueError, match="has no part"):
         export_lion(tmp_path / "model", tmp_path / "out.pth")
