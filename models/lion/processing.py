@@ -193,8 +193,8 @@ class LionProcessor(ProcessorMixin):
         inputs = {"images": images, "text": text, "tags": tags, "levels": levels, "answers": answers}
         sizes = {name: len(value) for name, value in inputs.items() if value is not None}
         if not sizes or 0 in sizes.values() or len(set(sizes.values())) > 1:
-            counts = ", ".join(f"{size} {name}" for name, size in sizes.items()) or "nothing"
-            raise ValueError(f"All inputs of a batch need the same length, at least 1, but there are {counts}.")
+            counts = ", ".join(f"{size} {name}" for name, size in sizes.items()) or "none"
+            raise ValueError(f"All inputs of a batch need the same length, at least 1, but there are: {counts}.")
         batch: dict[str, Tensor] = {}
         if images is not None:
             batch["pixel_values"] = self._pixels(images)
@@ -265,7 +265,7 @@ class LionProcessor(ProcessorMixin):
                 raise ValueError("A question is blank.")
             if any(SOFT_TOKEN in text for text in (question, *(tag for tag, _ in listed))):
                 raise ValueError(
-                    f"{SOFT_TOKEN} marks the place of the soft prompt; remove it from question {question!r} or its tags."
+                    f"{SOFT_TOKEN} marks the soft prompt's place; remove it from question {question!r} or its tags."
                 )
         ids = self.tokenizer([self.prompt_text(q, listed) for q, listed in zip(questions, tags, strict=True)])
         return [

@@ -252,9 +252,9 @@ def test_set_trainable_freezes_the_rest_and_keeps_it_in_eval_mode(build: Build) 
         (["projector"], "leaves it out"),
     ],
 )
-def test_set_trainable_refuses_what_would_not_train(build: Build, groups: list[str], told: str) -> None:
+def test_set_trainable_refuses_what_would_not_train(build: Build, groups: list[str], message: str) -> None:
     model, _ = build()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         set_trainable(model, groups)
 
 
@@ -267,7 +267,7 @@ def test_foundations_train_only_when_asked_for_by_name(build: Build) -> None:
         parameter_group("something.else")
 
 
-def test_bad_input_is_told_apart(build: Build) -> None:
+def test_bad_input_is_refused(build: Build) -> None:
     model, processor = build(prompt={"kind": "dynamic"})
     good = batch_of(processor, LEVELS)
     pixels = good["pixel_values"].clone()
@@ -281,19 +281,19 @@ def test_bad_input_is_told_apart(build: Build) -> None:
         ({"levels": torch.tensor([0, 1, 2])}, "a level is 0"),
         ({"levels": torch.tensor([0, 1])}, "int64 of shape"),
         ({"qformer_input_ids": None}, "qformer_input_ids is missing"),
-        ({"tag_input_ids": None}, "made of tags"),
+        ({"tag_input_ids": None}, "A dynamic prompt needs tags"),
         ({"input_ids": good["input_ids"].masked_fill(good["input_ids"] == 3, 5)}, "do not hold <extra_id_0>"),
         ({"input_ids": None}, "input_ids is missing"),
     ]
-    for change, told in cases:
-        with pytest.raises(ValueError, match=told):
+    for change, message in cases:
+        with pytest.raises(ValueError, match=message):
             model(**(dict(good) | change))
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             model.generate(**(dict(good) | change))
 
 
 @pytest.mark.parametrize(
-    "fields, told",
+    "fields, message",
     [
         ({"visual_input": "both"}, "choose one of all, qformer, aggregator"),
         ({"prompt": {"kind": "soft"}}, "choose one of none, static, dynamic, both"),
@@ -305,8 +305,8 @@ def test_bad_input_is_told_apart(build: Build) -> None:
         ({"num_queries": 3}, "no field 'num_queries'"),
     ],
 )
-def test_a_wrong_configuration_names_the_choice(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_configuration_names_the_choice(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         LionConfig.preset("tiny", **fields)
     with pytest.raises(ValueError, match="choose one of tiny, small, base, xl, xxl"):
         LionConfig.preset("large")

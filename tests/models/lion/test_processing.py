@@ -202,25 +202,25 @@ def test_pixels_equal_transformers_in_every_digit(build: Build, rules: dict[str,
     assert torch.equal(processor(images=images)["pixel_values"], expected)
 
 
-def test_bad_input_is_told_apart(build: Build) -> None:
+def test_bad_input_is_refused(build: Build) -> None:
     _, processor = build()
     image = Image.new("RGB", (9, 9))
     not_finite = Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32), mode="F")
     cases: list[tuple[dict[str, Any], str]] = [
-        ({}, "given nothing"),
-        ({"images": []}, "given 0 images"),
-        ({"images": [image], "text": ["a?", "b?"], "tags": [[], []]}, "given 1 images, 2 text, 2 tags"),
+        ({}, "there are: none"),
+        ({"images": []}, "there are: 0 images"),
+        ({"images": [image], "text": ["a?", "b?"], "tags": [[], []]}, "there are: 1 images, 2 text, 2 tags"),
         ({"images": ["picture.jpg"]}, "open it by PIL.Image"),
         ({"images": [not_finite]}, "values outside 0 to 255"),
-        ({"text": ["where?"]}, "give tags, an empty list for none"),
+        ({"text": ["where?"]}, "needs tags; pass an empty list"),
         ({"text": [" "], "tags": [[]]}, "blank"),
-        ({"text": [f"what is {SOFT_TOKEN}?"], "tags": [[]]}, "cannot stand"),
-        ({"text": ["where?"], "tags": [[(SOFT_TOKEN, 0.9)]]}, "cannot stand"),
+        ({"text": [f"what is {SOFT_TOKEN}?"], "tags": [[]]}, "marks the soft prompt.s place"),
+        ({"text": ["where?"], "tags": [[(SOFT_TOKEN, 0.9)]]}, "marks the soft prompt.s place"),
         ({"text": ["where?"], "tags": [[("dog", 1.5)]]}, "between 0 and 1"),
         ({"levels": ["image", "pixel"]}, "'pixel' is no level; choose one of region, image"),
     ]
-    for arguments, told in cases:
-        with pytest.raises(ValueError, match=told):
+    for arguments, message in cases:
+        with pytest.raises(ValueError, match=message):
             processor(**arguments)
 
 
