@@ -7,7 +7,9 @@ from typing import Any
 from jobs.cli import main
 from pipelines.core import storage
 from pipelines.core.steps import StepResult
-from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.results import METRICS
+from pipelines.evaluation.run import evaluate
 from pipelines.inference.decoding import in_words
 from pipelines.scoring.estimates import percent
 

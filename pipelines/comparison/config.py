@@ -8,7 +8,7 @@ from pipelines.core.errors import UserError
 from pipelines.core.paths import names_field, path_field, settings_field
 from pipelines.core.runtime import RayConfig
 from pipelines.core.steps import runtime_field, runtime_group
-from pipelines.evaluation.distributed import InferenceConfig
+from pipelines.evaluation.config import InferenceConfig
 from pipelines.evaluation.tag_noise import TagErrors
 from pipelines.registry import RegistryConfig
 from pipelines.scoring.benchmarks import MIXED, benchmark_table

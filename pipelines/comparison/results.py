@@ -21,7 +21,7 @@ from pipelines.comparison.statistics import (
 )
 from pipelines.core import storage
 from pipelines.core.parquet import read_file
-from pipelines.evaluation.run import METRICS, SAMPLE_SCORES
+from pipelines.evaluation.results import METRICS, SAMPLE_SCORES
 from pipelines.scoring.estimates import Array
 from pipelines.scoring.metrics.catalog import find_metric
 

@@ -27,7 +27,7 @@ from pipelines.core.runtime import keep_ray, live_nodes, ray_session
 from pipelines.core.steps import StepFolder, StepResult, canonical, run_step
 from pipelines.core.tag_rules import model_rules
 from pipelines.core.workflow import Prepare, StepSpec, run_steps
-from pipelines.evaluation.run import require_scorable
+from pipelines.evaluation.benchmark import require_scorable
 from pipelines.inference.decoding import in_words
 from pipelines.registry import Registry
 from pipelines.scoring.predictions import load_instructions

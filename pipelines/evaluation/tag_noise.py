@@ -1,8 +1,9 @@
-"""Tag noise: what a worse tagger would have said. A prompt made of tags is for their errors, so they are measured.
+"""Tag noise: the errors of a worse tagger, added to tags when an evaluation reads them.
 
-The stored tags stay as they are; noise is added when an evaluation reads them. What happens to an image's tags depends
-on the image's id, the seed and the strength alone, never on other images or on their order; and what is lost or
-invented at one strength is so at every greater one, so that a curve over strengths shows the strength and not the luck.
+A dynamic prompt must tolerate the tagger's errors, so evaluations measure the answers under more of them. The stored
+tags stay unchanged. The errors of an image depend on the image's id, the seed and the strength only, not on other
+images or on their order. A tag that is lost or invented at one strength is lost or invented at every greater strength,
+so that a curve over strengths shows the effect of the strength and not of the random draws.
 """
 
 import hashlib
@@ -18,38 +19,38 @@ from models.tags import ScoredTag, tags_from_rows, tags_to_rows
 from pipelines.core.errors import UserError
 from pipelines.core.tables import TAG
 
-_CERTAIN = 1e-6  # confidences of 0 and 1 have no logit; they are taken for this near to it
+_CERTAIN = 1e-6  # confidences of 0 and 1 have no finite logit and are moved inside by this
 
 
 @dataclass(frozen=True)
 class TagErrors:
-    """What a tagger does wrong at full strength."""
+    """The errors of a tagger at strength 1."""
 
     drop: float = 0.5
-    """Lost tags at strength 1, as a share of the tags."""
+    """Share of the tags that are lost at strength 1."""
     invent: float = 0.5
-    """Invented tags at strength 1, as a share of the tags; each is as sure as a tag that is there, and comes from the
-    tags of all images."""
+    """Invented tags at strength 1, as a share of the image's tags. Each is drawn from the tags of all images and gets
+    the confidence of one of the image's tags."""
     miscalibrate: float = 1.5
-    """Standard deviation at strength 1 of what is added to each confidence's logit: 1.5 turns 0.8 into anything
-    between 0.47 and 0.95 two times out of three."""
+    """Standard deviation, at strength 1, of the noise on each confidence's logit. With 1.5, a confidence of 0.8 becomes
+    0.47 to 0.95 two times out of three."""
     seed: int = 0
-    """Another seed, other errors."""
+    """Seed of the random draws; change it to get other errors."""
 
     def __post_init__(self) -> None:
         _require_shares({"drop": self.drop, "invent": self.invent})
         if self.seed < 0:
-            raise UserError(f"Tag noise has seed {self.seed}; a seed is 0 or more.")
+            raise UserError(f"Tag noise has seed {self.seed}; give 0 or more.")
         if not 0 <= self.miscalibrate < math.inf:
-            raise UserError(f"Tag noise has miscalibrate {self.miscalibrate}; it is a standard deviation, 0 or more.")
+            raise UserError(f"Tag noise has miscalibrate {self.miscalibrate}; give a standard deviation, 0 or more.")
 
 
 @dataclass(frozen=True)
 class TagNoise(TagErrors):
-    """Errors that are put into the tags as they are read; the stored tags stay as they are."""
+    """Errors that are added to the tags when they are read; the stored tags stay unchanged."""
 
     strength: float = 0.0
-    """How much, from 0 (the tags as they are, bit by bit) to 1; it multiplies the three kinds of errors."""
+    """Noise strength in [0, 1]; it scales the three kinds of errors. 0 leaves the tags unchanged."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,50 +58,50 @@ class TagNoise(TagErrors):
 
 
 def add_noise(tags: Sequence[ScoredTag], image_id: str, vocabulary: Sequence[str], noise: TagNoise) -> list[ScoredTag]:
-    """Return an image's tags with errors, by falling confidence; at strength 0 the tags themselves.
+    """Return an image's tags with errors, by falling confidence; at strength 0 the unchanged tags.
 
     Args:
         tags: (tag, confidence in [0, 1]), by falling confidence.
-        image_id: decides, with the seed, which errors are made.
-        vocabulary: tags that may be invented, in a fixed order; those that the image has are never invented.
-        noise: which errors, and how many.
+        image_id: determines the errors, together with the seed.
+        vocabulary: tags that may be invented, in a fixed order; tags of the image are never invented.
+        noise: the kinds of errors and their strength.
     """
     if noise.strength == 0 or not tags:
         return list(tags)
-    generator = np.random.default_rng([noise.seed, _number(image_id)])
-    # Drawn in this order and number whatever the strength: it decides only how many of the errors are made.
-    losing, inventing = generator.random((2, len(tags)))
-    shifts = generator.standard_normal((2, len(tags))) * noise.miscalibrate * noise.strength
+    rng = np.random.default_rng([noise.seed, _number(image_id)])
+    # The draws are the same for every strength, which only decides how many of the errors happen.
+    losing, inventing = rng.random((2, len(tags)))
+    shifts = rng.standard_normal((2, len(tags))) * noise.miscalibrate * noise.strength
     present = {tag for tag, _ in tags}
     absent = [tag for tag in vocabulary if tag not in present]
-    strangers = [absent[place] for place in generator.permutation(len(absent))[: len(tags)]]
+    strangers = [absent[index] for index in rng.permutation(len(absent))[: len(tags)]]
     noisy = [
-        (tag, _shifted(score, shifts[0, place]))
-        for place, (tag, score) in enumerate(tags)
-        if losing[place] >= noise.strength * noise.drop
+        (tag, _shifted(score, shifts[0, rank]))
+        for rank, (tag, score) in enumerate(tags)
+        if losing[rank] >= noise.strength * noise.drop
     ]
     noisy += [
-        (stranger, _shifted(tags[place][1], shifts[1, place]))
-        for place, stranger in enumerate(strangers)
-        if inventing[place] < noise.strength * noise.invent
+        (stranger, _shifted(tags[rank][1], shifts[1, rank]))
+        for rank, stranger in enumerate(strangers)
+        if inventing[rank] < noise.strength * noise.invent
     ]
     return sorted(noisy, key=lambda item: -item[1])
 
 
 def noisy_column(image_ids: pa.ChunkedArray, tags: pa.ChunkedArray, noise: TagNoise) -> pa.ChunkedArray:
-    """Return the `tags` of many images with errors; at strength 0 the very column that was given.
+    """Return the `tags` of many images with errors; at strength 0 the unchanged column.
 
     Args:
         image_ids: (n) strings.
         tags: (n) lists of `tables.TAG`, or null.
-        noise: which errors, and how many.
+        noise: the kinds of errors and their strength.
     """
     if noise.strength == 0:
         return tags
     vocabulary = sorted(pc.unique(pc.struct_field(pc.list_flatten(tags), "tag")).to_pylist())
     rows = [
-        None if given is None else tags_to_rows(add_noise(tags_from_rows(given), image_id, vocabulary, noise))
-        for image_id, given in zip(image_ids.to_pylist(), tags.to_pylist(), strict=True)
+        None if tag_rows is None else tags_to_rows(add_noise(tags_from_rows(tag_rows), image_id, vocabulary, noise))
+        for image_id, tag_rows in zip(image_ids.to_pylist(), tags.to_pylist(), strict=True)
     ]
     return pa.chunked_array([pa.array(rows, pa.list_(TAG))])
 
@@ -110,7 +111,7 @@ def _number(image_id: str) -> int:
 
 
 def _shifted(score: float, shift: float) -> float:
-    """Return a confidence whose logit is moved; not touched where it is not moved."""
+    """Return a confidence after a shift of its logit; exactly the same confidence where the shift is 0."""
     if shift == 0:
         return score
     inside = min(max(score, _CERTAIN), 1 - _CERTAIN)
@@ -119,4 +120,4 @@ def _shifted(score: float, shift: float) -> float:
 
 def _require_shares(shares: Mapping[str, float]) -> None:
     if wrong := {name: value for name, value in shares.items() if not 0 <= value <= 1}:
-        raise UserError(f"Tag noise has {wrong}; strength, drop and invent are between 0 and 1.")
+        raise UserError(f"Tag noise has {wrong}; give strength, drop and invent between 0 and 1.")

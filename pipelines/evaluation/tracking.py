@@ -1,4 +1,4 @@
-"""Numbers about a registered model, where whoever looks at the model in MLflow finds them."""
+"""Numbers about a registered model, shown with the model in MLflow."""
 
 import json
 import re
@@ -14,12 +14,12 @@ _NOT_IN_NAMES = re.compile(r"[^\w.\- /]")
 
 
 def log_numbers(registry: "Registry", reference: "ModelReference", numbers: Mapping[str, float]) -> None:
-    """Number about a version: as metrics of its model, and as its tags, which searches can filter by.
+    """Log numbers about a version: as metrics of its model, and as tags of the version, which searches can filter by.
 
     Args:
-        registry: where the version is.
-        reference: as `Registry.lookup` gives it.
-        numbers: by name; see `mlflow_name`.
+        registry: the MLflow of the version.
+        reference: the version, as `Registry.lookup` returns it.
+        numbers: by name; names are rewritten by `mlflow_name`.
     """
     from mlflow.entities import Metric
 
@@ -35,32 +35,32 @@ def log_numbers(registry: "Registry", reference: "ModelReference", numbers: Mapp
 def log_decoding(
     registry: "Registry", reference: "ModelReference", prefix: str, settings: Mapping[str, Any] | None
 ) -> None:
-    """Write the effective settings of decoding beside a version's numbers: a tag `PREFIX.decoding`, as JSON.
+    """Log the effective settings of decoding of a version's numbers: a tag `PREFIX.decoding`, as JSON.
 
     Args:
-        registry: where the version is.
-        reference: as `Registry.lookup` gives it.
-        prefix: what the names of the numbers begin with.
-        settings: as `metrics.json` has them.
+        registry: the MLflow of the version.
+        reference: the version, as `Registry.lookup` returns it.
+        prefix: the start of the names of the numbers.
+        settings: as in `metrics.json`.
     """
     key = mlflow_name(f"{prefix}.decoding")
     registry.client.set_model_version_tag(str(reference.name), str(reference.version), key, json.dumps(settings))
 
 
 def logged_model(registry: "Registry", reference: "ModelReference") -> str | None:
-    """Return the id of the model that a version was made of; None where its run logged none.
+    """Return the id of the logged model behind a version; None where its run logged no model.
 
-    MLflow's SQL store does not keep it with the version, but the version's source is where the model lies.
+    MLflow's SQL store does not keep the id with the version, but the version's source is the model's location.
     """
     client = registry.client
     source = client.get_model_version(str(reference.name), str(reference.version)).source
     outputs = client.get_run(str(reference.run_id)).outputs
     ids = [output.model_id for output in outputs.model_outputs] if outputs else []
-    return next((found for found in ids if client.get_logged_model(found).artifact_location == source), None)
+    return next((model for model in ids if client.get_logged_model(model).artifact_location == source), None)
 
 
 def mlflow_name(name: str) -> str:
-    """Return a name of a metric or a tag in the letters that MLflow takes: `acc@0.5` becomes `acc_at_0.5`."""
+    """Return a name of a metric or a tag in the characters that MLflow allows: `acc@0.5` becomes `acc_at_0.5`."""
     for sign, spelled in _SPELLED.items():
         name = name.replace(sign, spelled)
     return _NOT_IN_NAMES.sub("_", name)

@@ -336,10 +336,10 @@ def _prepare(config: DemoPageConfig) -> tuple[Oracle, list[str]]:
     reading = TagReading(config.threshold, config.tag_order)
     models = {name: Predictor(model, None, config.inference, reading, thresholds) for name, model in found.items()}
     for name, predictor in models.items():
-        if warning := box_warning(predictor.answerer.asking.decoding.settings, ASKED.values()):
+        if warning := box_warning(predictor.answerer.settings.decoding.settings, ASKED.values()):
             log.warning("%s: %s", name, warning)
         log.info("Tags that %s reads: %s", name, predictor.rules.in_words())
-    first = next(iter(models.values())).answerer.asking
+    first = next(iter(models.values())).answerer.settings
     size = config.inference.batch_size
     tagger = None if config.tagger is None else load_tagger(config.tagger, first.on_gpu, first.precision, size)
     return Oracle(models, tagger), examples

@@ -13,7 +13,7 @@ from models.tags import ImageTags, TagOrder, Threshold, tags_to_rows
 from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.tag_rules import model_rules
-from pipelines.inference.answerer import Answerer, Asking, Unanswered
+from pipelines.inference.answerer import Answerer, AnswererSettings, Unanswered
 from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from pipelines.inference.questions import Question, longest_answer
 from pipelines.instructions.templates import TASKS
@@ -143,7 +143,7 @@ class Predictor:
             log.warning("%s was made to read %s; now %s.", model, own.in_words(), self.rules.in_words())
         decoding = resolve_decoding(model.folder, settings.decoding, settings.beams)
         self.answerer = Answerer(
-            Asking(
+            AnswererSettings(
                 model=model.folder,
                 version=self.version,
                 limits=decoding.limits({task: longest_answer(task) for task in TASKS}),
@@ -187,7 +187,7 @@ class Predictor:
         found: dict[int, str | Unanswered] = {}
         for task in dict.fromkeys(question.task for question in questions):
             places = [place for place, row in enumerate(rows) if row["task"] == task]
-            limits = {task: self.answerer.asking.limits[task]}
+            limits = {task: self.answerer.settings.limits[task]}
             found |= zip(places, self.answerer.replies([rows[place] for place in places], limits), strict=True)
         return [found[place] for place in range(len(rows))]
 

@@ -91,10 +91,10 @@ def predict(config: PredictConfig) -> StepResult:
     model = find_model(config.model, config.registry, config.out)
     fixed = _fixed_tags(config, prompt_reads_tags(model.folder))
     predictor = Predictor(model, config.tagger, config.inference, TagReading(config.threshold, config.tag_order))
-    asking = predictor.answerer.asking
-    limit: dict[str, int] = {config.task: asking.limits[config.task]}
-    asking.decoding.check(limit)
-    if warning := box_warning(asking.decoding.settings, limit):
+    settings = predictor.answerer.settings
+    limit: dict[str, int] = {config.task: settings.limits[config.task]}
+    settings.decoding.check(limit)
+    if warning := box_warning(settings.decoding.settings, limit):
         log.warning("%s", warning)
     if predictor.reads_tags:
         log.info("Tags that are read: %s", predictor.rules.in_words())
@@ -112,7 +112,7 @@ def predict(config: PredictConfig) -> StepResult:
     answers = storage.join(folder, ANSWERS)
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     storage.write_atomic(answers, "".join(f"{line}\n" for line in lines).encode())
-    decoded_with = in_words(asking.decoding.as_dict(limit))
+    decoded_with = in_words(settings.decoding.as_dict(limit))
     summary = {"rows": len(rows), "unanswered": len(unanswered), "model": predictor.version, "answers": answers,
                "decoded_with": decoded_with}  # fmt: skip
     if predictor.reads_tags:

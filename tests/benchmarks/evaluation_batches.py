@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from pipelines.inference.answerer import Answerer, Asking
+from pipelines.inference.answerer import Answerer, AnswererSettings
 from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from tests.benchmarks.figures import Figure, Settings, clock, in_turns, seconds
 from tests.benchmarks.material import Tables, photographs, save_tables
@@ -44,8 +44,8 @@ class Ending(LogitsProcessor):
 class Asked(Answerer):
     """Evaluation's own, with answers that end."""
 
-    def __init__(self, asking: Asking) -> None:
-        super().__init__(asking)
+    def __init__(self, settings: AnswererSettings) -> None:
+        super().__init__(settings)
         self.ending = Ending(self.model.config.eos_token_id)
         generate: Any = partial(self.model.generate, logits_processor=LogitsProcessorList([self.ending]))
         self.model.generate = generate
@@ -71,19 +71,19 @@ def measure(settings: Settings) -> Iterator[Figure]:
     tables = save_tables(settings.work, photographs(settings.work / "images", 16), settings.choose(256, 128))
     rows = rows_of(tables)
     decoding = resolve_decoding(tables.lion, DecodingConfig(), 5)
-    asked = Asked(Asking(tables.lion, "benchmark", LIMITS, decoding, BATCH, "fp32", cuda, 1))
+    answerer = Asked(AnswererSettings(tables.lion, "benchmark", LIMITS, decoding, BATCH, "fp32", cuda, 1))
 
     def apart() -> None:
         for task in LENGTHS:
-            asked.replies([row for row in rows if row["task"] == task])
+            answerer.replies([row for row in rows if row["task"] == task])
 
     def as_they_come() -> None:
         for first in range(0, len(rows), BATCH):
-            asked.replies(rows[first : first + BATCH])
+            answerer.replies(rows[first : first + BATCH])
 
-    asked.replies(rows[:BATCH])
+    answerer.replies(rows[:BATCH])
     ways: dict[str, Callable[[], object]] = {
-        "mixed": partial(asked.replies, rows),
+        "mixed": partial(answerer.replies, rows),
         "apart": apart,
         "as they come": as_they_come,
     }

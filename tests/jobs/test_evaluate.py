@@ -73,7 +73,7 @@ def test_mistakes_exit_with_2_and_a_sentence(root: Path, tmp_path: Path, predict
 
 def test_scoring_and_help_import_nothing_heavy(root: Path, tmp_path: Path, predictions: str) -> None:
     code = (
-        "import sys; from jobs.evaluate import run; from pipelines.evaluation.run import EvaluateConfig\n"
+        "import sys; from jobs.evaluate import run; from pipelines.evaluation.config import EvaluateConfig\n"
         f"run(EvaluateConfig(benchmark='okvqa', predictions={predictions!r}, out={str(tmp_path)!r}))\n"
         "print(sorted({'ray', 'torch', 'transformers', 'mlflow'} & set(sys.modules)))"
     )

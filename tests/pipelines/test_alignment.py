@@ -7,7 +7,7 @@ import mlflow.pyfunc
 from torch import nn
 
 from models.alignment import ALIGNMENT
-from pipelines.inference.answerer import Answerer, Asking
+from pipelines.inference.answerer import Answerer, AnswererSettings
 from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from pipelines.precompute.captioner import Captioner
 from pipelines.precompute.config import TaggerConfig
@@ -43,8 +43,8 @@ def test_the_tagger_and_the_captioner_are_aligned(tmp_path: Path) -> None:
 
 def test_the_model_that_answers_an_evaluation_or_a_request_is_aligned(lion: str) -> None:
     decoding = resolve_decoding(lion, DecodingConfig(), 1)
-    asking = Asking(lion, "v", {"vqa": 4}, decoding, 4, "fp32", on_gpu=False, threads=1)
-    assert not unaligned(Answerer(asking).model)
+    settings = AnswererSettings(lion, "v", {"vqa": 4}, decoding, 4, "fp32", on_gpu=False, threads=1)
+    assert not unaligned(Answerer(settings).model)
 
 
 def test_a_served_tag_encoder_is_aligned(tag_encoder: str) -> None:

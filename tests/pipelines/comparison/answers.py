@@ -13,7 +13,8 @@ from pipelines.comparison.config import CompareConfig
 from pipelines.comparison.plan import Run
 from pipelines.comparison.results import Results, read_evaluation
 from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
-from pipelines.evaluation.run import EvaluateConfig, evaluate
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.run import evaluate
 from pipelines.sample_world.entries import Entry, make_entry
 from pipelines.sample_world.scenes import PRESETS
 from pipelines.scoring.config import ScoringConfig

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.comparison.config import ChampionRule, CompareConfig, NoiseCurve, StageSpec
 from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
-from pipelines.evaluation.distributed import InferenceConfig
+from pipelines.evaluation.config import InferenceConfig
 from tests.pipelines.evaluation.conftest import COLORS, instruction
 
 TRAIN, TEST = range(8), range(8, 14)

@@ -27,7 +27,7 @@ from pipelines.comparison.statistics import Measured
 from pipelines.comparison.tracking import arm_numbers
 from pipelines.core import storage
 from pipelines.core.parquet import read_file
-from pipelines.evaluation.run import SAMPLE_SCORES
+from pipelines.evaluation.results import SAMPLE_SCORES
 from pipelines.scoring.metrics.catalog import find_metric
 from tests.pipelines.comparison.answers import all_results, write_world
 

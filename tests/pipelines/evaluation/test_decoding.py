@@ -16,8 +16,9 @@ from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.parquet import read_parquet
 from pipelines.core.steps import StepResult, read_manifest
-from pipelines.evaluation.distributed import InferenceConfig
-from pipelines.evaluation.run import METRICS, EvaluateConfig, evaluate
+from pipelines.evaluation.config import EvaluateConfig, InferenceConfig
+from pipelines.evaluation.results import METRICS
+from pipelines.evaluation.run import evaluate
 from pipelines.inference.decoding import DecodingConfig
 from pipelines.registry import Registry, RegistryConfig
 from pipelines.scoring.prediction_files import read_decoding

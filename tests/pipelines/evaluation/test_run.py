@@ -18,18 +18,13 @@ from pipelines.core.parquet import read_file, read_parquet, write_file
 from pipelines.core.steps import StepResult, read_manifest
 from pipelines.core.tables import INSTRUCTIONS, TAGGED, to_table
 from pipelines.core.tag_rules import TABLE_THRESHOLDS
-from pipelines.evaluation.distributed import InferenceConfig
-from pipelines.evaluation.run import METRICS, SAMPLE_SCORES, EvaluateConfig, evaluate
+from pipelines.evaluation.config import EvaluateConfig, InferenceConfig
+from pipelines.evaluation.results import METRICS, SAMPLE_SCORES
+from pipelines.evaluation.run import evaluate
+from pipelines.evaluation.shards import AnswerShard, input_file, shard_set
 from pipelines.evaluation.tag_noise import TagNoise
 from pipelines.evaluation.tracking import logged_model
-from pipelines.inference.answerer import (
-    Answerer,
-    Asking,
-    Predict,
-    predictions_file,
-    quarantine_file,
-    shard_file,
-)
+from pipelines.inference.answerer import Answerer, AnswererSettings
 from pipelines.inference.decoding import Decoding, DecodingConfig, resolve_decoding
 from pipelines.registry import Registry, RegistryConfig
 from pipelines.scoring.metrics.pope import f1
@@ -131,7 +126,7 @@ def test_a_stopped_run_computes_the_missing_shards_only(
     result, _ = finished
     stopped = tmp_path / os.path.basename(result.path)
     shutil.copytree(result.path, stopped)
-    files = [Path(predictions_file(str(stopped), shard)) for shard in range(SHARDS)]
+    files = [Path(shard_set(str(stopped)).result_file(shard)) for shard in range(SHARDS)]
     whole = [file.read_bytes() for file in files]
     (stopped / "manifest.json").unlink()
     files[1].unlink()
@@ -168,34 +163,34 @@ def test_a_shard_that_is_done_again_leaves_no_quarantine_of_before(world: World,
 def test_a_kill_between_quarantine_and_predictions_leaves_the_shard_undone(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asking = Asking(world.model, "v", {"vqa": 4}, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
-    predict, path = Predict(str(tmp_path), asking), predictions_file(str(tmp_path), 0)
+    settings = AnswererSettings(world.model, "v", {"vqa": 4}, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
+    answer_shard, files = AnswerShard(str(tmp_path), settings), shard_set(str(tmp_path))
     row = instruction("vqa", 0) | {"uri": str(tmp_path / "missing.png"), "tags": None}
     table = pa.Table.from_pylist([row])
-    write_file(shard_file(str(tmp_path), 0), table)
-    predict(pa.table({"shard": [0]}))
-    assert storage.exists(quarantine_file(str(tmp_path), 0))
+    write_file(input_file(str(tmp_path), 0), table)
+    answer_shard.answer(0)
+    assert storage.exists(files.quarantine_file(0))
     shutil.copy(f"{os.path.dirname(world.model)}/0.png", tmp_path / "missing.png")
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipelines.inference.answerer.write_file", killed)
+    monkeypatch.setattr("pipelines.evaluation.shards.write_file", killed)
     with pytest.raises(KeyboardInterrupt):
-        predict(pa.table({"shard": [0]}))
-    assert not storage.exists(path)
+        answer_shard.answer(0)
+    assert not storage.exists(files.result_file(0))
 
 
 def test_an_answer_does_not_depend_on_its_neighbors_in_the_batch(world: World) -> None:
     limits = {"caption": 12, "rec": 12, "vqa": 4, "pope": 4}
-    asking = Asking(world.model, "v", limits, decoding(world, 2), 8, "fp32", on_gpu=False, threads=1)
+    settings = AnswererSettings(world.model, "v", limits, decoding(world, 2), 8, "fp32", on_gpu=False, threads=1)
     rows = [
         instruction(task, image) | {"uri": f"{os.path.dirname(world.model)}/{image}.png", "tags": []}
         for image in (0, 1)
         for task in limits
     ]
-    mixed, bad = Answerer(asking).answer(rows)
-    alone, _ = Answerer(replace(asking, batch_size=1)).answer(rows)
+    mixed, bad = Answerer(settings).answer(rows)
+    alone, _ = Answerer(replace(settings, batch_size=1)).answer(rows)
     assert not bad
     assert len({row["prediction"] for row in alone}) == len(rows)
     assert mixed == alone
@@ -212,16 +207,16 @@ def test_a_batch_is_of_like_rows_and_each_answer_finds_its_place(world: World) -
     limits = {"caption": 9, "rec": 9, "vqa": 3, "pope": 3}
     uri = f"{os.path.dirname(world.model)}/0.png"
     rows = [instruction(task, image) | {"uri": uri, "tags": []} for image in range(8) for task in limits]
-    asking = Asking(world.model, "version", limits, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
-    found = Recording(asking).replies(rows)
+    settings = AnswererSettings(world.model, "version", limits, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
+    found = Recording(settings).replies(rows)
     assert found == [row["sample_id"] for row in rows]
     assert [set(batch) for batch in asked] == [{task} for task in ("pope", "vqa", "caption", "rec") for _ in range(2)]
 
 
 def test_a_question_that_the_model_cannot_be_asked_is_wrong_and_said(world: World) -> None:
-    asking = Asking(world.model, "v", {"vqa": 4}, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
+    settings = AnswererSettings(world.model, "v", {"vqa": 4}, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
     good = instruction("vqa", 0) | {"uri": f"{os.path.dirname(world.model)}/0.png", "tags": None}
-    found, bad = Answerer(asking).answer([good, good | {"instruction": "why " * 500}])
+    found, bad = Answerer(settings).answer([good, good | {"instruction": "why " * 500}])
     assert [row["prediction"] == "" for row in found][1]
     assert [row["reason"] for row in bad] == ["unanswerable"]
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.core.errors import UserError
-from pipelines.inference.answerer import Answerer, Asking
+from pipelines.inference.answerer import Answerer, AnswererSettings
 from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from pipelines.inference.pictures import find_pictures, open_picture
 from pipelines.inference.predictor import parse_tags
@@ -43,9 +43,9 @@ def test_an_answer_is_the_evaluations(lions: Lions, pictures: Path, tmp_path: Pa
     assert row["tags"] == tags
     model = f"{lions.dynamic}/model"
     decoding = resolve_decoding(model, DecodingConfig(), None)
-    asking = Asking(model, "v", {"rec": 48}, decoding, 4, "fp32", on_gpu=False, threads=1)
+    settings = AnswererSettings(model, "v", {"rec": 48}, decoding, 4, "fp32", on_gpu=False, threads=1)
     asked = {"sample_id": "0", "image_id": "0", "uri": picture, "answers": None, "box": None, "tags": tags}
-    (evaluated,), bad = Answerer(asking).answer([asked | {key: row[key] for key in ("task", "instruction")}
+    (evaluated,), bad = Answerer(settings).answer([asked | {key: row[key] for key in ("task", "instruction")}
                                                  | {"level": "region"}])  # fmt: skip
     assert not bad
     assert result.lines == [row["answer"]] == [evaluated["prediction"]]

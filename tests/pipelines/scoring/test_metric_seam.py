@@ -15,7 +15,8 @@ from pipelines.comparison.results import Results, analyze, read_evaluation
 from pipelines.core.errors import UserError
 from pipelines.core.parquet import write_file
 from pipelines.core.tables import PREDICTIONS, to_table
-from pipelines.evaluation.run import EvaluateConfig, evaluate
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.run import evaluate
 from pipelines.scoring import (
     Benchmark,
     Metric,

@@ -13,7 +13,8 @@ import pytest
 from pipelines.core.errors import UserError
 from pipelines.core.parquet import write_file
 from pipelines.core.tables import PREDICTIONS, to_table
-from pipelines.evaluation.run import EvaluateConfig, evaluate
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.run import evaluate
 from pipelines.scoring import ScoringConfig, score, score_table
 from pipelines.scoring.benchmarks import parse
 

@@ -19,8 +19,8 @@ from pipelines.core.errors import UserError
 from pipelines.core.parquet import read_parquet
 from pipelines.core.resources import LaunchConfig
 from pipelines.core.tables import IMAGE_BYTES, INSTRUCTIONS, TAGGED, to_table
-from pipelines.evaluation.distributed import InferenceConfig
-from pipelines.evaluation.run import EvaluateConfig, evaluate
+from pipelines.evaluation.config import EvaluateConfig, InferenceConfig
+from pipelines.evaluation.run import evaluate
 from pipelines.inference.pictures import find_table
 from pipelines.inference.predictor import LocalInference
 from pipelines.inference.run import PredictConfig, predict
