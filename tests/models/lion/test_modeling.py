@@ -244,7 +244,7 @@ def test_set_trainable_freezes_the_rest_and_keeps_it_in_eval_mode(build: Build) 
 
 
 @pytest.mark.parametrize(
-    "groups, told",
+    "groups, message",
     [
         ([], "No group"),
         (["q_formr"], "no group"),
