@@ -1,1 +1,1 @@
-"""Public weights and annotation files: a catalog of where they are, and downloads that survive bad networks."""
+"""Public weights and annotation files: a catalog of their addresses, and downloads that resume after failures."""

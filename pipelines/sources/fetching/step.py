@@ -1,9 +1,10 @@
-"""`fetch`: files of the catalog into a folder, each checked, what is there already left alone."""
+"""The `fetch` verb: download and check files of the catalog. Files that exist are kept."""
 
 import dataclasses
 import datetime
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,126 +15,134 @@ from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
 from pipelines.core.steps import StepFolder, StepResult, step_lock
 from pipelines.sources.fetching.catalog import Entry, catalog, choose
-from pipelines.sources.fetching.download import Expected, NotThere, WrongContent, check, copy, download
+from pipelines.sources.fetching.download import DownloadFailed, Expected, WrongContent, check, copy, download
 from pipelines.sources.fetching.unpacking import BadArchive, unpack
 
 log = logging.getLogger("lion.fetch")
 RECORD = "fetched.json"
 _KEPT_FREE = 1 << 30  # bytes of the disk
+HUB = "https://huggingface.co"
 
 
 @dataclasses.dataclass(frozen=True)
 class FetchConfig:
-    """Brings public weights and annotation files into a folder: resumed, checked, and never twice.
+    """Download public weights and annotation files to a folder. Broken downloads resume, and every file is checked.
 
-    A file put at its place by hand counts as fetched when it is the right one."""
+    A file that you put at its path yourself counts as fetched if it is the correct one. HF_ENDPOINT replaces the
+    address of the Hugging Face Hub, as in its own tools."""
 
     names: list[str] = dataclasses.field(default_factory=list)
-    """Files and groups of the catalog: [weights], [ram,ram-tags], [annotations], [all]."""
+    """Files and groups of the catalog, for example [weights], [ram,ram-tags], [annotations] or [all]."""
     list: bool = False
-    """Only show the catalog (or the names): size, license, place, and what is there."""
+    """Only list the catalog (or the files of --names): size, license, path, and which files exist."""
     out: str = path_field("output", "runs/fetched")
-    """The local folder that the files go to."""
+    """The local folder for the files."""
     mirror: str | None = path_field("input", None)
-    """A web address, folder, s3:// or gs:// that has the files at the same paths as --out; asked first."""
+    """A web address, a folder, s3:// or gs:// with the files at the same paths as in --out. It is tried first."""
     offline: bool = False
-    """Ask nobody but the mirror."""
+    """Download only from the mirror."""
     unpack: bool = True
     """Also unpack archives."""
     verify: bool = False
-    """Read files that are there again and compare their digests."""
+    """Read existing files again and compare their digests. Without it, an existing file is recognized by its size."""
     tries: int = 6
-    """Tries in a row without a new byte before a home is given up."""
+    """Successive tries without a new byte before an address counts as failed and the next one is tried."""
 
 
 def fetch(config: FetchConfig, entries: Mapping[str, Entry] | None = None) -> StepResult:
-    """Bring what is not there, in the catalog's order.
+    """Download the files that do not exist, in the order of the catalog.
 
     Args:
-        config: what, where to and where from.
-        entries: instead of the project's catalog.
+        config: the files, the folder and the sources.
+        entries: replaces the catalog of the project.
 
     Raises:
-        UserError: a name is unknown, the disk is too full, or a file is nowhere to be had or not the published one; the
-            others are brought all the same.
+        UserError: a name is unknown, the disk is too full, or a file is not available or not the published one. The
+            other files are fetched first.
     """
     entries = catalog() if entries is None else entries
     if storage.is_remote(config.out):
-        raise UserError(f"out is {config.out}; weights are read from local or mounted folders: give one.")
+        raise UserError(f"out is {config.out}; weights are read from local or mounted folders: set such a folder.")
     if config.tries < 1:
-        raise UserError(f"tries is {config.tries}; give at least 1.")
+        raise UserError(f"tries is {config.tries}; set at least 1.")
     if not config.names and not config.list:
-        raise UserError("Say what to fetch, such as --names [weights]; --list shows what there is.")
+        raise UserError("names is empty; set it, for example --names [weights]. --list shows all names.")
     chosen = choose(config.names, entries) if config.names else [*entries.values()]
     root = Path(storage.absolute(config.out))
     if config.list:
-        return StepResult("fetch", str(root), True, {"rows": len(chosen)}, _listed(chosen, root))
+        return StepResult("fetch", str(root), True, {"rows": len(chosen)}, _list_rows(chosen, root))
     with step_lock(StepFolder("fetch", str(root), "")):
-        return _fetch(config, chosen, root)
+        return _fetch_all(config, chosen, root)
 
 
-def _fetch(config: FetchConfig, chosen: Sequence[Entry], root: Path) -> StepResult:
+def _fetch_all(config: FetchConfig, chosen: Sequence[Entry], root: Path) -> StepResult:
     _require_space(chosen, root)
-    brought, failures = 0, []
+    downloaded, failures = 0, []
     for number, entry in enumerate(chosen, start=1):
         try:
-            new = _bring(config, entry, root)
-            new = _unpack(config, entry, root) or new
-        except (NotThere, WrongContent, BadArchive) as error:
-            failures.append(f"{entry.name}: {error}. By hand: {_by_hand(entry, root)}")
+            is_new = _fetch_file(config, entry, root)
+            is_new = _unpack(config, entry, root) or is_new
+        except (DownloadFailed, WrongContent, BadArchive) as error:
+            failures.append(f"{entry.name}: {error}. By hand: {_manual_steps(entry, root)}")
             log.warning("%s", failures[-1])
             continue
-        brought += new
-        log.info("%d of %d: %s %s", number, len(chosen), entry.name, "fetched" if new else "was there")
+        downloaded += is_new
+        log.info("File %d of %d: %s %s", number, len(chosen), entry.name, "fetched" if is_new else "exists")
     if failures:
-        told = "\n  ".join(failures)
-        raise UserError(f"{len(failures)} of {len(chosen)} files are not to be had:\n  {told}")
+        details = "\n  ".join(failures)
+        raise UserError(f"{len(failures)} of {len(chosen)} files are not available:\n  {details}")
     size = sum((root / entry.path).stat().st_size for entry in chosen)
-    return StepResult("fetch", str(root), not brought, {"rows": len(chosen), "fetched": brought, "bytes": size})
+    return StepResult("fetch", str(root), not downloaded, {"rows": len(chosen), "fetched": downloaded, "bytes": size})
 
 
-def _bring(config: FetchConfig, entry: Entry, root: Path) -> bool:
-    """Make sure of one file; whether it was not there.
+def _fetch_file(config: FetchConfig, entry: Entry, root: Path) -> bool:
+    """Download a file if it does not exist. Return whether it was downloaded.
 
     Raises:
-        NotThere: no home gives it.
-        WrongContent: what is there, or what came, is another file.
+        DownloadFailed: no address provides the file.
+        WrongContent: the existing or the downloaded file is not the published one.
     """
     target, record = root / entry.path, _record(root)
-    known = record.get(entry.path, {})
-    expected = Expected(entry.size or known.get("size"), entry.sha256 or known.get("sha256"))
+    recorded = record.get(entry.path, {})
+    expected = Expected(entry.size or recorded.get("size"), entry.sha256 or recorded.get("sha256"))
     if target.exists():
-        if known.get("size") == target.stat().st_size and expected.sha256 == known["sha256"] and not config.verify:
+        has_size = recorded.get("size") == target.stat().st_size
+        if has_size and expected.sha256 == recorded["sha256"] and not config.verify:
             return False
-        found = storage.sha256(str(target))
+        digest = storage.sha256(str(target))
         try:
-            check(target, found, expected)
+            check(target, digest, expected)
         except WrongContent as error:
             raise WrongContent(f"{target} is another file ({error}); move it away") from error
-        _note(root, entry, found, "by hand" if not known else known["from"])
+        _record_file(root, entry, digest, "by hand" if not recorded else recorded["from"])
         return False
     problems: list[str] = []
-    for home in _homes(config, entry):
+    for address in _addresses(config, entry):
         try:
-            if home.startswith(("http://", "https://")):
-                found = download(home, target, expected, config.tries)
+            if address.startswith(("http://", "https://")):
+                digest = download(address, target, expected, config.tries)
             else:
-                found = copy(home, target, expected)
-        except (NotThere, WrongContent) as error:
-            problems.append(f"{home}: {error}" if isinstance(error, WrongContent) else str(error))
+                digest = copy(address, target, expected)
+        except (DownloadFailed, WrongContent) as error:
+            problems.append(f"{address}: {error}" if isinstance(error, WrongContent) else str(error))
             continue
-        _note(root, entry, found, home)
+        _record_file(root, entry, digest, address)
         return True
-    raise NotThere("; ".join(problems) or "no home of it is known")
+    raise DownloadFailed("; ".join(problems) or "it has no address")
 
 
-def _homes(config: FetchConfig, entry: Entry) -> list[str]:
+def _addresses(config: FetchConfig, entry: Entry) -> list[str]:
+    """Return the addresses of a file in the order of the tries: the mirror, then the public ones."""
     mirror = [] if config.mirror is None else [storage.join(config.mirror, entry.path)]
-    return mirror if config.offline else [*mirror, *entry.urls]
+    if config.offline:
+        return mirror
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or HUB
+    public = [f"{endpoint}{url.removeprefix(HUB)}" if url.startswith(f"{HUB}/") else url for url in entry.urls]
+    return [*mirror, *public]
 
 
 def _unpack(config: FetchConfig, entry: Entry, root: Path) -> bool:
-    """Unpack an archive that is not unpacked yet; whether it did."""
+    """Unpack an archive if its folder does not exist. Return whether it was unpacked."""
     if not config.unpack or entry.unpack is None or (root / entry.unpack).exists():
         return False
     log.info("%s: unpacking to %s", entry.name, entry.unpack)
@@ -143,16 +152,18 @@ def _unpack(config: FetchConfig, entry: Entry, root: Path) -> bool:
 
 
 def _require_space(chosen: Sequence[Entry], root: Path) -> None:
-    """Refuse what the disk cannot hold, as far as sizes are known.
+    """Check the free space of the disk against the files of known size.
 
     Raises:
-        UserError: how much there is and how much is needed.
+        UserError: the disk has too little space.
     """
     root.mkdir(parents=True, exist_ok=True)
     missing = sum(entry.size or 0 for entry in chosen if not (root / entry.path).exists())
     free = shutil.disk_usage(root).free
     if missing + _KEPT_FREE > free:
-        raise UserError(f"{root} has {free / 1e9:.1f} GB free, and at least {missing / 1e9:.1f} GB are to come.")
+        raise UserError(
+            f"{root} has {free / 1e9:.1f} GB free, but the files need at least {missing / 1e9:.1f} GB; free space."
+        )
 
 
 def _record(root: Path) -> dict[str, Any]:
@@ -160,31 +171,31 @@ def _record(root: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def _note(root: Path, entry: Entry, found: str, origin: str) -> None:
-    """Record a file's size and digest: what a first download gave, a later one must give again."""
+def _record_file(root: Path, entry: Entry, digest: str, origin: str) -> None:
+    """Record the size and digest of a file. A later download must have the same."""
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     size = (root / entry.path).stat().st_size
-    record = _record(root) | {entry.path: {"size": size, "sha256": found, "from": origin, "checked": when}}
+    record = _record(root) | {entry.path: {"size": size, "sha256": digest, "from": origin, "checked": when}}
     storage.write_json(str(root / RECORD), dict(sorted(record.items())))
 
 
-def _by_hand(entry: Entry, root: Path) -> str:
-    homes = f"get it from {' or '.join(entry.urls)}" if entry.urls else entry.note
+def _manual_steps(entry: Entry, root: Path) -> str:
+    download_it = f"get it from {' or '.join(entry.urls)}" if entry.urls else entry.note
     page = f" (its page: {entry.page})" if entry.page else ""
-    return f"{homes}{page} and put it at {root / entry.path}."
+    return f"{download_it}{page} and put it at {root / entry.path}."
 
 
-def _listed(chosen: Sequence[Entry], root: Path) -> list[str]:
-    """Return a line per file, tab-separated, under the names of the columns."""
+def _list_rows(chosen: Sequence[Entry], root: Path) -> list[str]:
+    """Return a tab-separated table: the names of the columns, and a line per file."""
     record = _record(root)
     lines = ["name\tsize\tsha256\tlicense\tgroups\tplace\tthere\tfrom\tpage\tnote"]
     for entry in chosen:
-        known = record.get(entry.path, {})
-        size = entry.size or known.get("size")
+        recorded = record.get(entry.path, {})
+        size = entry.size or recorded.get("size")
         cells = [
             entry.name,
             "unknown" if size is None else f"{size}",
-            entry.sha256 or known.get("sha256") or "unknown",
+            entry.sha256 or recorded.get("sha256") or "unknown",
             entry.license,
             ",".join(entry.groups),
             str(root / entry.path),

@@ -1,4 +1,4 @@
-"""Archives into folders: whole or not at all, and never outside of the folder."""
+"""Unpack archives completely or not at all, and never outside their folder."""
 
 import os
 import shutil
@@ -8,16 +8,16 @@ from pathlib import Path
 
 
 class BadArchive(Exception):
-    """The archive is damaged, or a member of it would leave the folder."""
+    """An archive that is damaged, or has a member outside its folder."""
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a .zip or .tar(.gz) to a folder that appears when all of it is there.
+    """Unpack a .zip or .tar(.gz) to a folder. The folder appears when it is complete.
 
-    An archive that holds nothing but a folder of that name, as train2014.zip does, becomes that folder, not one in it.
+    If the archive contains only a folder of the same name, as train2014.zip does, that folder becomes the target.
 
     Raises:
-        BadArchive: it cannot be unpacked, or a member is a link or a path out of the folder.
+        BadArchive: the archive cannot be unpacked, or has a member outside the folder.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -27,7 +27,7 @@ def unpack(archive: Path, folder: Path) -> None:
             with zipfile.ZipFile(archive) as opened:
                 for member in opened.namelist():
                     if Path(member).is_absolute() or ".." in Path(member).parts:
-                        raise BadArchive(f"{archive.name} holds {member!r}, which would leave the folder")
+                        raise BadArchive(f"{archive.name} has the member {member!r}, which is outside the folder")
                 opened.extractall(partial)
         else:
             with tarfile.open(archive) as opened_tar:
@@ -35,6 +35,6 @@ def unpack(archive: Path, folder: Path) -> None:
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
         raise BadArchive(f"{archive.name} cannot be unpacked: {error}") from error
     inside = [entry for entry in partial.iterdir() if entry.name != "__MACOSX"]
-    alone = len(inside) == 1 and inside[0].is_dir() and inside[0].name == folder.name
-    os.replace(inside[0] if alone else partial, folder)
+    is_wrapped = len(inside) == 1 and inside[0].is_dir() and inside[0].name == folder.name
+    os.replace(inside[0] if is_wrapped else partial, folder)
     shutil.rmtree(partial, ignore_errors=True)

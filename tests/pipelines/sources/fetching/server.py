@@ -1,4 +1,4 @@
-"""A web server on loopback that has Range, and every bad habit of the networks between."""
+"""A local web server that supports Range requests, and fails in the ways of real networks."""
 
 import threading
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Home:
-    """Files by path, and how they are served.
+    """The files of a server, and its failures.
 
     Attributes:
         files: content by path.
-        breaks: after so many bytes of an answer the connection is cut, once each, in order.
-        refuses: so many requests are answered 503 first.
-        ranges: whether Range is understood.
+        breaks: numbers of bytes after which an answer is cut off, one per answer, in order.
+        refuses: number of first requests that are answered with 503.
+        ranges: whether the server supports Range.
         tag: the ETag.
-        asked: the Range header of every request.
+        ranges_seen: the Range header of every request.
     """
 
     files: dict[str, bytes]
@@ -25,17 +25,17 @@ class Home:
     refuses: int = 0
     ranges: bool = True
     tag: str = '"one"'
-    asked: list[str | None] = field(default_factory=list)
+    ranges_seen: list[str | None] = field(default_factory=list)
     address: str = ""
 
 
 @contextmanager
 def serve(home: Home) -> Iterator[Home]:
-    """Serves on a free port until the block ends."""
+    """Serve on a free port until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            home.asked.append(self.headers.get("Range"))
+            home.ranges_seen.append(self.headers.get("Range"))
             content = home.files.get(self.path)
             if content is None:
                 self.send_error(404)
@@ -47,9 +47,9 @@ def serve(home: Home) -> Iterator[Home]:
             self._answer(content)
 
         def _answer(self, content: bytes) -> None:
-            start, wanted = 0, self.headers.get("Range")
-            if wanted and home.ranges and self.headers.get("If-Range") == home.tag:
-                start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            start, requested = 0, self.headers.get("Range")
+            if requested and home.ranges and self.headers.get("If-Range") == home.tag:
+                start = int(requested.removeprefix("bytes=").rstrip("-"))
                 if start >= len(content):
                     self.send_response(416)
                     self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -66,7 +66,7 @@ def serve(home: Home) -> Iterator[Home]:
             self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing."""
+            """Suppress the log."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

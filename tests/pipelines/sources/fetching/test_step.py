@@ -1,4 +1,4 @@
-"""`fetch` against a server that fails in the middle, a mirror, an offline folder and files put there by hand."""
+"""`fetch` with a server that fails, a mirror, an offline folder, and files that the user put there."""
 
 import dataclasses
 import hashlib
@@ -30,31 +30,31 @@ def home() -> Iterator[Home]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pauses between tries."""
+    """Remove the pauses between tries."""
     monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
 
 
 def entries(home: Home, **fields: object) -> dict[str, Entry]:
-    known = {"size": len(CONTENT), "sha256": SHA256, **fields}
-    return {"w": Entry("w", "weights/w.bin", (f"{home.address}/w.bin",), "MIT", ("weights",), **known)}  # type: ignore[arg-type]
+    properties = {"size": len(CONTENT), "sha256": SHA256, **fields}
+    return {"w": Entry("w", "weights/w.bin", (f"{home.address}/w.bin",), "MIT", ("weights",), **properties)}  # type: ignore[arg-type]
 
 
 def config(out: Path, **fields: object) -> FetchConfig:
     return FetchConfig(names=["weights"], out=str(out), **fields)  # type: ignore[arg-type]
 
 
-def test_a_download_that_breaks_goes_on_where_it_was(home: Home, tmp_path: Path) -> None:
+def test_a_download_that_breaks_is_resumed(home: Home, tmp_path: Path) -> None:
     home.breaks, home.refuses = [1_200_000, 900_000], 1
     result = fetch(config(tmp_path), entries(home))
     assert (tmp_path / "weights/w.bin").read_bytes() == CONTENT
-    assert home.asked[:2] == [None, None]
-    offsets = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in home.asked[2:] if asked]
+    assert home.ranges_seen[:2] == [None, None]
+    offsets = [int(span.removeprefix("bytes=").rstrip("-")) for span in home.ranges_seen[2:] if span]
     assert offsets == [1_200_000, 2_100_000]
     assert (result.skipped, result.summary["fetched"], result.summary["bytes"]) == (False, 1, len(CONTENT))
     assert [path.name for path in (tmp_path / "weights").iterdir()] == ["w.bin"]
     again = fetch(config(tmp_path), entries(home))
     assert again.skipped
-    assert len(home.asked) == 4
+    assert len(home.ranges_seen) == 4
 
 
 def test_a_killed_download_is_continued_by_the_next_run(home: Home, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_killed_download_is_continued_by_the_next_run(home: Home, tmp_path: Pa
     assert (tmp_path / "weights/w.bin.part").stat().st_size == 1_000_000
     assert not (tmp_path / "weights/w.bin").exists()
     fetch(config(tmp_path), entries(home))
-    assert home.asked[-1] == "bytes=1000000-"
+    assert home.ranges_seen[-1] == "bytes=1000000-"
     assert (tmp_path / "weights/w.bin").read_bytes() == CONTENT
 
 
@@ -109,7 +109,7 @@ def test_a_file_put_there_by_hand_counts(home: Home, tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/w.bin").write_bytes(CONTENT)
     assert fetch(config(tmp_path), entries(home)).skipped
-    assert home.asked == []
+    assert home.ranges_seen == []
 
 
 def test_a_folder_stands_in_for_the_network(home: Home, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_folder_stands_in_for_the_network(home: Home, tmp_path: Path) -> None:
     (tmp_path / "mirror/weights/w.bin").write_bytes(CONTENT)
     fetch(config(tmp_path / "out", mirror=str(tmp_path / "mirror"), offline=True), entries(home))
     assert (tmp_path / "out/weights/w.bin").read_bytes() == CONTENT
-    assert home.asked == []
+    assert home.ranges_seen == []
     with pytest.raises(UserError, match="does not exist"):
         fetch(config(tmp_path / "two", mirror=str(tmp_path), offline=True), entries(home))
 
@@ -125,24 +125,34 @@ def test_a_folder_stands_in_for_the_network(home: Home, tmp_path: Path) -> None:
 def test_a_web_mirror_is_asked_first_and_the_public_home_next(home: Home, tmp_path: Path) -> None:
     with serve(Home({"/m/weights/w.bin": CONTENT})) as mirror:
         fetch(config(tmp_path / "a", mirror=f"{mirror.address}/m"), entries(home))
-        assert home.asked == []
+        assert home.ranges_seen == []
         fetch(config(tmp_path / "b", mirror=f"{mirror.address}/wrong"), entries(home))
     assert (tmp_path / "b/weights/w.bin").read_bytes() == CONTENT
-    assert len(home.asked) == 1
+    assert len(home.ranges_seen) == 1
+
+
+def test_hf_endpoint_replaces_the_address_of_the_hub(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = entries(home)
+    hub["w"] = dataclasses.replace(hub["w"], urls=("https://huggingface.co/w.bin", f"{home.address}/other"))
+    monkeypatch.setenv("HF_ENDPOINT", f"{home.address}/")
+    fetch(config(tmp_path), hub)
+    assert json.loads((tmp_path / RECORD).read_text())["weights/w.bin"]["from"] == f"{home.address}/w.bin"
 
 
 def test_a_file_that_is_nowhere_stops_no_other(home: Home, tmp_path: Path) -> None:
     both = entries(home)
     both = {"lost": dataclasses.replace(both["w"], name="lost", path="l.bin", urls=(f"{home.address}/no",))} | both
-    with pytest.raises(UserError, match=r"1 of 2 files are not to be had(.|\n)*answers 404"):
+    with pytest.raises(UserError, match=r"1 of 2 files are not available(.|\n)*answers 404"):
         fetch(config(tmp_path), both)
     assert (tmp_path / "weights/w.bin").exists()
 
 
-def test_a_disk_that_is_too_small_is_said_first(home: Home, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="GB are to come"):
+def test_too_little_space_is_reported_before_the_download(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="files need at least"):
         fetch(config(tmp_path), entries(home, size=10**18))
-    assert home.asked == []
+    assert home.ranges_seen == []
 
 
 def _zip(names: list[str]) -> bytes:
@@ -182,18 +192,18 @@ def test_an_archive_of_one_folder_becomes_that_folder(home: Home, tmp_path: Path
     assert [path.name for path in (tmp_path / "refer/refcoco").iterdir()] == ["instances.json"]
 
 
-def test_the_list_says_what_is_there(home: Home, tmp_path: Path) -> None:
-    listed = fetch(FetchConfig(list=True, out=str(tmp_path)), entries(home)).lines
-    assert listed[0].startswith("name\tsize")
-    assert listed[1].split("\t")[:4] == ["w", str(len(CONTENT)), SHA256, "MIT"]
-    assert "no" in listed[1].split("\t")
-    assert home.asked == []
+def test_the_list_shows_which_files_exist(home: Home, tmp_path: Path) -> None:
+    lines = fetch(FetchConfig(list=True, out=str(tmp_path)), entries(home)).lines
+    assert lines[0].startswith("name\tsize")
+    assert lines[1].split("\t")[:4] == ["w", str(len(CONTENT)), SHA256, "MIT"]
+    assert "no" in lines[1].split("\t")
+    assert home.ranges_seen == []
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
-    [({"names": []}, "Say what to fetch"), ({"out": "s3://b/x"}, "local or mounted"), ({"tries": 0}, "at least 1")],
+    [({"names": []}, "names is empty"), ({"out": "s3://b/x"}, "local or mounted"), ({"tries": 0}, "at least 1")],
 )
-def test_mistakes_are_said(home: Home, tmp_path: Path, change: dict[str, object], complaint: str) -> None:
+def test_mistakes_are_reported(home: Home, tmp_path: Path, change: dict[str, object], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         fetch(dataclasses.replace(config(tmp_path), **change), entries(home))  # type: ignore[arg-type]
