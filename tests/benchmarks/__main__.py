@@ -1,10 +1,10 @@
-"""Every figure of speed and memory, as a ratio of two things measured in turn: `python -m tests.benchmarks`.
+"""All benchmarks of speed and memory, as ratios of two variants: `python -m tests.benchmarks`.
 
     python -m tests.benchmarks [--only NAME …] [--out DIR] [--quick]           make bench
     python -m tests.benchmarks --check [--table DIR/table.json]                make bench-check
 
-Leaves `table.md`, `table.json` and the benchmarks' logs in DIR. With `--check` the exit code is 1, and a sentence names
-the figure, where a ratio is under its floor (floors.yaml).
+It writes `table.md`, `table.json` and the benchmarks' logs to DIR. With `--check`, the exit code is 1 if a ratio is
+below its floor (floors.yaml), and a message names the figure.
 """
 
 import argparse
@@ -34,15 +34,15 @@ BENCHMARKS = {
 }
 
 
-def main(arguments: list[str] | None = None, known: dict[str, str] = BENCHMARKS) -> int:
-    """Runs what is asked for; 1 where a benchmark failed or, with --check, a figure is under its floor."""
+def main(arguments: list[str] | None = None, modules: dict[str, str] = BENCHMARKS) -> int:
+    """Run the selected benchmarks; return 1 if one failed or, with --check, a figure is below its floor."""
     parser = argparse.ArgumentParser(
         "tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(known)}")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(modules)}")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the table (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller rounds, for a first look")
-    parser.add_argument("--check", action="store_true", help="fail where a ratio is under its floor")
+    parser.add_argument("--quick", action="store_true", help="run fewer and smaller rounds")
+    parser.add_argument("--check", action="store_true", help="fail if a ratio is below its floor")
     parser.add_argument("--table", type=Path, help="check this table.json instead of measuring")
     parser.add_argument("--floors", type=Path, default=table.FLOORS, help="the floors (%(default)s)")
     options = parser.parse_args(arguments)
@@ -52,20 +52,20 @@ def main(arguments: list[str] | None = None, known: dict[str, str] = BENCHMARKS)
     else:
         where = facts()
         outcomes = run(
-            chosen(options.only, known),
+            chosen(options.only, modules),
             options.out / "logs",
             options.quick,
             lambda line: print(line, file=sys.stderr, flush=True),
             lambda so_far: table.write(options.out, where, so_far, floors),
         )
         print((options.out / "table.md").read_text(encoding="utf-8"))
-    said = table.failures(outcomes, floors) if options.check else []
-    print("\n".join(said), file=sys.stderr)
-    if options.check and not said:
-        print(f"All {sum(len(one.figures) for one in outcomes)} figures reach their floors.")
-    return 1 if said or any(outcome.failure for outcome in outcomes) else 0
+    messages = table.failures(outcomes, floors) if options.check else []
+    print("\n".join(messages), file=sys.stderr)
+    if options.check and not messages:
+        print(f"All {sum(len(outcome.figures) for outcome in outcomes)} figures reach their floors.")
+    return 1 if messages or any(outcome.failure for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the benchmark in hand, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the running benchmark
     raise SystemExit(main())

@@ -15,7 +15,7 @@ BATCH = 16
 
 
 def measure(settings: Settings) -> Iterator[Figure]:
-    """LION tiny on a CPU, base on a GPU; stage 3's parts train."""
+    """Measure stage 3 of LION tiny on a CPU, of LION base on a GPU."""
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
@@ -27,8 +27,8 @@ def measure(settings: Settings) -> Iterator[Figure]:
     batch = {name: value.to(device) for name, value in InMemory(config, BATCH).batches[0].tensors.items()}
 
     def loss(kind: str) -> torch.Tensor:
-        found: torch.Tensor = models[kind](**batch).loss
-        return found
+        loss: torch.Tensor = models[kind](**batch).loss
+        return loss
 
     def step(kind: str) -> float:
         models[kind].zero_grad()
@@ -38,7 +38,7 @@ def measure(settings: Settings) -> Iterator[Figure]:
     in_turns(1, contenders)
     turns = in_turns(settings.choose(8, 3), contenders)
     yield Figure("time", "a step with gradient checkpointing", "without", turns["again"], turns["kept"], "ms", clock(),
-                 note="what is computed again is the forward pass of what trains or lies behind it")  # fmt: skip
+                 note="recomputed: the forward pass of the trained layers and all layers after them")  # fmt: skip
     peaks = {}
     for kind, model in models.items():
         model.zero_grad(set_to_none=True)

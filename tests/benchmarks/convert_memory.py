@@ -1,6 +1,6 @@
-"""Memory of jobs.convert, over files of the released shapes that are filled with zeros.
+"""Memory of jobs.convert with files of the released shapes, filled with zeros.
 
-Of the released sizes by `python -m tests.benchmarks.convert_memory DIR xl`, where DIR is new and has room for 30 GB.
+`python -m tests.benchmarks.convert_memory DIR xl` uses the released sizes; DIR must be new and needs 30 GB.
 """
 
 import json
@@ -22,20 +22,20 @@ _ROOM = 20 * 2**30
 
 
 def released_shapes(size: str) -> dict[str, tuple[int, ...]]:
-    """Shape by released name of everything that a LION of this size is converted from."""
+    """Return the shape of each released tensor of a LION of this size, by name."""
     from models.lion import LionConfig
     from models.lion.conversion import expected_shapes
     from models.lion.naming import to_released
 
     config = LionConfig.preset(size)
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in expected_shapes(config).items():
         if name.endswith("qkv.bias"):
             stem = to_released(name.replace("qkv.bias", "qkv.weight"), config.adapters).removesuffix("qkv.weight")
-            found |= {f"{stem}{half}_bias": (shape[0] // 3,) for half in "qv"}
+            shapes |= {f"{stem}{half}_bias": (shape[0] // 3,) for half in "qv"}
         else:
-            found[to_released(name, config.adapters)] = shape
-    return found
+            shapes[to_released(name, config.adapters)] = shape
+    return shapes
 
 
 def _zeros(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -43,10 +43,10 @@ def _zeros(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> Iterator[t
 
 
 def write_released(folder: Path, size: str) -> list[str]:
-    """LION's file (fp32) and EVA-ViT-g with its 40th block (fp16) as .pth, Flan-T5 in fp32 shards, small tokenizers.
+    """Write LION (fp32) and EVA-ViT-g with its 40th block (fp16) as .pth, Flan-T5 as fp32 shards, small tokenizers.
 
     Returns:
-        The options of jobs.convert that name them.
+        The options of jobs.convert with these files.
     """
     from safetensors.torch import save_file
 
@@ -82,30 +82,30 @@ def write_released(folder: Path, size: str) -> list[str]:
 
 
 def convert(folder: Path, size: str, dtype: str) -> tuple[float, int, int]:
-    """Writes the files, converts them, removes them.
+    """Write the files, convert them, and remove them.
 
     Returns:
-        Peak memory in bytes (the kernel's count, pages of memory-mapped input files included), bytes of the model that
-        was written, and bytes of the released files.
+        Peak memory in bytes (counted by the kernel, including pages of memory-mapped input files), bytes of the written
+        model, and bytes of the released files.
     """
     folder.mkdir(parents=True)
-    context = multiprocessing.get_context("spawn")  # what was written is out of memory before the conversion begins
+    context = multiprocessing.get_context("spawn")  # a new process does not have the written files in its memory
     with context.Pool(1) as pool:
         options = pool.apply(write_released, (folder, size))
     read = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     command = [sys.executable, "-m", "jobs.convert", "--kind", "lion", "--dtype", dtype, *options]
     with subprocess.Popen([*command, "--out", str(folder / "runs")], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.read().splitlines()[-1])
+        report = json.loads(process.stdout.read().splitlines()[-1])
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    written = sum(file.stat().st_size for file in Path(told["path"]).rglob("*.safetensors"))
+    written = sum(file.stat().st_size for file in Path(report["path"]).rglob("*.safetensors"))
     shutil.rmtree(folder)
     return usage.ru_maxrss * 2**10, written, read
 
 
 def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
-    """LION with Flan-T5-small and the released ViT; the files of XL take 30 GB."""
+    """Measure LION with Flan-T5-small and the released ViT; the files of XL would take 30 GB."""
     free = shutil.disk_usage(settings.work).free
     if settings.quick or free < _ROOM:
         why = (

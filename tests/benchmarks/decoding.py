@@ -1,4 +1,4 @@
-"""JPEG files into the pixels that a model sees, in this process: what each part of it costs, in CPU time."""
+"""CPU time of each part of making a model's pixels from JPEG files, in this process."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -21,39 +21,39 @@ PHONE = (4000, 3000)
 
 
 def bare(path: Path, side: int) -> np.ndarray:
-    """The fewest lines that make the same pixels."""
+    """Make the same pixels with as few lines as possible."""
     picture = Image.open(BytesIO(path.read_bytes())).convert("RGB")
     return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def whole_files(paths: Sequence[Path], draft: bool) -> object:
-    """As precompute's decode stage does it, with and without the decoder's own reduction."""
+    """Decode like precompute's decode stage, with or without the JPEG decoder's reduction."""
     decode = Decode(TAGGER, 100_000_000, draft, embed_bytes=False)
     return [decode.decode({"uri": str(path), "width": None, "height": None}) for path in paths]
 
 
 def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
-    """COCO's photographs and a telephone's."""
+    """Measure photographs of COCO's size and of a telephone's size."""
     rounds = settings.choose(5, 3)
     small = photographs(settings.work / "small", settings.choose(40, 16))
     large = photographs(settings.work / "large", settings.choose(4, 2), PHONE)
 
     def pair(ours: Callable[[], object], other: Callable[[], object], count: int) -> dict[str, list[float]]:
         timed = {"ours": partial(cpu_seconds, ours), "other": partial(cpu_seconds, other)}
-        found = in_turns(rounds, timed)
-        return {name: [1000 * value / count for value in values] for name, values in found.items()}
+        turns = in_turns(rounds, timed)
+        return {name: [1000 * value / count for value in values] for name, values in turns.items()}
 
     turns = pair(lambda: whole_files(small, True), lambda: [bare(path, TAGGER) for path in small], len(small))
     yield Figure(
         "stage", f"precompute's decode stage, 640 px to {TAGGER}", "Pillow's open, convert and resize", turns["ours"],
         turns["other"], "ms/image", "CPU time", goal=0.9,
-        note="beside it the stage looks at size, orientation, transparency and the annotation's size",
+        note="the stage also checks size, orientation, transparency and the annotation's size",
     )  # fmt: skip
     turns = pair(lambda: whole_files(large, True), lambda: whole_files(large, False), len(large))
     yield Figure(
         "draft", f"12 megapixels to {TAGGER}, decoded at the size needed", "decoded whole", turns["ours"],
         turns["other"], "ms/image", "CPU time", goal=2.0,
-        note="JPEG decoders reduce by 2, 4 or 8: photographs of 640 px stay whole, half of them is less than 384",
+        note="JPEG decoders reduce by 2, 4 or 8; photographs of 640 px are decoded whole: half of 640 is below 384",
     )  # fmt: skip
     pictures = [load_image(str(path)) for path in small]
     clip = CLIPImageProcessorPil(size={"height": LION, "width": LION}, do_center_crop=False)
@@ -69,5 +69,5 @@ def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
     )
     yield Figure(
         "pixels", f"LionProcessor's pixels, {LION} px", "transformers' CLIP processor", turns["ours"], turns["other"],
-        "ms/image", "CPU time", goal=1.3, note="equal pixels; resizing is in both and is most of what is left",
+        "ms/image", "CPU time", goal=1.3, note="equal pixels; most of the time is resizing, which both do",
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Answers of several tasks in one run against each task by itself, as evaluation asks them.
+"""Evaluation of several tasks in one run, compared with one run per task.
 
-An untrained LION never ends an answer. Here each answer ends after as many tokens as its task's answers usually have,
-which is what decides how long a batch is computed.
+An untrained LION never ends an answer. So each answer is ended after the usual number of tokens of its task, because
+the longest answer of a batch decides how long the batch takes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,20 +18,20 @@ from pipelines.inference.decoding import DecodingConfig, resolve_decoding
 from tests.benchmarks.figures import Figure, Settings, clock, in_turns, seconds
 from tests.benchmarks.material import Tables, photographs, save_tables
 
-# Tokens of an answer, its end included, and the most that a task may use.
+# Tokens of an answer, including its end token, and the limit of the task.
 LENGTHS = {"vqa": 3, "caption": 14, "rec": 22, "reg": 10}
 LIMITS = dict(zip(LENGTHS, (8, 32, 33, 31), strict=True))
 BATCH = 16
 
 
 class Ending(LogitsProcessor):
-    """Ends each answer where it is told to."""
+    """Logits processor that ends each answer at a set length."""
 
     def __init__(self, end: int) -> None:
         self.end, self.lengths = end, list[int]()
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Nothing but the end at the end, and never before."""
+        """Allow only the end token at the set length, and forbid it before."""
         beams = len(scores) // len(self.lengths)
         over = torch.tensor([length <= input_ids.shape[1] for length in self.lengths for _ in range(beams)])
         only_end = torch.full_like(scores, float("-inf"))
@@ -41,8 +41,8 @@ class Ending(LogitsProcessor):
         return torch.where(over.to(scores.device)[:, None], only_end, going_on)
 
 
-class Asked(Answerer):
-    """Evaluation's own, with answers that end."""
+class EndingAnswerer(Answerer):
+    """Evaluation's batches, with answers that end at their set lengths."""
 
     def __init__(self, settings: AnswererSettings) -> None:
         super().__init__(settings)
@@ -58,20 +58,20 @@ class Asked(Answerer):
 
 
 def rows_of(tables: Tables) -> list[dict[str, Any]]:
-    """The instructions with their images' places and tags, as a shard of an evaluation has them."""
+    """Return the instructions with the paths and tags of their images, as in a shard of an evaluation."""
     images = {row["image_id"]: row for row in pq.read_table(tables.tagged).to_pylist()}
     rows = pq.read_table(tables.instructions).to_pylist()
     return [row | {name: images[row["image_id"]][name] for name in ("uri", "tags")} for row in rows]
 
 
 def measure(settings: Settings) -> Iterator[Figure]:
-    """LION tiny, four tasks in turn, beam 5."""
+    """Measure LION tiny with four tasks and beam 5."""
     torch.set_num_threads(1)
     cuda = torch.cuda.is_available()
     tables = save_tables(settings.work, photographs(settings.work / "images", 16), settings.choose(256, 128))
     rows = rows_of(tables)
     decoding = resolve_decoding(tables.lion, DecodingConfig(), 5)
-    answerer = Asked(AnswererSettings(tables.lion, "benchmark", LIMITS, decoding, BATCH, "fp32", cuda, 1))
+    answerer = EndingAnswerer(AnswererSettings(tables.lion, "benchmark", LIMITS, decoding, BATCH, "fp32", cuda, 1))
 
     def apart() -> None:
         for task in LENGTHS:

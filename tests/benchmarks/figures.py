@@ -1,4 +1,4 @@
-"""What a benchmark gives: two things measured in turn, several times in one run, and the ratio of the two."""
+"""Figures: two variants measured alternately, several times in one run, and their ratio."""
 
 import dataclasses
 import statistics
@@ -12,22 +12,22 @@ Clock = Literal["wall time", "CPU time", "memory", "count"]
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """Two things measured in turn.
+    """A comparison of two variants.
 
-    Ratios are taken so that above 1 this project is the better one: of rates ours over the other's, of costs (seconds,
-    bytes) the other's over ours.
+    A ratio above 1 means that this project is better: for rates it is ours / other, for costs (seconds, bytes) it is
+    other / ours.
 
     Attributes:
-        name: of the figure within its benchmark; `BENCHMARK.NAME` finds its floor in floors.yaml.
-        what: what is measured.
-        against: what it is held against.
-        ours: the measurement of each round.
-        other: the other's, round by round.
-        unit: of both.
-        clock: what was read. CPU time where neighbors on the machine would spoil wall time.
-        rate: whether more is better.
-        goal: the ratio that is aimed at.
-        note: what a reader must know to read it.
+        name: name within the benchmark; its floor is `BENCHMARK.NAME` in floors.yaml.
+        what: description of this project's variant.
+        against: description of the other variant.
+        ours: this project's measurements, one per round.
+        other: the other variant's measurements, one per round.
+        unit: unit of both.
+        clock: kind of measurement. CPU time is used if other processes would disturb wall time.
+        rate: whether a higher measurement is better.
+        goal: the target ratio.
+        note: an explanation for the reader of the table.
     """
 
     name: str
@@ -43,7 +43,10 @@ class Figure:
 
     def __post_init__(self) -> None:
         if len(self.ours) != len(self.other) or not self.ours or min(*self.ours, *self.other) <= 0:
-            raise ValueError(f"{self.name} needs as many measurements above 0 of both: {self.ours} and {self.other}.")
+            raise ValueError(
+                f"{self.name} needs as many measurements of one variant as of the other, all above 0: {self.ours} and "
+                f"{self.other}."
+            )
 
     @property
     def ratios(self) -> list[float]:
@@ -53,24 +56,24 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        """The median of the rounds."""
+        """The median ratio of the rounds."""
         return statistics.median(self.ratios)
 
     @property
     def best(self) -> float:
-        """Each one's best round against the other's: what is left when neighbors disturbed some rounds."""
+        """The ratio of the best rounds, which other processes on the machine disturbed least."""
         if self.rate:
             return max(self.ours) / max(self.other)
         return min(self.other) / min(self.ours)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, the ratios included."""
+        """Return the fields and the ratios for JSON."""
         return {**dataclasses.asdict(self), "ratios": self.ratios, "ratio": self.ratio, "best": self.best}
 
 
 @dataclasses.dataclass(frozen=True)
 class NotMeasured:
-    """A figure that this machine cannot give, and why."""
+    """A figure that this machine cannot measure, and the reason."""
 
     name: str
     why: str
@@ -78,43 +81,43 @@ class NotMeasured:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a benchmark is given.
+    """Settings of a benchmark's run.
 
     Attributes:
-        work: an empty folder of its own, removed afterwards.
-        quick: fewer and smaller rounds.
+        work: an empty folder for its files, removed afterwards.
+        quick: whether to run fewer and smaller rounds.
     """
 
     work: Path
     quick: bool = False
 
     def choose(self, whole: int, quick: int) -> int:
-        """A number that depends on how much time there is."""
+        """Return `quick` in a quick run, else `whole`."""
         return quick if self.quick else whole
 
 
 def in_turns(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Each contender's measurements: one after the other in every round, every second round backwards.
+    """Measure each contender once per round, in reverse order in every second round; return the measurements by name.
 
-    Whatever changes on the machine meets all of them alike.
+    So a change of the machine's load affects all contenders equally.
     """
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    measurements: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
         names = list(contenders) if number % 2 == 0 else list(contenders)[::-1]
         for name in names:
-            found[name].append(contenders[name]())
-    return found
+            measurements[name].append(contenders[name]())
+    return measurements
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU time of this process, all threads together."""
+    """Return the CPU time of this process in seconds, over all threads."""
     begun = time.process_time()
     work()
     return time.process_time() - begun
 
 
 def wall_seconds(work: Callable[[], object]) -> float:
-    """Wall time, to the end of what a GPU was given."""
+    """Return the wall time in seconds, until the GPU has finished all its work."""
     import torch
 
     begun = time.perf_counter()
@@ -125,14 +128,14 @@ def wall_seconds(work: Callable[[], object]) -> float:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """CPU time on a CPU, wall time where there is a GPU."""
+    """Return CPU time on a machine without GPU, else wall time, in seconds."""
     import torch
 
     return wall_seconds(work) if torch.cuda.is_available() else cpu_seconds(work)
 
 
 def clock() -> Clock:
-    """What `seconds` reads."""
+    """Return the kind of time that `seconds` measures."""
     import torch
 
     return "wall time" if torch.cuda.is_available() else "CPU time"

@@ -1,7 +1,7 @@
-"""How precompute, the start of a training, and evaluation grow with their rows: once, ten times, a hundred times.
+"""Growth of precompute, training start and evaluation with their rows, at 1, 10 and 100 times a base size.
 
-Each runs in a process of its own. Linear time: what the rows beyond ten times take each, against those between once
-and ten times. Flat memory: the most at a hundred times (ten, where quick) against the most at once.
+Each runs in a separate process. Linear time: the time per row between 10 and 100 times, compared with the time per row
+between 1 and 10 times. Flat memory: the peak at 100 times (10 in a quick run), compared with the peak at 1.
 """
 
 import json
@@ -24,10 +24,10 @@ _A_FILE = 10_000
 
 
 def precompute(work: Path, rows: int) -> tuple[float, ...]:
-    """One picture, tags from a table. Seconds; the driver's and the largest worker's peak in MiB."""
-    found = precompute_growth.measure(work, rows, shard_rows=128)
-    assert found["rows"] == rows, found
-    return found["seconds"], found["driver peak MiB"], found["largest worker peak MiB"]
+    """Run precompute on one image; return seconds and the peaks of driver and largest worker in MiB."""
+    row = precompute_growth.measure(work, rows, shard_rows=128)
+    assert row["rows"] == rows, row
+    return row["seconds"], row["driver peak MiB"], row["largest worker peak MiB"]
 
 
 def _write(folder: Path, rows: int, row: Callable[[int], dict[str, object]], schema: pa.Schema) -> None:
@@ -38,7 +38,7 @@ def _write(folder: Path, rows: int, row: Callable[[int], dict[str, object]], sch
 
 
 def training_start(work: Path, rows: int) -> tuple[float, ...]:
-    """Opening the tables, mixing, the first batches' order. CPU seconds; what it adds to the process in MiB."""
+    """Open the tables, mix and order the first batches; return CPU seconds and the added memory in MiB."""
     tagged, samples = work / f"tagged-{rows}", work / f"samples-{rows}"
     tags = [{"tag": "dog", "score": 0.9}, {"tag": "cat", "score": 0.8}]
     _write(tagged, rows // 4, lambda n: {"image_id": f"image-{n}", "uri": f"{n}.jpg", "width": 1, "height": 1,
@@ -48,12 +48,12 @@ def training_start(work: Path, rows: int) -> tuple[float, ...]:
            INSTRUCTIONS)  # fmt: skip
     command = [sys.executable, "-m", "tests.benchmarks.growth", str(tagged), str(samples)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), check=True, stdout=subprocess.PIPE, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    return found["seconds"], found["peak"]
+    result = json.loads(done.stdout.splitlines()[-1])
+    return result["seconds"], result["peak"]
 
 
 def start(tagged: str, samples: str) -> None:
-    """`training_start`'s own process."""
+    """Run `training_start` in this process."""
     import psutil
 
     from pipelines.training.config import TrainStageConfig
@@ -67,23 +67,23 @@ def start(tagged: str, samples: str) -> None:
     lengths = [data.length(draw) for step in range(4) for draw in order.batch(step)]
     assert len(lengths) == 256
     seconds = time.process_time() - begun
-    # Pages of the memory-mapped tables are everybody's and can be given back; what is the process's own counts.
+    # Pages of memory-mapped tables are shared and can be released, so only private memory is counted.
     print(json.dumps({"seconds": seconds, "peak": (process.memory_full_info().uss - before) / 2**20}))
 
 
 def evaluation(work: Path, rows: int) -> tuple[float, ...]:
-    """Scoring given answers. Seconds; the process's peak in MiB."""
+    """Score existing answers; return seconds and the peak of the process in MiB."""
     row = {"task": "vqa", "prediction": "a dog", "references": ["dog"] * 9 + ["a cat"]}
     _write(work / f"predictions-{rows}", rows, lambda n: {"sample_id": f"vqa:{n}", "image_id": f"image-{n}", **row},
            PREDICTIONS)  # fmt: skip
     options = ["--predictions", str(work / f"predictions-{rows}"), "--benchmark", "vqa", "--out", str(work / "scored")]
-    seconds, peak, told = watched([sys.executable, "-m", "jobs.evaluate", *options])
-    assert told["rows"] == rows, told
+    seconds, peak, line = watched([sys.executable, "-m", "jobs.evaluate", *options])
+    assert line["rows"] == rows, line
     return seconds, peak
 
 
 def measure(settings: Settings) -> Iterator[Figure]:
-    """The three, each at its own size."""
+    """Measure all three, each with its base size."""
     whole = (1, 10) if settings.quick else (1, 10, 100)
     parts: Sequence[tuple[str, Callable[[Path, int], tuple[float, ...]], int, Mapping[str, str]]] = (
         ("training_start", training_start, settings.choose(5000, 2000),
@@ -95,18 +95,18 @@ def measure(settings: Settings) -> Iterator[Figure]:
     for name, run, base, what in parts:
         work = settings.work / name
         work.mkdir()
-        found = [run(work, times * base) for times in whole]
-        seconds = [one[0] for one in found]
+        measurements = [run(work, times * base) for times in whole]
+        seconds = [item[0] for item in measurements]
         clock = "CPU time" if name == "training_start" else "wall time"
-        if len(found) == 3:
+        if len(measurements) == 3:
             later = 1e6 * (seconds[2] - seconds[1]) / (90 * base)
             earlier = 1e6 * max(seconds[1] - seconds[0], 1e-9) / (9 * base)
             yield Figure(f"{name}_time", f"{name}: each row between 10 and 100 times {base:,}",
                          "between once and 10 times", [max(later, 1e-9)], [earlier], "µs/row",
                          clock, goal=0.9)  # type: ignore[arg-type]  # fmt: skip
-        for place, (figure, process) in enumerate(what.items(), 1):
+        for column, (figure, process) in enumerate(what.items(), 1):
             yield Figure(f"{name}_{figure}", f"{process} at {whole[-1]} times {base:,} rows", f"at {base:,} rows",
-                         [max(found[-1][place], 0.1)], [max(found[0][place], 0.1)], "MiB", "memory",
+                         [max(measurements[-1][column], 0.1)], [max(measurements[0][column], 0.1)], "MiB", "memory",
                          goal=0.9)  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""How a build of instructions grows with its annotations: time, and the memory of the driver.
+"""Growth of a build of instructions with its annotations: time, and the memory of the driver.
 
-Referring expressions (JSON lines) about images of a tagged table are built by `python -m jobs.instructions` in a
-process of its own, whose resident memory is sampled; Ray's workers are other processes.
+`python -m jobs.instructions` builds referring expressions (JSON lines) about images of a tagged table in a separate
+process. Its resident memory is sampled, without Ray's workers, which are other processes.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _NOUNS = ("man", "dog", "cup", "red car", "woman in white", "zebra on the left",
 
 
 def write_tagged(folder: Path, images: int) -> None:
-    """A tagged table without pictures: nothing here reads them."""
+    """Write a tagged table without images, which are not read here."""
     folder.mkdir(parents=True)
     for first in range(0, images, 10_000):
         rows = [
@@ -37,18 +37,18 @@ def write_tagged(folder: Path, images: int) -> None:
 
 
 def lines(rows: int, images: int) -> Iterator[str]:
-    """Expressions in the JSON-lines form of RefCOCO; one in a thousand lies outside its image."""
-    chance = random.Random(0)
+    """Write expressions in RefCOCO's form as JSON lines; one box of a thousand is outside its image."""
+    rng = random.Random(0)
     for number in range(rows):
-        x, y = chance.uniform(0, 400), chance.uniform(0, 300)
-        box = [x, y, chance.uniform(10, 200), chance.uniform(10, 150)] if number % 1000 else [600, 400, 300, 300]
+        x, y = rng.uniform(0, 400), rng.uniform(0, 300)
+        box = [x, y, rng.uniform(10, 200), rng.uniform(10, 150)] if number % 1000 else [600, 400, 300, 300]
         row = {"dataset": "synthetic", "split": "train", "index": number, "image_id": number % images,
-               "ann_id": number, "expression": chance.choice(_NOUNS), "bbox_xywh": box}  # fmt: skip
+               "ann_id": number, "expression": rng.choice(_NOUNS), "bbox_xywh": box}  # fmt: skip
         yield json.dumps(row) + "\n"
 
 
 def build(work: Path, rows: int, images: int) -> tuple[float, float]:
-    """One build of that many rows.
+    """Run one build with `rows` annotations.
 
     Returns:
         Seconds, and the driver's peak memory in MiB.
@@ -60,16 +60,16 @@ def build(work: Path, rows: int, images: int) -> tuple[float, float]:
     config = work / f"config-{rows}.json"
     config.write_text(json.dumps({"tagged": str(work / "tagged"), "sets": [entry]}))
     options = ["--config", str(config), "--out", str(work / f"out-{rows}"), "--ray.address", "local"]
-    seconds, peak, told = watched([sys.executable, "-m", "jobs.instructions", *options])
-    assert told["rows"] + told["quarantined"] == rows, told
+    seconds, peak, line = watched([sys.executable, "-m", "jobs.instructions", *options])
+    assert line["rows"] + line["quarantined"] == rows, line
     return seconds, peak
 
 
 def watched(command: Sequence[str]) -> tuple[float, float, dict[str, Any]]:
-    """Runs a verb in a process of its own, whose resident memory (not its children's) is sampled.
+    """Run a verb in a separate process and sample its resident memory, without that of its children.
 
     Returns:
-        Seconds, peak in MiB, and the last line that it printed.
+        Seconds, peak in MiB, and the last line of its output.
     """
     begun = time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as driver:
@@ -87,16 +87,16 @@ def watched(command: Sequence[str]) -> tuple[float, float, dict[str, Any]]:
 
 
 def measure(settings: Settings) -> Iterator[Figure]:
-    """Ten times the rows, and a hundred times."""
+    """Measure 1, 10 and 100 times the base size."""
     base = settings.choose(1000, 300)
     images = 50 * base
     write_tagged(settings.work / "tagged", images)
-    found = {
+    measurements = {
         times: build(settings.work, times * base, images) for times in (1, 10, *([100] if not settings.quick else []))
     }
-    most = max(found)
-    # What Ray's start and the tables take whatever the size is in both.
-    (small, low), (middle, _), (large, high) = found[1], found[10], found[most]
+    most = max(measurements)
+    # Both contain the constant cost of Ray's start and the tables.
+    (small, low), (middle, _), (large, high) = measurements[1], measurements[10], measurements[most]
     if most > 10:
         yield Figure(
             "time", f"seconds for each of the rows between 10 and {most} times {base:,}", "between once and 10 times",

@@ -1,6 +1,7 @@
-"""How LION generates and adapts: with and without a KV cache, batches, beams, levels, fused adapters.
+"""Speed of LION's generation and adapters: KV cache, batches, beams, levels, fused adapters.
 
-Random weights: speed does not read them. The ViT and the Q-Former, which run once before, are left tiny.
+The weights are random, because they do not change the speed. The ViT and the Q-Former run once before, so they are
+tiny.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Generation:
-    """A LION that answers from encoder states on."""
+    """A LION that generates answers from given encoder inputs."""
 
     def __init__(self, size: str) -> None:
         tiny = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
@@ -42,15 +43,15 @@ class Generation:
         use_cache: bool = True,
         plain: bool = False,
     ) -> float:
-        """Seconds of one call.
+        """Generate one batch and return the seconds.
 
         Args:
-            batch: answers.
-            tokens: of each answer.
-            beams: of the search.
-            mixed: whether every second sample is of the other level.
-            use_cache: of keys and values.
-            plain: whether the cache is transformers' own.
+            batch: number of answers.
+            tokens: number of tokens per answer.
+            beams: number of beams.
+            mixed: whether every second sample has the other level.
+            use_cache: whether keys and values are cached.
+            plain: whether to use transformers' cache instead of this project's.
         """
         states = torch.randn(batch, VISUAL_AND_TEXT, self.width, device=DEVICE)
         levels = torch.arange(batch, device=DEVICE) % (len(LEVELS) if mixed else 1)
@@ -70,7 +71,7 @@ class Generation:
 
 
 def separate_adapters(adapter: LionAdapter, hidden: Tensor, levels: Tensor) -> Tensor:
-    """The same sum, one adapter after the other, each with its own two products, as in the released code."""
+    """Compute the same sum with separate products per adapter, as in the released code."""
     total = torch.zeros_like(hidden)
     for level in adapter.levels:
         part = {
@@ -83,7 +84,7 @@ def separate_adapters(adapter: LionAdapter, hidden: Tensor, levels: Tensor) -> T
 
 
 def adapters(batch: int, rounds: int) -> Iterator[Figure]:
-    """One layer's adapters of LION base: in a training step, and in one decoding step of beam 5."""
+    """Measure the adapters of one layer of LION base in a training step and in a decoding step with beam 5."""
     config = LionConfig.preset("base")
     width = config.text_config.d_model
     adapter = LionAdapter(LEVELS, width, config.adapter_bottleneck).to(DEVICE)
@@ -94,7 +95,7 @@ def adapters(batch: int, rounds: int) -> Iterator[Figure]:
         hidden = torch.randn(shape, device=DEVICE, requires_grad=train)
         levels = torch.arange(shape[0], device=DEVICE) % len(LEVELS)
         if not train:
-            adapter._folded = adapter._fold(hidden.dtype)  # as generation does, once
+            adapter._folded = adapter._fold(hidden.dtype)  # generation folds once, too
 
         def run(call: Callable[..., Tensor], hidden: Tensor, levels: Tensor, train: bool) -> float:
             def work() -> None:
@@ -108,13 +109,13 @@ def adapters(batch: int, rounds: int) -> Iterator[Figure]:
 
         calls: dict[str, Callable[..., Tensor]] = {"fused": adapter, "apart": partial(separate_adapters, adapter)}
         contenders = {kind: partial(run, call, hidden, levels, train) for kind, call in calls.items()}
-        in_turns(1, contenders)  # warms up
+        in_turns(1, contenders)  # warm-up
         turns = in_turns(rounds, contenders)
         yield Figure(name, what, "separate ones", turns["fused"], turns["apart"], "ms", clock(), goal=1.0)
 
 
 def measure(settings: Settings) -> Iterator[Figure]:
-    """Small T5 on a CPU, XL on a GPU."""
+    """Measure T5-small on a CPU, T5-XL on a GPU."""
     torch.set_num_threads(1)
     model = Generation("xl" if DEVICE == "cuda" else "small")
     rounds, tokens = settings.choose(3, 2), settings.choose(32, 12)

@@ -1,4 +1,4 @@
-"""What benchmarks measure on: pictures, a tagger, a LION with its vocabularies and tables."""
+"""Inputs of the benchmarks: images, a tagger, a LION with its vocabularies and tables."""
 
 import dataclasses
 import itertools
@@ -17,21 +17,21 @@ CAPTIONS = ("a dog on a sofa", "a brown dog lies there", "the dog sleeps", "one 
 
 
 def photographs(work: Path, count: int, size: tuple[int, int] | None = None) -> list[Path]:
-    """JPEG files of their own: COCO's photographs where they are at hand, again and again; else drawn noise.
+    """Write JPEG files: copies of COCO's photographs if they are available, else noise.
 
     Args:
-        work: where the files go.
-        count: how many.
-        size: what they are resized to; None leaves COCO's 640 pixels.
+        work: folder for the files.
+        count: number of files.
+        size: side to resize to; None keeps COCO's 640 pixels.
     """
     work.mkdir(parents=True, exist_ok=True)
-    found = sorted(_COCO.glob("*.jpg")) if _COCO.is_dir() else []
+    photos = sorted(_COCO.glob("*.jpg")) if _COCO.is_dir() else []
     paths = [work / f"picture-{number:05d}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
-        if found and size is None:
-            shutil.copyfile(found[number % len(found)], path)
+        if photos and size is None:
+            shutil.copyfile(photos[number % len(photos)], path)
             continue
-        picture = Image.open(found[number % len(found)]).convert("RGB") if found else _noise(number)
+        picture = Image.open(photos[number % len(photos)]).convert("RGB") if photos else _noise(number)
         picture.resize(size or (640, 480), Image.Resampling.BICUBIC).save(path, quality=90)
     return paths
 
@@ -41,7 +41,7 @@ def _noise(seed: int) -> Image.Image:
 
 
 def save_ram(folder: Path, side: int, width: int, depths: tuple[int, ...], tags: int) -> Path:
-    """A RAM of random weights, between the tiny one and the released one."""
+    """Save a RAM with random weights, larger than the tiny and smaller than the released one."""
     import torch
 
     from models.ram import RamConfig, RamForImageTagging, RamProcessor
@@ -57,14 +57,14 @@ def save_ram(folder: Path, side: int, width: int, depths: tuple[int, ...], tags:
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """Folders of a stage's inputs."""
+    """Folders with the inputs of a training stage."""
 
     tagged: str
     instructions: str
     lion: str
 
 
-# Question, answers and level of each task, of the lengths that the real sets have.
+# Question, answers and level of each task, with the lengths of the real sets.
 TASKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "vqa": ("image", "What color is the thing on the left?", ("brown", "dark brown")),
     "caption": ("image", "Describe the image in a sentence.", CAPTIONS),
@@ -75,9 +75,9 @@ TASKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 def save_tables(work: Path, pictures: list[Path], samples: int, preset: str = "tiny", **fields: Any) -> Tables:
-    """`tagged` and `instructions` of these pictures, tasks in turn, and an untrained LION that knows their words.
+    """Write `tagged` and `instructions` tables of these images, and an untrained LION with their vocabulary.
 
-    Tags are as many and as long as RAM's often are: an image has 0 to 24 of them, so that prompts differ in length.
+    The tasks alternate. An image has 0 to 24 tags of usual lengths, so that prompts differ in length.
     """
     import torch
 
@@ -99,10 +99,10 @@ def save_tables(work: Path, pictures: list[Path], samples: int, preset: str = "t
         "relax",
         "leg",
     )
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     images = []
     for path in pictures:
-        count = int(chance.integers(0, 25))
+        count = int(rng.integers(0, 25))
         tags = [{"tag": f"{words[i % 12]} {words[(i * 7 + 3) % 12]}", "score": 0.99 - 0.01 * i} for i in range(count)]
         images.append({"image_id": path.name, "uri": str(path), "width": 640, "height": 480, "source": "benchmark",
                        "tags": tags, "captions": list(CAPTIONS), "caption": CAPTIONS[0],

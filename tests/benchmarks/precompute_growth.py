@@ -1,10 +1,10 @@
-"""How precompute grows with its rows: time, and the memory of the driver and of the largest worker.
+"""Growth of precompute with its rows: time, and the memory of the driver and of the largest worker.
 
     python -m tests.benchmarks.precompute_growth [--rows 10000 100000 1000000] [--shard_rows 1024] [--work DIR]
 
-All rows are of one small picture, and tags come from a table that knows the first ten thousand of them (a longer one
-would be memory that RAM does not take), so that what is measured is what each row costs beside its pixels: cutting the
-source, blocks of Ray Data, proofs, files, the manifest. The driver and Ray's processes below it are sampled.
+All rows have the same small image. Tags come from a table with the first ten thousand rows; a longer table would take
+memory that RAM does not take. So the cost per row without its pixels is measured: cutting the source, blocks of Ray
+Data, records of shards, files, the manifest. The driver and its Ray processes are sampled.
 """
 
 import argparse
@@ -32,7 +32,7 @@ TAGGED = 10_000
 
 
 def annotations(rows: int) -> Iterator[str]:
-    """COCO's instances file with `rows` images, all of them the same picture, and no boxes."""
+    """Write a file in COCO's instances form with `rows` entries of the same image, without boxes."""
     yield '{"images": ['
     for number in range(rows):
         entry = {"id": number, "file_name": "one.jpg", "width": 8, "height": 8}
@@ -41,7 +41,7 @@ def annotations(rows: int) -> Iterator[str]:
 
 
 def write_tags(path: Path) -> None:
-    """Two tags for each of the first images."""
+    """Write a table with two tags for each of the first images."""
     ids = [str(number) for number in range(TAGGED)]
     tags = [{"tag": "dog", "score": 0.9}, {"tag": "cat", "score": 0.4}]
     schema = pa.schema([("image_id", pa.string()), ("tags", pa.list_(TAG))])
@@ -49,7 +49,7 @@ def write_tags(path: Path) -> None:
 
 
 def measure(work: Path, rows: int, shard_rows: int) -> dict[str, Any]:
-    """One run in a process of its own, over a picture that it draws into `work/images`."""
+    """Run precompute in a separate process on an image that is drawn into `work/images`."""
     picture = work / "images/one.jpg"
     picture.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), "red").save(picture)
@@ -88,7 +88,7 @@ def measure(work: Path, rows: int, shard_rows: int) -> dict[str, Any]:
 
 
 def _sample(driver: psutil.Process, peaks: dict[str, int]) -> None:
-    """Raises the peaks of the driver and of Ray's workers to what they hold now, without shared memory."""
+    """Update the peaks of the driver and of Ray's workers with their present memory, without shared memory."""
     for process in [driver, *driver.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             memory = process.memory_info()
@@ -98,17 +98,17 @@ def _sample(driver: psutil.Process, peaks: dict[str, int]) -> None:
 
 
 def main() -> None:
-    """Prints a row for each size as it is done."""
+    """Measure each size and print its row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--shard_rows", type=int, default=1024)
-    parser.add_argument("--work", default="", help="where to write; a temporary folder by default")
+    parser.add_argument("--work", default="", help="folder for the files; default: a temporary folder")
     arguments = parser.parse_args()
     work = Path(arguments.work or tempfile.mkdtemp(prefix="precompute-growth-"))
     print(f"commit {git_commit()}, {psutil.cpu_count()} cores, shards of {arguments.shard_rows} rows")
     for rows in arguments.rows:
-        found = measure(work, rows, arguments.shard_rows)
-        print("  ".join(f"{name} {value}" for name, value in found.items()), flush=True)
+        row = measure(work, rows, arguments.shard_rows)
+        print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     shutil.rmtree(work)
 
 

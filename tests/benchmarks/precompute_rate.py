@@ -1,8 +1,9 @@
-"""Images/s of the whole precompute pipeline: against the bare model, the bare decoder, and PyTorch's DataLoader.
+"""Images/s of the whole precompute pipeline, compared with model and decoder alone and with PyTorch's DataLoader.
 
-Twice: with a tagger that is slower than decoding, and with one that costs nothing. All read JPEG files of 640 pixels
-for a tagger of 384. A pipeline's rate is of two runs, over few shards and over many: what the further shards
-took, in which starting actors, and what is decoded while they start, have no part; start-up is named by itself.
+It is measured with a tagger that is slower than decoding, and with one that costs nothing. All read JPEG files of 640
+pixels for a tagger of 384. The rate of a pipeline comes from two runs, with few and with many shards: the time of the
+additional shards does not contain the start of actors, nor images that are decoded during the start. Start-up is a
+separate figure.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def save_tagger(folder: Path, width: int, depths: tuple[int, ...], patch: int, tags: int) -> Path:
-    """A RAM of random weights that sees 384 pixels and is as slow as is wanted."""
+    """Save a RAM with random weights for 384 pixels, whose sizes set its speed."""
     from models.ram import RamConfig, RamForImageTagging, RamProcessor
 
     torch.manual_seed(0)
@@ -52,28 +53,28 @@ def save_tagger(folder: Path, width: int, depths: tuple[int, ...], patch: int, t
 
 
 class InstantTagger(Tagger):
-    """Wants pixels, looks at none, and has an answer at once: what remains is reading, decoding and writing."""
+    """A tagger that takes pixels and answers immediately, so that only reading, decoding and writing remain."""
 
     image_size = SIDE
 
     def prepare(self) -> None:
-        """It needs nothing."""
+        """Do nothing."""
 
     def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[ImageTags]:
-        """The same for every image."""
+        """Return the same tags for every image."""
         assert pixels is not None
         assert len(pixels) == len(image_ids)
         return [[("tag", 0.5)]] * len(image_ids)
 
 
 class Work:
-    """One tagger over some photographs, in each of the ways that are compared.
+    """One tagger on some photographs, run in each of the compared ways.
 
     Args:
-        folder: where to work.
-        config: the tagger's; without a path, `InstantTagger`.
-        count: photographs.
-        shard_rows: photographs a shard, and a batch of the DataLoader.
+        folder: folder for the files.
+        config: configuration of the tagger; without a path, `InstantTagger`.
+        count: number of photographs.
+        shard_rows: photographs per shard and per batch of the DataLoader.
     """
 
     def __init__(self, folder: Path, config: TaggerConfig, count: int, shard_rows: int) -> None:
@@ -90,7 +91,7 @@ class Work:
         self.startup: list[float] = []
 
     def model(self, batch: int, count: int) -> float:
-        """Images/s of the model alone, on pixels in memory and all cores."""
+        """Return images/s of the model alone, on pixels in memory and all cores."""
         pixels = np.random.default_rng(0).integers(0, 255, (count, SIDE, SIDE, 3), dtype=np.uint8)
         begun = time.perf_counter()
         for first in range(0, count, batch):
@@ -98,14 +99,14 @@ class Work:
         return count / (time.perf_counter() - begun)
 
     def decoder(self, count: int) -> float:
-        """Images/s of reading, decoding and resizing alone, a thread for each core."""
+        """Return images/s of reading, decoding and resizing alone, with one thread per core."""
         begun = time.perf_counter()
         with ThreadPoolExecutor(CORES) as pool:
             list(pool.map(partial(bare, side=SIDE), self.paths[:count]))
         return count / (time.perf_counter() - begun)
 
     def data_loader(self, workers: int, count: int) -> float:
-        """Images/s of what one would write with PyTorch alone, without its workers' start."""
+        """Return images/s of a plain loop with PyTorch's DataLoader, without the start of its workers."""
         torch.set_num_threads(CORES)
         loader = torch.utils.data.DataLoader(
             Photographs(self.paths[:count]),
@@ -116,15 +117,15 @@ class Work:
         )
         begun = 0.0
         for number, batch in enumerate(loader):
-            found = self.loaded.tag([name for name, _ in batch], np.stack([pixels for _, pixels in batch]))
+            tags_of_batch = self.loaded.tag([name for name, _ in batch], np.stack([pixels for _, pixels in batch]))
             rows = [{"image_id": name, "tags": tags_to_rows(tags)}
-                    for (name, _), tags in zip(batch, found, strict=True)]  # fmt: skip
+                    for (name, _), tags in zip(batch, tags_of_batch, strict=True)]  # fmt: skip
             pq.write_table(pa.Table.from_pylist(rows), self.folder / f"loop-{number}.parquet", compression="zstd")
             begun = begun or time.perf_counter()
         return (count - self.index.shard_rows) / (time.perf_counter() - begun)
 
     def pipeline(self, few: int) -> float:
-        """Images/s of the project's pipeline as it plans itself, beyond its first `few` shards."""
+        """Return images/s of the pipeline with its default plan, after its first `few` shards."""
         first, whole = self._done(range(few))[-1], self._done(range(self.index.shards))[-1]
         if whole <= first:
             raise TooBusy
@@ -133,12 +134,12 @@ class Work:
         return rate
 
     def taggers(self, actors: int) -> float:
-        """Images/s of so many taggers of one core each: the slope of a line through the times of the shards' ends."""
+        """Return images/s of `actors` taggers with one core each, from a line through the end times of the shards."""
         done = self._done(range(self.index.shards), actors=actors, cpus=1.0)
         return self.index.shard_rows / float(np.polyfit(range(len(done)), done, 1)[0])
 
     def _done(self, missing: range, actors: int | None = None, cpus: float | None = None) -> list[float]:
-        """Seconds from a run's begin until each of its shards was there."""
+        """Return the seconds from the start of a run to the end of each of its shards."""
         config = dataclasses.replace(
             self.config, tagger=dataclasses.replace(self.config.tagger, actors=actors, cpus=cpus)
         )
@@ -151,11 +152,11 @@ class Work:
 
 
 class TooBusy(Exception):
-    """More work took less time."""
+    """More work took less time, because other processes disturbed the machine."""
 
 
 class Photographs(torch.utils.data.Dataset[tuple[str, np.ndarray]]):
-    """For PyTorch's DataLoader."""
+    """Photographs as a dataset for PyTorch's DataLoader."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -168,7 +169,7 @@ class Photographs(torch.utils.data.Dataset[tuple[str, np.ndarray]]):
 
 
 def bare_start(model: Path) -> float:
-    """Seconds until a fresh process has the tagger in memory."""
+    """Return the seconds until a new process has loaded the tagger."""
     script = f"from models.ram import RamForImageTagging as R; R.from_pretrained({str(model)!r})"
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment(), check=True)
@@ -176,7 +177,7 @@ def bare_start(model: Path) -> float:
 
 
 def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
-    """Both taggers, in one Ray."""
+    """Measure both taggers in one Ray session."""
     slow = save_tagger(settings.work / "slow-ram", 64, (2, 2, 6), 8, 1000)
     with ray_session(RayConfig(address="local")):
         for name, part in (
@@ -187,11 +188,11 @@ def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
             try:
                 yield from part()
             except TooBusy:
-                yield NotMeasured(name, "more work took less time: other work on the machine; try again")
+                yield NotMeasured(name, "more work took less time: other processes disturbed the machine; run it again")
 
 
 def model_bound(settings: Settings, model: Path) -> Iterator[Figure]:
-    """The tagger is the bottleneck."""
+    """Measure with the tagger as the bottleneck."""
     work = Work(settings.work / "model-bound", TaggerConfig(path=str(model)), settings.choose(384, 128), 32)
     count = settings.choose(64, 32)
     batch = max((1, 4, 16), key=lambda size: work.model(size, 16))
@@ -204,7 +205,7 @@ def model_bound(settings: Settings, model: Path) -> Iterator[Figure]:
     rate = {"unit": "images/s", "clock": "wall time", "rate": True}
     yield Figure("over_model", "whole pipeline, limited by the tagger",
                  f"the bare model on all cores, batch {batch}", turns["pipeline"], turns["model"], goal=0.95,
-                 note="on a CPU, decoding takes its share of the cores that the bare model has for itself",
+                 note="on a CPU, decoding shares the cores, which the bare model has alone",
                  **rate)  # type: ignore[arg-type]  # fmt: skip
     yield Figure("over_loader", "whole pipeline, limited by the tagger",
                  f"a PyTorch DataLoader loop, {CORES} workers", turns["pipeline"], turns["loader"], goal=1.0,
@@ -216,7 +217,7 @@ def model_bound(settings: Settings, model: Path) -> Iterator[Figure]:
 
 
 def two_workers(settings: Settings, model: Path) -> Iterator[Figure | NotMeasured]:
-    """Taggers of one core each: one, and two."""
+    """Measure one and two taggers with one core each."""
     if CORES < 2:
         yield NotMeasured("two_workers", "one core")
         return
@@ -225,12 +226,11 @@ def two_workers(settings: Settings, model: Path) -> Iterator[Figure | NotMeasure
     doubled = [2 * value for value in turns["one"]]
     yield Figure("two_workers", "two taggers of a core each", "twice one tagger's rate", turns["two"], doubled,
                  "images/s", "wall time", rate=True, goal=0.9,
-                 note="with two cores in all, decoding shares them with the two taggers, and one tagger has a core "
-                 "for itself")  # fmt: skip
+                 note="on two cores, decoding shares both with two taggers; a single one has a core alone")  # fmt: skip
 
 
 def decoder_bound(settings: Settings) -> Iterator[Figure]:
-    """Decoding is the bottleneck, in shards of as many images as there are by default."""
+    """Measure with decoding as the bottleneck, in shards of the default size."""
     shard_rows = PrecomputeConfig(source=SourceConfig(images="-")).shard_rows
     work = Work(settings.work / "decoder-bound", TaggerConfig(), settings.choose(40, 24) * shard_rows, shard_rows)
     some = 12 * shard_rows
@@ -238,7 +238,9 @@ def decoder_bound(settings: Settings) -> Iterator[Figure]:
         "decoder": lambda: work.decoder(some),
         "loader": lambda: work.data_loader(CORES, some),
         "lone_loader": lambda: work.data_loader(0, some),
-        "pipeline": lambda: work.pipeline(few=16),  # in fewer, taggers still start while all is decoded
+        "pipeline": lambda: work.pipeline(
+            few=16
+        ),  # with fewer shards, everything is decoded while the taggers still start
     }
     turns = in_turns(settings.choose(3, 1), contenders)
     rate = {"unit": "images/s", "clock": "wall time", "rate": True}

@@ -1,8 +1,8 @@
-"""RAM at real size (random weights) against the straightforward composition: time an image and peak memory.
+"""RAM at full size (random weights), compared with a straightforward composition: time per image and peak memory.
 
-The straightforward composition is what one gets by putting the released parts together: eager attention, the label
-branch in every batch, one pass over all tags, and the text towers loaded though tagging never runs them. Each
-contender runs in a process of its own, in turns.
+The straightforward composition puts the released parts together: eager attention, the label branch in every batch, one
+pass over all tags, and the text towers, which tagging never runs, in memory. Each contender runs in a separate process,
+alternately.
 """
 
 import json
@@ -20,12 +20,12 @@ from tests.benchmarks.material import save_ram
 from tests.benchmarks.runner import ROOT, environment
 
 CONTENDERS = ("ours", "straightforward")
-# Of ram_swin_large_14m.pth; what tagging does not need are the text towers.
+# Sizes of ram_swin_large_14m.pth; tagging does not need the text towers.
 RELEASED_PARAMETERS = 469_148_785
 
 
 def straightforward(dtype: str, device: str) -> Callable[..., object]:
-    """The released parts put together."""
+    """Build the straightforward composition of the released parts."""
     import torch
 
     from models.ram import RamConfig, RamForImageTagging
@@ -46,7 +46,7 @@ def straightforward(dtype: str, device: str) -> Callable[..., object]:
 
 
 def ours(dtype: str, device: str) -> Callable[..., object]:
-    """`models.ram`."""
+    """Build this project's RAM."""
     import torch
 
     from models.ram import RamConfig, RamForImageTagging
@@ -57,7 +57,7 @@ def ours(dtype: str, device: str) -> Callable[..., object]:
 
 
 def one(contender: str, dtype: str, batch: int) -> None:
-    """Prints one JSON line: seconds an image, and the peak memory in GiB (of the card, where there is one)."""
+    """Print one JSON line: seconds per image, and peak memory in GiB (of the GPU, if there is one)."""
     import torch
 
     torch.set_num_threads(1)
@@ -78,19 +78,19 @@ def _resident() -> int:
 def _in_process(contender: str, dtype: str, batch: int) -> dict[str, float]:
     command = [sys.executable, "-m", "tests.benchmarks.ram_speed", contender, dtype, str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment())
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def computes_bf16() -> bool:
-    """Whether this machine has arithmetic for bf16: a GPU, or a CPU with AMX or AVX-512 BF16."""
+    """Return whether this machine has bf16 arithmetic: a GPU, or a CPU with AMX or AVX-512 BF16."""
     import torch
 
     return torch.cuda.is_available() or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def tags(rounds: int) -> Figure:
-    """Confidences of 4585 tags, of which some 300 an image are above the floor, into named tags."""
+    """Measure naming the tags from 4585 confidences, of which about 300 per image are above the floor."""
     import torch
 
     from models.ram import RamProcessor
@@ -114,11 +114,11 @@ def tags(rounds: int) -> Figure:
     })  # fmt: skip
     return Figure("tags", "RAM's confidences into tags, a batch at a time", "image by image, tag by tag",
                   turns["ours"], turns["plain"], "ms/image", "CPU time", goal=2.0,
-                  note="in the thread that feeds the model: at 1.8 ms no card could tag 560 images/s")  # fmt: skip
+                  note="in the thread that feeds the model; 1.8 ms would limit any GPU to 560 images/s")  # fmt: skip
 
 
 def pixels(rounds: int, folder: Path) -> Figure:
-    """Bytes of 384 x 384 pixels into what RAM sees."""
+    """Measure making RAM's input from the bytes of 384 x 384 pixels."""
     import torch
 
     from pipelines.precompute import TaggerConfig
@@ -144,7 +144,7 @@ def pixels(rounds: int, folder: Path) -> Figure:
 
 
 def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
-    """fp32, and bf16 where the processor computes in it."""
+    """Measure fp32 and, if the processor has bf16 arithmetic, bf16."""
     import torch
 
     yield tags(settings.choose(7, 4))
@@ -152,16 +152,16 @@ def measure(settings: Settings) -> Iterator[Figure | NotMeasured]:
     batch = 16 if torch.cuda.is_available() else 1
     for dtype, goal in (("float32", 1.3), ("bfloat16", 3.0)):
         if dtype == "bfloat16" and not computes_bf16():
-            yield NotMeasured("bfloat16", "this processor has no arithmetic for bf16 (36 s an image in emulation)")
+            yield NotMeasured("bfloat16", "this processor has no bf16 arithmetic (36 s per image with emulation)")
             continue
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+        results: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
         for number in range(settings.choose(3, 1)):
             for name in CONTENDERS if number % 2 else CONTENDERS[::-1]:
-                found[name].append(_in_process(name, dtype, batch))
-        mine, others = ([row["seconds"] for row in found[name]] for name in CONTENDERS)
+                results[name].append(_in_process(name, dtype, batch))
+        mine, others = ([row["seconds"] for row in results[name]] for name in CONTENDERS)
         yield Figure(dtype, f"RAM (Swin-L, 4585 tags), {dtype}", "straightforward composition", mine, others, "s/image",
                      clock(), goal=goal, note="both run the same linear layers, about 85 % of the time")  # fmt: skip
-        mine, others = ([row["peak"] for row in found[name]] for name in CONTENDERS)
+        mine, others = ([row["peak"] for row in results[name]] for name in CONTENDERS)
         yield Figure(f"{dtype}_memory", f"RAM, {dtype}, peak memory", "straightforward composition", mine, others,
                      "GiB", "memory", goal=1 / 0.75)  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Runs benchmarks one after the other, each in a process of its own, and gathers their figures."""
+"""Running benchmarks one after the other, each in a separate process, and collecting their figures."""
 
 import contextlib
 import dataclasses
@@ -22,15 +22,15 @@ FIELDS = {field.name for field in dataclasses.fields(Figure)}
 
 @dataclasses.dataclass
 class Outcome:
-    """What a benchmark came to.
+    """The result of one benchmark.
 
     Attributes:
-        name: the benchmark's.
+        name: name of the benchmark.
         figures: its figures.
-        left_out: what this machine cannot measure.
+        left_out: figures that this machine cannot measure.
         seconds: wall time.
-        load: load averages over the last minute, before and after it.
-        failure: the end of its log, where it failed.
+        load: load averages over one minute, before and after the run.
+        failure: the last lines of its log, if it failed.
     """
 
     name: str
@@ -41,15 +41,16 @@ class Outcome:
     failure: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result for JSON."""
         return {**dataclasses.asdict(self), "figures": [figure.as_dict() for figure in self.figures]}
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> "Outcome":
-        """The other way."""
-        figures = [Figure(**{name: row[name] for name in FIELDS}) for row in found["figures"]]
-        left_out = [NotMeasured(**row) for row in found["left_out"]]
-        return cls(found["name"], figures, left_out, found["seconds"], tuple(found["load"]), found["failure"])
+    def from_dict(cls, document: Mapping[str, Any]) -> "Outcome":
+        """Return the result from the JSON of `as_dict`."""
+        figures = [Figure(**{name: row[name] for name in FIELDS}) for row in document["figures"]]
+        left_out = [NotMeasured(**row) for row in document["left_out"]]
+        load = tuple(document["load"])
+        return cls(document["name"], figures, left_out, document["seconds"], load, document["failure"])
 
 
 def run(
@@ -59,14 +60,14 @@ def run(
     tell: Callable[[str], None],
     done: Callable[[list[Outcome]], Any],
 ) -> list[Outcome]:
-    """Runs benchmarks in turn; one that fails stops none of the others.
+    """Run benchmarks one after the other. A benchmark that fails does not stop the others.
 
     Args:
-        modules: the benchmarks' modules by name.
-        logs: folder for what they print.
-        quick: fewer and smaller rounds.
-        tell: gets a line whenever something happened.
-        done: gets what there is after each benchmark, so that an interrupted run loses one benchmark at most.
+        modules: module of each benchmark, by name.
+        logs: folder for their output.
+        quick: whether to run fewer and smaller rounds.
+        tell: called with each progress line.
+        done: called with all results after each benchmark, so that an interrupted run loses at most one benchmark.
     """
     outcomes: list[Outcome] = []
     logs.mkdir(parents=True, exist_ok=True)
@@ -98,18 +99,18 @@ def run(
 
 def _read(lines: Iterable[str], outcome: Outcome, tell: Callable[[str], None]) -> None:
     for line in lines:
-        found = json.loads(line)
-        if "left_out" in found:
-            outcome.left_out.append(NotMeasured(**found["left_out"]))
+        document = json.loads(line)
+        if "left_out" in document:
+            outcome.left_out.append(NotMeasured(**document["left_out"]))
             tell(f"    {outcome.left_out[-1].name}: not measured: {outcome.left_out[-1].why}")
             continue
-        figure = Figure(**{name: found["figure"][name] for name in FIELDS})
+        figure = Figure(**{name: document["figure"][name] for name in FIELDS})
         outcome.figures.append(figure)
         tell(f"    {figure.name}: {figure.ratio:.2f} (best rounds {figure.best:.2f}): {figure.what} / {figure.against}")
 
 
 def environment() -> dict[str, str]:
-    """What a benchmark's process sees: no hub, one thread unless it asks for more."""
+    """Return the environment of a benchmark's process: no access to the Hub, one thread by default."""
     fixed = {
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -121,7 +122,7 @@ def environment() -> dict[str, str]:
 
 
 def facts() -> dict[str, Any]:
-    """Where and with what it was measured."""
+    """Return a description of the machine, the commit and the library versions."""
     import torch
 
     from pipelines.core import steps
@@ -148,12 +149,12 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def chosen(only: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
-    """The benchmarks that are asked for; all where none is named.
+def chosen(only: Sequence[str], modules: Mapping[str, str]) -> dict[str, str]:
+    """Return the benchmarks named in `only`, or all if it is empty.
 
     Raises:
-        SystemExit: there is none of a name.
+        SystemExit: a name is unknown.
     """
-    if unknown := set(only) - set(known):
-        raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
-    return {name: module for name, module in known.items() if not only or name in only}
+    if unknown := set(only) - set(modules):
+        raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}; use one of {', '.join(modules)}.")
+    return {name: module for name, module in modules.items() if not only or name in only}

@@ -1,4 +1,4 @@
-"""The table of all figures, as Markdown and as JSON, and the floors that they are held to."""
+"""The table of all figures in Markdown and JSON, and its comparison with the floors."""
 
 import json
 import statistics
@@ -15,37 +15,37 @@ FLOORS = Path(__file__).with_name("floors.yaml")
 
 
 def read_floors(path: Path = FLOORS) -> dict[str, float]:
-    """The least ratio of each figure, by `BENCHMARK.FIGURE`."""
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    """Return the lowest accepted ratio of each figure, by `BENCHMARK.FIGURE`."""
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {
-        f"{benchmark}.{name}": float(floor) for benchmark, floors in found.items() for name, floor in floors.items()
+        f"{benchmark}.{name}": float(floor) for benchmark, floors in document.items() for name, floor in floors.items()
     }
 
 
 def failures(outcomes: Sequence[Outcome], floors: Mapping[str, float]) -> list[str]:
-    """A sentence for each figure under its floor, each without one, and each benchmark that failed.
+    """Return a message for each figure below its floor or without a floor, and for each failed benchmark.
 
-    A figure fails where neither the median of its rounds nor the best rounds reach the floor: a neighbor on the
-    machine spoils some rounds, a slower program all of them.
+    A figure fails if neither the median of its rounds nor the best rounds reach the floor: other processes on the
+    machine slow some rounds, a slower program slows all.
     """
-    said = []
+    messages = []
     for outcome in outcomes:
         if outcome.failure:
-            said.append(f"The benchmark {outcome.name} failed: {outcome.failure.splitlines()[-1]}")
+            messages.append(f"The benchmark {outcome.name} failed: {outcome.failure.splitlines()[-1]}")
         for figure in outcome.figures:
             name = f"{outcome.name}.{figure.name}"
             if name not in floors:
-                said.append(f"{name} has no floor; give it one in {FLOORS.name}.")
+                messages.append(f"{name} has no floor; add one to {FLOORS.name}.")
             elif max(figure.ratio, figure.best) < floors[name]:
-                said.append(
-                    f"{name} is {figure.ratio:.2f} (best rounds {figure.best:.2f}), under its floor of "
+                messages.append(
+                    f"{name} is {figure.ratio:.2f} (best rounds {figure.best:.2f}), below its floor of "
                     f"{floors[name]:g}: {figure.what} against {figure.against}."
                 )
-    return said
+    return messages
 
 
 def markdown(facts: Mapping[str, Any], outcomes: Sequence[Outcome], floors: Mapping[str, float]) -> str:
-    """The whole table, with where it was measured above it."""
+    """Return the table in Markdown, after a description of the machine."""
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     load = " ".join(f"{value:.1f}" for value in facts["load_average"])
@@ -53,8 +53,8 @@ def markdown(facts: Mapping[str, Any], outcomes: Sequence[Outcome], floors: Mapp
         f"{facts['processor']} ({facts['vector_instructions']}), {facts['cores']} cores, {facts['memory_gib']} GiB, "
         f"{gpus}; load average {load} at the start; {facts['started']}; commit {facts['commit']}; {versions}.",
         "",
-        "Above 1 this project is the better one. Ratio: median of the rounds (least to most); best: each one's best",
-        "round against the other's. Both were measured in turn in the same process or run.",
+        "Above 1, this project is better. Ratio: median of the rounds (minimum to maximum); best: ratio of the best",
+        "rounds. Both variants were measured alternately in the same process or run.",
         "",
         "| figure | ours | other | ratio | best | goal | floor | measured |",
         "|---|---|---|---|---|---|---|---|",
@@ -74,9 +74,9 @@ def markdown(facts: Mapping[str, Any], outcomes: Sequence[Outcome], floors: Mapp
         f"- `{outcome.name}` FAILED: {outcome.failure.splitlines()[-1]}" for outcome in outcomes if outcome.failure
     ]
     took = ", ".join(
-        f"{one.name} {one.seconds:.0f} s (load {one.load[0]:.1f} to {one.load[1]:.1f})" for one in outcomes
+        f"{item.name} {item.seconds:.0f} s (load {item.load[0]:.1f} to {item.load[1]:.1f})" for item in outcomes
     )
-    return "\n".join([*lines, "", *notes, "", f"Took {sum(one.seconds for one in outcomes):.0f} s: {took}.", ""])
+    return "\n".join([*lines, "", *notes, "", f"Took {sum(item.seconds for item in outcomes):.0f} s: {took}.", ""])
 
 
 def _row(benchmark: str, figure: Figure, floors: Mapping[str, float]) -> str:
@@ -101,7 +101,7 @@ def _median(values: Sequence[float]) -> str:
 
 
 def write(folder: Path, facts: Mapping[str, Any], outcomes: Sequence[Outcome], floors: Mapping[str, float]) -> None:
-    """Leaves `table.md` and `table.json`."""
+    """Write `table.md` and `table.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"facts": facts, "outcomes": [outcome.as_dict() for outcome in outcomes]}
     (folder / "table.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -109,5 +109,5 @@ def write(folder: Path, facts: Mapping[str, Any], outcomes: Sequence[Outcome], f
 
 
 def read(path: Path) -> list[Outcome]:
-    """The outcomes of a `table.json`."""
-    return [Outcome.from_dict(found) for found in json.loads(path.read_text(encoding="utf-8"))["outcomes"]]
+    """Return the results in a `table.json`."""
+    return [Outcome.from_dict(document) for document in json.loads(path.read_text(encoding="utf-8"))["outcomes"]]

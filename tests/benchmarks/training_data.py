@@ -1,4 +1,4 @@
-"""What a training reads: waiting for data, tags from the table or made on the fly, padding, cached ViT features."""
+"""Data of a training: waiting time, tags from the table or from RAM during training, padding, cached ViT features."""
 
 import dataclasses
 import tempfile
@@ -28,12 +28,12 @@ from tests.benchmarks.material import Tables, photographs, save_tables
 from tests.pipelines.precompute.worlds import save_tiny_ram
 
 BATCH = 16
-# Of LION with Flan-T5-XL: positions that the encoder sees of an image, and the ViT's levels that the rest reads.
+# LION with Flan-T5-XL: visual positions of the encoder per image, and the levels of the ViT that other parts read.
 VISUAL_TOKENS, VIT_TOKENS, VIT_WIDTH, VIT_LEVELS, VIT_PARAMETERS = 289, 257, 1408, 3, 986e6
 
 
 def task_of(tables: Tables, steps: int = 1) -> StageTask:
-    """Stage 3, both levels in turn."""
+    """Return the configuration of stage 3, with both levels."""
     settings = TrainStageConfig(
         "", "", "", stage=3, loop=LoopConfig(steps=steps, batch_size=BATCH, checkpoint_every=10**9),
         optimizer=OptimizerConfig(learning_rate=1e-4), validation_fraction=0.0,
@@ -42,36 +42,36 @@ def task_of(tables: Tables, steps: int = 1) -> StageTask:
 
 
 class Waited(Callback):
-    """How long the steps took, and what of it was waiting."""
+    """Records the seconds of each step and its waiting time."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
 
     def step(self, step: Step) -> None:
-        """Keeps it."""
+        """Store the step's record."""
         self.steps.append(step)
 
 
 def waiting(task: StageTask) -> tuple[float, float]:
-    """Seconds of the steps after the first few without waiting, and with it."""
+    """Return the seconds of the steps without and with waiting, after the first few."""
     waited = Waited()
     with tempfile.TemporaryDirectory() as folder:
         train(task, task.settings.loop, task.settings.optimizer, current(), folder, "benchmark", [waited])
-    steps = waited.steps[4:]  # the first ones find nothing read ahead
+    steps = waited.steps[4:]  # nothing is prefetched for the first steps
     whole = sum(step.seconds for step in steps)
     return whole - sum(step.waited for step in steps), whole
 
 
 def measure(settings: Settings) -> Iterator[Figure]:
-    """LION tiny on photographs."""
+    """Measure LION tiny on photographs."""
     torch.set_num_threads(1)
     pictures = photographs(settings.work / "images", settings.choose(96, 48))
     tables = save_tables(settings.work, pictures, samples=settings.choose(2000, 800))
     rounds = settings.choose(3, 1)
-    found = [waiting(task_of(tables, settings.choose(20, 10))) for _ in range(rounds)]
+    turns = [waiting(task_of(tables, settings.choose(20, 10))) for _ in range(rounds)]
     yield Figure(
         "data_wait", "a step's seconds without waiting for data (LION tiny, photographs of 640 px)", "with it",
-        [computing for computing, _ in found], [whole for _, whole in found], "s", "wall time", rate=True, goal=0.98,
+        [computing for computing, _ in turns], [whole for _, whole in turns], "s", "wall time", rate=True, goal=0.98,
         note="the share of a step that is not waiting; on a CPU, decoding and computing share the cores",
     )  # fmt: skip
     yield from tags(settings, tables, rounds)
@@ -80,7 +80,7 @@ def measure(settings: Settings) -> Iterator[Figure]:
 
 
 def tags(settings: Settings, tables: Tables, rounds: int) -> Iterator[Figure]:
-    """The tags of a batch from the table, or by a tagger that is as tiny as the LION."""
+    """Measure tags from the table and from a RAM as tiny as the LION."""
     task = task_of(tables)
     data, model = task.data(), task.build()
     tagger = RamTagger(TaggerConfig(path=str(save_tiny_ram(settings.work / "ram")), batch_size=BATCH))
@@ -93,8 +93,8 @@ def tags(settings: Settings, tables: Tables, rounds: int) -> Iterator[Figure]:
         samples = [data.load(draw) for draw in draws]
         if on_the_fly:
             pixels = np.stack([np.asarray(sample.image.resize((side, side))) for sample in samples])
-            found = tagger.tag([sample.sample_id for sample in samples], pixels)
-            samples = [dataclasses.replace(one, tags=mine) for one, mine in zip(samples, found, strict=True)]
+            tags = tagger.tag([sample.sample_id for sample in samples], pixels)
+            samples = [dataclasses.replace(sample, tags=row) for sample, row in zip(samples, tags, strict=True)]
         batch = data.collate(samples)
         model.zero_grad()
         model(**batch.tensors).loss.backward()
@@ -106,12 +106,12 @@ def tags(settings: Settings, tables: Tables, rounds: int) -> Iterator[Figure]:
     yield Figure(
         "tags", "a training step of 16 with tags from the table", "with RAM (tiny) run on the batch",
         turns["table"], turns["ram"], "s", clock(), goal=1.0,
-        note="at real size RAM adds 0.32 TFLOP to a sample's 2.7 (LION XL), a ratio of 1.12 in every epoch",
+        note="at full size RAM adds 0.32 TFLOP to a sample's 2.7 (LION XL), a ratio of 1.12 in every epoch",
     )  # fmt: skip
 
 
 def padding(tables: Tables, steps: int) -> Iterator[Figure]:
-    """Positions that T5's encoder computes at LION XL for a batch of 64 in micro-batches of 8."""
+    """Count the positions in T5's encoder for a batch of 64 in micro-batches of 8, with LION XL."""
     data = task_of(tables).data()
     whole, pieces = 64, 8
     order = SampleOrder(data.pools, data.ratios, whole, 0)
@@ -129,12 +129,12 @@ def padding(tables: Tables, steps: int) -> Iterator[Figure]:
     yield Figure(
         "padding", "positions that the encoder computes for 64 samples in micro-batches of 8 of similar length",
         "micro-batches in the order of the samples", ours, naive, "positions", "count", goal=1.0,
-        note="0 to 24 tags in the prompt, 289 visual tokens; each step has the same samples either way",
+        note="0 to 24 tags in the prompt, 289 visual tokens; each step has the same samples in both",
     )  # fmt: skip
 
 
 class Texts:
-    """The lengths of the samples' prompts; images are not read."""
+    """Samples of which only the prompt lengths are read, not the images."""
 
     def __init__(self, data: StageData) -> None:
         self._data = data
@@ -142,28 +142,28 @@ class Texts:
         self.length = data.length
 
     def load(self, draw: Draw) -> int:
-        """Tokens of a prompt, reckoned at four letters each, within the limit."""
+        """Return the number of tokens of a prompt, estimated as four letters each, up to the limit."""
         return min(128, self._data.length(draw) // 4)
 
     def collate(self, lengths: Sequence[int]) -> "Positions":
-        """What a batch of them costs."""
+        """Return the cost of a batch."""
         return Positions(self.positions(lengths))
 
     @staticmethod
     def positions(lengths: Sequence[int]) -> int:
-        """All padded to the longest."""
+        """Return the number of positions of a batch padded to its longest sample."""
         return len(lengths) * (VISUAL_TOKENS + max(lengths))
 
 
 @dataclasses.dataclass(frozen=True)
 class Positions:
-    """Stands for a batch."""
+    """The cost of a batch in place of its content."""
 
     tokens: int
 
 
 def features(settings: Settings, tables: Tables, pictures: Sequence[Path], rounds: int) -> Iterator[Figure]:
-    """Frozen ViT features from Parquet instead of from pixels: LION tiny measured, XL's ViT-g reckoned."""
+    """Measure frozen ViT features from Parquet instead of pixels with LION tiny; estimate XL's ViT-g."""
     task = task_of(tables)
     data, model = task.data(), task.build()
     batch = data.collate([data.load(draw) for draw in SampleOrder(data.pools, data.ratios, BATCH, 0).batch(0)])
@@ -185,7 +185,7 @@ def features(settings: Settings, tables: Tables, pictures: Sequence[Path], round
     yield Figure(
         "vit_cached_tiny", "a training step as it is, LION tiny", "one that has the ViT's features",
         vit["step"], rest, "s", clock(),
-        note="reading left out; at XL by FLOP the ViT is 0.51 of a sample's 2.7 TFLOP, a ratio of 0.81",
+        note="without reading; for XL, the ViT takes 0.51 of a sample's 2.7 TFLOP, a ratio of 0.81",
     )  # fmt: skip
     count = settings.choose(16, 6)
     stored = np.random.default_rng(0).normal(size=(count, VIT_LEVELS * VIT_TOKENS * VIT_WIDTH)).astype(np.float16)
@@ -197,8 +197,8 @@ def features(settings: Settings, tables: Tables, pictures: Sequence[Path], round
     def read() -> None:
         file = pq.ParquetFile(path, memory_map=True)
         for row in order:
-            one = file.read_row_group(int(row))["features"].chunk(0).flatten()
-            torch.from_numpy(one.to_numpy().view(np.float16).copy())
+            features = file.read_row_group(int(row))["features"].chunk(0).flatten()
+            torch.from_numpy(features.to_numpy().view(np.float16).copy())
 
     def decode() -> None:
         for picture in pictures[:count]:
@@ -211,5 +211,5 @@ def features(settings: Settings, tables: Tables, pictures: Sequence[Path], round
         "vit_cached_reading", f"a JPEG of {jpeg / 1e6:.2f} MB to pixels, as it is",
         f"three levels of ViT-g from Parquet, {size / 1e6:.1f} MB an image", turns["decode"], turns["read"],
         "ms/image", "CPU time",
-        note="the pages are in memory: from a disk or an object store every sample brings its megabytes each epoch",
+        note="the pages are in memory; a disk or an object store would deliver them anew in every epoch",
     )  # fmt: skip

@@ -1,8 +1,7 @@
-"""What the training loop costs beside a bare PyTorch loop.
+"""Overhead of the training loop, compared with a bare PyTorch loop.
 
-The same LION, the same optimizer, the same batches in memory, in turns in one process: once through the loop that
-`jobs.train_stage` runs (order, prefetching, DeepSpeed, collectives, records, progress), once through the fewest lines
-that train it.
+The same LION, optimizer and batches in memory, alternately in one process: with the loop of `jobs.train_stage` (order,
+prefetching, DeepSpeed, collectives, records, progress), and with as few lines as possible.
 """
 
 import dataclasses
@@ -31,7 +30,7 @@ TEXT, ANSWER, KEPT = 64, 16, 4
 
 
 class InMemory:
-    """A few batches, made before; samples are only counted."""
+    """A few prepared batches; samples are only counted."""
 
     def __init__(self, config: LionConfig, size: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -58,36 +57,36 @@ class InMemory:
             self.batches.append(Batch(tensors, float(size * ANSWER), tuple(map(str, range(size))), size * TEXT))
 
     def load(self, draw: Draw) -> Draw:
-        """Nothing to load."""
+        """Do nothing."""
         return draw
 
     def collate(self, samples: Sequence[Draw]) -> Batch:
-        """One of the batches."""
+        """Return one of the batches."""
         return self.batches[samples[0].index % KEPT]
 
 
 @dataclasses.dataclass(frozen=True)
 class InMemoryTask(StageTask):
-    """The stage's task on them."""
+    """The stage's task on batches in memory."""
 
     def data(self) -> InMemory:  # type: ignore[override]
-        """The batches."""
+        """Return the batches."""
         return InMemory(LionConfig.from_pretrained(self.start), self.settings.loop.batch_size)
 
 
 class Clock(Callback):
-    """When each step ended."""
+    """Records the end time of each step."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now, self.times = now, list[float]()
 
     def step(self, step: Step) -> None:
-        """Looks at the clock."""
+        """Store the time."""
         self.times.append(self._now())
 
 
 def bare(task: InMemoryTask, steps: int, now: Callable[[], float]) -> list[float]:
-    """The fewest lines that train the same model."""
+    """Train the same model with as few lines as possible."""
     data, device = task.data(), current().device
     model: nn.Module = task.build()
     model.to(device)
@@ -111,7 +110,7 @@ def bare(task: InMemoryTask, steps: int, now: Callable[[], float]) -> list[float
 
 
 def looped(task: InMemoryTask, steps: int, now: Callable[[], float]) -> list[float]:
-    """The project's loop, with what a job has it tell."""
+    """Train with the project's loop and the callbacks of a job."""
     clock = Clock(now)
     with tempfile.TemporaryDirectory() as folder:
         train(task, task.settings.loop, OPTIMIZER, current(), folder, "benchmark", [Progress("benchmark"), clock])
@@ -119,7 +118,7 @@ def looped(task: InMemoryTask, steps: int, now: Callable[[], float]) -> list[flo
 
 
 def measure(settings: Settings) -> Iterator[Figure]:
-    """The tiny LION on a CPU, in one thread; XL's text model takes a GPU."""
+    """Measure the tiny LION on a CPU with one thread; XL's text model on a GPU."""
     torch.set_num_threads(1)
     cuda = torch.cuda.is_available()
     now = time.perf_counter if cuda else time.process_time
@@ -132,11 +131,11 @@ def measure(settings: Settings) -> Iterator[Figure]:
     )
 
     def median(run: Callable[..., list[float]]) -> float:
-        times = run(task, steps, now)[1:]  # the first steps warm up
+        times = run(task, steps, now)[1:]  # the first steps are warm-up
         return 1000 * statistics.median(after - before for before, after in itertools.pairwise(times))
 
     turns = in_turns(settings.choose(5, 2), {"loop": lambda: median(looped), "bare": lambda: median(bare)})
     yield Figure("loop", "a step of the training loop, LION tiny, batch 16, stage 3", "a bare PyTorch loop's",
                  turns["loop"], turns["bare"], "ms", clock(), goal=0.95,
-                 note="what is left is DeepSpeed's bookkeeping over all parameters: it does not grow with the "
+                 note="the rest is DeepSpeed's bookkeeping over all parameters, which does not grow with the "
                  "batch")  # fmt: skip

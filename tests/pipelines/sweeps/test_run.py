@@ -22,7 +22,7 @@ world, tag_encoder = drawn.world, drawn.tag_encoder  # fixtures
 
 @pytest.fixture(scope="module")
 def config(world: World, tag_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
-    """Two learning rates that learn, one so large that the loss is not finite, and one too small to learn."""
+    """Configure two learning rates that learn, one so large that the loss is not finite, and one too small to learn."""
     return SweepConfig(
         training={
             "data": world.tagged,

@@ -20,7 +20,7 @@ def finished(folder: Path, **manifest: Any) -> str:
 
 @pytest.fixture
 def steps(tmp_path: Path) -> list[str]:
-    """Folders of a precompute (200 images, 30 per second, 3 actors) and a training with 5 samples per image."""
+    """Write a precompute (200 images, 30 per second, 3 actors) and a training with 5 samples per image."""
     speed = {"unit": "images", "per_second": 30.0, "workers": 3, "device": "NVIDIA H100"}
     tagged = finished(tmp_path / "precompute-1", step="precompute", rows=200, speed=speed)
     speed = {"unit": "samples", "per_second": 80.0, "workers": 2, "device": "NVIDIA H100"}
