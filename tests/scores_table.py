@@ -81,11 +81,11 @@ def table(peers: Mapping[str, Values]) -> str:
         peers: the other scorers' numbers by case.
     """
     lines = [
-        "# Scores beside everyone's scorers",
+        "# Scores compared with other scorers",
         "",
-        "The same predictions through five scorers. The columns of the others were made by running their code; `here`",
-        "is this project by its default rules. Rebuilt by `python -m tests.scores_table`; the same comparisons run as",
-        "tests (`tests/test_scores_table.py`), with 400 generated questions by every rule of VQA.",
+        "The scores of five scorers for the same predictions. The columns of the others come from running their code;",
+        "`here` is this project with its default rules. `python -m tests.scores_table` writes this page. The same",
+        "comparisons run as tests (`tests/test_scores_table.py`), with 400 generated questions for every rule of VQA.",
         "",
         f"| input | {' | '.join(COLUMNS.values())} | here | why |",
         f"|{'---|' * (len(COLUMNS) + 3)}",
