@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
+from pipelines.core.config_files import resolved_text
 from pipelines.core.errors import DataRefused, Stopped, UserError
 from pipelines.core.paths import with_absolute_paths
 from pipelines.core.secrets import require_none
@@ -48,6 +49,16 @@ class _Parser(ArgumentParser):
             f"error: {message}{self._nearest(message)}\n(python -m jobs.{self.verb} --help lists every key)\n"
         )
         sys.exit(UserError.exit_code)
+
+    def parse_path(self, path: str | os.PathLike[str], *args: Any, **options: Any) -> Namespace:
+        """Parse a configuration file, with the files that it includes; jsonargparse calls this for `--config`."""
+        try:
+            text = resolved_text(os.fspath(path))
+        except UserError as error:
+            self.error(str(error))
+        if text is None:
+            return super().parse_path(path, *args, **options)
+        return self.parse_string(text, os.path.basename(path), *args, **options)
 
     def _nearest(self, message: str) -> str:
         keys = [action.dest for action in self._actions]

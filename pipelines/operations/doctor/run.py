@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.core import storage
+from pipelines.core.config_files import read_config
 from pipelines.core.errors import UserError
 from pipelines.core.runtime import live_nodes, ray_session
 from pipelines.core.workflow import Prepare, merged
@@ -54,10 +53,7 @@ def job_values(config: DoctorConfig) -> dict[str, Any]:
     if config.file is not None:
         if not storage.exists(config.file):
             raise UserError(f"{config.file} does not exist; give the job's YAML as --file.")
-        try:
-            values = yaml.safe_load(storage.read_bytes(config.file))
-        except yaml.YAMLError as error:
-            raise UserError(f"{config.file} is not valid YAML ({error}); correct the file.") from error
+        values = read_config(config.file)
         if not isinstance(values, dict):
             raise UserError(f"{config.file} has no mapping of fields; give the job's YAML as --file.")
     values = merged({"out": config.out}, merged(values, config.settings))

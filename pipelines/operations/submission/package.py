@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.core.config_files import resolved_text
 from pipelines.core.errors import UserError
 from pipelines.core.steps import digest_of
 from pipelines.core.storage import is_remote
@@ -94,22 +95,34 @@ def _with_files(arguments: Sequence[str], target: Path, names: set[str], root: P
     for word in arguments:
         option, equals, value = word.partition("=")
         if equals and option in options:
-            changed.append(f"{option}={_send_file(value, target, names, root)}")
+            changed.append(f"{option}={_send_file(value, target, names, root, option == _CONFIG)}")
         else:
-            changed.append(_send_file(word, target, names, root) if previous in options else word)
+            sent = previous in options
+            changed.append(_send_file(word, target, names, root, previous == _CONFIG) if sent else word)
         previous = word
     return changed
 
 
-def _send_file(name: str, target: Path, names: set[str], root: Path) -> str:
-    """Return a file's path in the package, after copying it there if it is not tracked; URIs stay unchanged."""
+def _send_file(name: str, target: Path, names: set[str], root: Path, includes: bool) -> str:
+    """Return a file's path in the package, after copying it there if it is not tracked; URIs stay unchanged.
+
+    A configuration that includes other files is sent as one file: their paths may not exist on the cluster.
+
+    Args:
+        name: the file, as on the command line.
+        target: the folder of the package.
+        names: the tracked files, relative to the root.
+        root: the folder of the repository.
+        includes: whether the file is a configuration, which may include others.
+    """
     path = Path(name).expanduser()
     if is_remote(name) or not path.is_file():
         return name
+    text = resolved_text(str(path)) if includes else None
     inside = os.path.relpath(path.resolve(), root)
-    if inside in names:
+    if text is None and inside in names:
         return inside
-    content = path.read_text()
+    content = path.read_text() if text is None else text
     # The hash separates files of equal name.
     sent = Path(_SENT) / f"{path.stem}-{digest_of(content)[:8]}{path.suffix}"
     (target / sent).parent.mkdir(exist_ok=True)

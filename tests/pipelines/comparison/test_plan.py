@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from jobs.pipeline import prepare
 from pipelines.comparison.config import FEWEST_SEEDS, CompareConfig, NoiseCurve, StageSpec
 from pipelines.comparison.plan import Run, evaluation, instances, plan_comparison
+from pipelines.core.config_files import read_config
 from pipelines.core.errors import UserError
 from pipelines.core.workflow import merged
 from pipelines.evaluation.tag_noise import TagNoise
@@ -151,10 +151,7 @@ def test_names_of_steps_contain_stage_arm_and_seed(config: CompareConfig) -> Non
 
 
 def test_the_comparison_of_the_sample_world_begins_with_the_demos_steps(root: Path) -> None:
-    demo, comparison = (
-        yaml.safe_load((root / "jobs" / name).read_text(encoding="utf-8"))
-        for name in ("pipeline.yaml", "pipelines/compare.yaml")
-    )
+    demo, comparison = (read_config(str(root / "jobs" / name)) for name in ("pipeline.yaml", "pipelines/compare.yaml"))
     shared = [name for name in comparison["steps"] if name != "comparison"]
 
     assert list(demo["steps"])[: len(shared)] == shared

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines.core.errors import UserError
 from pipelines.operations.submission.package import make_package, tracked, untracked_code
@@ -50,6 +51,20 @@ def test_a_configuration_file_from_outside_is_copied(checkout: Path, tmp_path: P
     option, sent, *rest = package.arguments
     assert (option, rest) == ("--config", ["--config=jobs/verb.yaml", "--file", "s3://lion/a.yaml", "--a=3"])
     assert (package.folder / sent).read_text() == "a: 2"
+
+
+def test_a_configuration_is_sent_with_the_files_that_it_includes(checkout: Path, tmp_path: Path) -> None:
+    own, verb = tmp_path / "own.yaml", checkout / "jobs/verb.yaml"
+    own.write_text(f"include: {verb}\nb: 2")
+    package = make_package(["--config", str(own)], tmp_path / "first", checkout)
+    assert yaml.safe_load((package.folder / package.arguments[1]).read_text()) == {"a": 1, "b": 2}
+
+    own.write_text("b: 2")
+    verb.write_text(f"include: {own}\na: 3")  # a tracked file that includes another one
+    package = make_package([f"--config={verb}"], tmp_path / "second", checkout)
+    sent = package.arguments[0].removeprefix("--config=")
+    assert sent.startswith("submitted/")
+    assert yaml.safe_load((package.folder / sent).read_text()) == {"a": 3, "b": 2}
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
