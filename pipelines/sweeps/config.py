@@ -42,7 +42,10 @@ class EarlyStopping:
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """Search values for fields of a training's configuration with Ray Tune, rank the trials, register the best."""
+    """Search values for fields of a training's configuration with Ray Tune.
+
+    The trials are ranked by a validation metric, and the model of the best one is registered.
+    """
 
     verb: Verb = "train_tag_encoder"
     """Training verb that each trial runs."""

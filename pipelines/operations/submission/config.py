@@ -7,7 +7,7 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
 @dataclasses.dataclass(frozen=True)
 class SubmitConfig:
-    """Run a verb on a Ray cluster: python -m jobs.submit [options] -- VERB [the verb's options]
+    """Run a verb on a Ray cluster: python -m jobs.submit [options] -- VERB [the verb's options].
 
     The job's log goes to stderr. The last line of stdout is the job's JSON line, and the exit code is the job's exit
     code. The same command again follows a running job, prints the result of a finished one, and resumes a stopped or
