@@ -1,4 +1,4 @@
-"""Drivers under fire: `python -m jobs.VERB` in a process group of its own, and how far it has come by when."""
+"""Drivers: `python -m jobs.VERB` in a separate process group, with a record of its progress over time."""
 
 import contextlib
 import itertools
@@ -18,19 +18,19 @@ PATIENCE = float(os.environ.get("LION_FAULT_PATIENCE", "900"))
 
 
 class Driver:
-    """A verb's process.
+    """The process of a verb.
 
     Args:
-        verb: which one.
+        verb: the verb, such as precompute.
         options: its dotted options.
-        folder: where `NAME.json` gets its stdout and `NAME.log` its stderr.
-        name: of this run.
-        progress: how far the job has come, as a number that grows.
-        environment: of the process.
+        folder: the folder of `NAME.json` (stdout) and `NAME.log` (stderr).
+        name: name of this run.
+        progress: returns the progress of the job, a number that grows.
+        environment: the variables of the process.
 
     Attributes:
-        log: the file of stderr.
-        grown: when progress grew, on the monotonic clock, and how far it was then.
+        log: the file with stderr.
+        grown: (time, progress) of each moment at which the progress grew; times are of the monotonic clock.
     """
 
     def __init__(
@@ -55,25 +55,25 @@ class Driver:
 
     def _watch(self) -> None:
         while self.process.poll() is None:
-            self._look()
+            self._record()
             time.sleep(0.02)
-        self._look()
+        self._record()
 
-    def _look(self) -> None:
-        found = self._progress()
-        if found > self.grown[-1][1]:
-            self.grown.append((time.monotonic(), found))
+    def _record(self) -> None:
+        progress = self._progress()
+        if progress > self.grown[-1][1]:
+            self.grown.append((time.monotonic(), progress))
 
     @property
     def reached(self) -> int:
-        """How far it has come."""
+        """The latest progress."""
         return self.grown[-1][1]
 
     def wait_until(self, holds: Callable[[], object], patience: float = PATIENCE) -> None:
-        """Waits until something holds.
+        """Wait until `holds` returns a true value.
 
         Raises:
-            RuntimeError: the driver ended before, or it took too long.
+            RuntimeError: the driver ended before, or it took longer than `patience` seconds.
         """
         deadline = time.monotonic() + patience
         while not holds():
@@ -82,10 +82,10 @@ class Driver:
             time.sleep(0.02)
 
     def finish(self, patience: float = PATIENCE) -> tuple[int, dict[str, Any]]:
-        """Waits for the end and gives the exit code and the last line; an empty one where there is none.
+        """Wait for the end and return the exit code and the JSON line; an empty dict where the code is not 0.
 
         Raises:
-            RuntimeError: it took too long; it is ended then.
+            RuntimeError: it took longer than `patience` seconds. The driver is killed then.
         """
         try:
             code = self.process.wait(patience)
@@ -96,25 +96,30 @@ class Driver:
         return code, json.loads(lines[-1]) if code == 0 else {}
 
     def kill(self) -> None:
-        """Ends the driver's process group at once."""
+        """Kill the process group of the driver."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def tail(self) -> str:
-        """The last words."""
+        """Return the end of stderr."""
         return self.log.read_text(errors="replace")[-3000:]
 
 
 def seconds_to_recover(struck: float, *drivers: Driver) -> float:
-    """The longest time after a moment in which a job came no further than it had been before."""
-    best = max((found for driver in drivers for when, found in driver.grown if when <= struck), default=0)
+    """Return the longest time without new progress after a fault.
+
+    Args:
+        struck: the time of the fault, on the monotonic clock.
+        drivers: the drivers of the job, the first one from before the fault.
+    """
+    best = max((progress for driver in drivers for when, progress in driver.grown if when <= struck), default=0)
     times = [struck]
     for driver in drivers:
-        for when, found in driver.grown:
-            if when > struck and found > best:
+        for when, progress in driver.grown:
+            if when > struck and progress > best:
                 times.append(when)
-                best = found
+                best = progress
     return max((after - before for before, after in itertools.pairwise(times)), default=0.0)
 
 

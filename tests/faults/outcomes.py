@@ -1,4 +1,4 @@
-"""What a fault has cost: a disturbed result against an undisturbed one."""
+"""The cost of a fault: the result of a disturbed run compared with that of an undisturbed one."""
 
 import dataclasses
 import hashlib
@@ -13,19 +13,19 @@ import pyarrow.parquet as pq
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """A row of the table.
+    """The outcome of one fault, a row of the table.
 
     Attributes:
-        fault: its name.
-        what: what was done, at which point.
-        lost: rows (precompute) or samples of steps (training) that the undisturbed run has and this one lacks.
-        twice: rows or steps that count twice in the result.
+        fault: name of the fault.
+        what: the harm that was done, and the point at which.
+        lost: rows (precompute) or steps (training) that the undisturbed run has and this one lacks.
+        twice: rows or steps that are in the result twice.
         repeated: shards or steps that were computed again.
-        difference: the greatest difference of a step's loss from the undisturbed run's; None where there is no loss.
-        seconds: the longest time without progress after the fault, starts of new drivers and nodes included.
-        commands: how often the same command was given.
-        promises: which of the design's promises were looked at, and whether they hold.
-        note: what else there is to say.
+        difference: largest difference of a step's loss from the undisturbed run; None where there is no loss.
+        seconds: longest time without progress after the fault, including the start of new drivers and nodes.
+        commands: number of times that the command was run.
+        promises: the promises of the design that were checked, and whether they hold.
+        note: a remark.
     """
 
     fault: str
@@ -46,36 +46,41 @@ class Outcome:
 
 
 def rows(folder: Path) -> list[tuple[str, str]]:
-    """Every row of a precompute result as (image id, all of it but where the picture lies)."""
-    found = []
+    """Return every row of a precompute result as (image id, JSON of the row without the image's path)."""
+    result = []
     for table in ("tagged", "quarantine"):
         for file in sorted((folder / table).glob("*.parquet")):
             for row in pq.read_table(file).to_pylist():
                 row.pop("uri")
                 row.pop("detail", None)
-                found.append((row["image_id"], json.dumps([table, row], sort_keys=True)))
-    return found
+                result.append((row["image_id"], json.dumps([table, row], sort_keys=True)))
+    return result
 
 
-def lost_and_twice(found: Sequence[Any], expected: Sequence[Any]) -> tuple[int, int]:
-    """How many of the expected are not among the found, and how many of the found are there more than once."""
-    have, want = Counter(found), Counter(expected)
-    return (want - have).total(), (have - want).total()
+def lost_and_twice(result: Sequence[Any], expected: Sequence[Any]) -> tuple[int, int]:
+    """Return the number of expected items that the result lacks, and of items that it has too often."""
+    counts, expected_counts = Counter(result), Counter(expected)
+    return (expected_counts - counts).total(), (counts - expected_counts).total()
 
 
 def traced(folder: Path) -> list[dict[str, Any]]:
-    """What the workers of a training wrote of each step: a line each, with the worker's `rank`."""
+    """Return the trace of a training: a record per step and worker, with the worker's `rank`."""
     lines = []
     for file in sorted((folder / "trace").glob("rank-*.jsonl")):
         rank = int(file.stem.removeprefix("rank-"))
         for line in file.read_text().splitlines():
-            if line.endswith("}"):  # a killed worker may leave half of one
+            if line.endswith("}"):  # a killed worker may leave half a line
                 lines.append({**json.loads(line), "rank": rank})
     return lines
 
 
 def in_order(lines: Iterable[Mapping[str, Any]], batches: Mapping[int, list[str]]) -> bool:
-    """Whether every worker saw just the samples of its steps that were its turn, however many workers there were."""
+    """Return whether every worker read its share of each batch, for any number of workers.
+
+    Args:
+        lines: the trace of the disturbed training.
+        batches: the sample ids of each step, from the undisturbed training.
+    """
     for line in lines:
         batch, world, rank = batches[line["step"]], line["world"], line["rank"]
         if line["ids"] != batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]:
@@ -84,33 +89,33 @@ def in_order(lines: Iterable[Mapping[str, Any]], batches: Mapping[int, list[str]
 
 
 def batches_of(lines: Iterable[Mapping[str, Any]]) -> dict[int, list[str]]:
-    """The samples of each step of an undisturbed training, in order."""
-    found: dict[int, list[str]] = {}
+    """Return the sample ids of each step of an undisturbed training, in order."""
+    batches: dict[int, list[str]] = {}
     for line in sorted(lines, key=lambda line: (line["step"], line["rank"])):
-        found.setdefault(line["step"], []).extend(line["ids"])
-    return found
+        batches.setdefault(line["step"], []).extend(line["ids"])
+    return batches
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:
-    """The loss after each step, as the result's own history has it."""
+    """Return (step, loss) of a training, from the history in its result."""
     records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [(record["step"], record["loss"]) for record in records if record["kind"] == "train"]
 
 
 def digests(folder: Path, pattern: str) -> dict[str, str]:
-    """The SHA-256 of files, by name."""
+    """Return the SHA-256 of the files that match a pattern, by name."""
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob(pattern))}
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """The outcomes as Markdown."""
+    """Return the outcomes as a Markdown table."""
     head = ("fault", "struck", "lost", "twice", "computed again", "loss differs by", "s to recover", "commands",
             "promises", "")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for one in outcomes:
-        kept = ", ".join(name if holds else f"**{name} broken**" for name, holds in one.promises.items())
-        difference = "–" if one.difference is None else f"{one.difference:.1g}"
-        cells = (one.fault, one.what, one.lost, one.twice, one.repeated, difference, f"{one.seconds:.1f}",
-                 one.commands, kept, one.note)  # fmt: skip
+    for outcome in outcomes:
+        kept = ", ".join(name if holds else f"**{name} broken**" for name, holds in outcome.promises.items())
+        difference = "–" if outcome.difference is None else f"{outcome.difference:.1g}"
+        cells = (outcome.fault, outcome.what, outcome.lost, outcome.twice, outcome.repeated, difference,
+                 f"{outcome.seconds:.1f}", outcome.commands, kept, outcome.note)  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"

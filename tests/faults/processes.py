@@ -1,4 +1,4 @@
-"""Ending a driver the hard way."""
+"""Killing a driver with all processes below it."""
 
 import contextlib
 import os
@@ -8,16 +8,20 @@ import subprocess
 import psutil
 
 
-def kill_with_followers(process: subprocess.Popen[bytes], patience: float = 120.0, at_once: bool = False) -> None:
-    """Kills the process group of a driver at once, then waits for Ray's processes below it.
+def kill_with_followers(process: subprocess.Popen[bytes], patience: float = 120.0, followers_too: bool = False) -> None:
+    """Kill the process group of a driver, then wait until Ray's processes below it have ended.
 
-    They follow their driver within seconds, but one of them may finish what it writes before it does: whoever looks at
-    the results earlier may see one shard less than the next run finds. With `at_once` they are killed, too, as the end
-    of their machine does: some take minutes to follow.
+    Ray's processes end within seconds after their driver, but one may finish a shard before. A test that reads the
+    results without waiting would count one shard too few.
+
+    Args:
+        process: the driver.
+        patience: seconds to wait for Ray's processes.
+        followers_too: kill Ray's processes as well, as if the machine lost power; some take minutes to end.
     """
     followers = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
-    for follower in followers if at_once else ():
+    for follower in followers if followers_too else ():
         with contextlib.suppress(psutil.NoSuchProcess):
             follower.kill()
     process.wait()

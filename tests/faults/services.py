@@ -1,4 +1,4 @@
-"""What jobs lean on beside Ray, and what can be taken away for a while: MLflow, an object store, room on a disk."""
+"""Services that jobs need besides Ray, and that a test can take away: MLflow, an object store, disk space."""
 
 import contextlib
 import http.client
@@ -24,7 +24,11 @@ _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"
 
 
 class MlflowServer:
-    """A real `mlflow server` on loopback, with SQLite and its artifacts in a folder; it can end and come back."""
+    """A real `mlflow server` on loopback, with SQLite and artifacts in a folder. It can be killed and started again.
+
+    Args:
+        folder: the folder of its files.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._port = folder, free_port()
@@ -33,7 +37,7 @@ class MlflowServer:
         self.start()
 
     def start(self, patience: float = 300.0) -> None:
-        """Starts it and waits until it answers."""
+        """Start the server and wait until it answers."""
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port), "--workers",
             "1", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db", "--artifacts-destination",
@@ -51,20 +55,23 @@ class MlflowServer:
             time.sleep(0.5)
 
     def kill(self) -> None:
-        """Ends it and its workers at once."""
+        """Kill the server and its workers."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
 class ObjectStore:
-    """moto's S3 behind a proxy that answers 503 for as long as `failing` is set.
+    """moto's S3 behind a proxy that answers 503 as long as `failing` is set.
+
+    Args:
+        bucket: the bucket that is created.
 
     Attributes:
-        environment: with which AWS clients find it.
-        filesystem: the way past the proxy.
-        failing: whether every request is refused.
-        refused: how many were.
+        environment: the variables by which AWS clients find the proxy.
+        filesystem: a connection that bypasses the proxy.
+        failing: set while every request is refused.
+        refused: number of refused requests.
     """
 
     def __init__(self, bucket: str) -> None:
@@ -94,7 +101,9 @@ class ObjectStore:
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                length = headers.get("Content-Length", str(len(content)))  # of a HEAD it is that of the file
+                length = headers.get(
+                    "Content-Length", str(len(content))
+                )  # the answer to a HEAD has the length of the file
                 if "Content-Length" not in headers:
                     self.send_header("Content-Length", length)
                 self.end_headers()
@@ -132,7 +141,7 @@ class ObjectStore:
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward
 
             def log_message(self, format: str, *args: object) -> None:
-                """Nobody reads it."""
+                """Log nothing: the default prints every request."""
 
         self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
         self._proxy.daemon_threads = True
@@ -144,14 +153,18 @@ class ObjectStore:
         self.filesystem.create_dir(bucket)
 
     def close(self) -> None:
-        """Ends both."""
+        """Stop the proxy and the store."""
         self._proxy.shutdown()
         self._moto.stop()
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
-    """A file system of its own and of so much room, in memory; whoever mounts has to be root.
+    """Mount a small file system in memory for the time of a `with` block. It needs root.
+
+    Args:
+        folder: the mount point.
+        mebibytes: its size.
 
     Raises:
         PermissionError: this process may not mount.
@@ -169,7 +182,7 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
 
 
 def fill(folder: Path) -> Path:
-    """Takes all the room that is left on a folder's file system; deleting the file that is returned gives it back."""
+    """Fill the file system of a folder; return the file whose deletion makes room again."""
     filler = folder / "filler"
     with open(filler, "wb", buffering=0) as stream, contextlib.suppress(OSError):
         while True:

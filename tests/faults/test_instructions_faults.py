@@ -1,4 +1,4 @@
-"""P1 for instructions: killed at a random point and run again, every row is there once, in the same bytes."""
+"""P1 for instructions: killed at a random point and run again, the result has every row once, in the same bytes."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from tests.jobs.test_instructions import tagged_table
 PATIENCE = 240.0
 
 
-class Driver:
-    """A `jobs.instructions` process of its own group, with a Ray of its own."""
+class InstructionsDriver:
+    """A `jobs.instructions` process in a separate process group, with its own Ray."""
 
     def __init__(self, root: Path, world: Path, tagged: str, out: Path, log: Path) -> None:
         sets = [
@@ -35,16 +35,16 @@ class Driver:
             self.process = subprocess.Popen(command, cwd=root, stdout=stream, stderr=stream, start_new_session=True)
 
     def finish(self) -> Path:
-        """Waits for the end and gives the result's folder."""
+        """Wait for the end and return the folder of the result."""
         assert self.process.wait(PATIENCE) == 0, self.log.read_text()[-3000:]
         return Path(json.loads(self.log.read_text().strip().splitlines()[-1])["path"])
 
     def done(self) -> set[Path]:
-        """The proofs of questions' shards by now."""
+        """Return the proofs of the finished shards of questions."""
         return {path for path in self.out.glob("instructions-*/done/*.json") if not path.name.startswith("images@")}
 
     def kill_after(self, count: int) -> None:
-        """Ends the driver when so many shards are done."""
+        """Kill the driver when `count` shards are done."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and len(self.done()) < count:
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]
@@ -57,12 +57,12 @@ def test_a_driver_killed_at_a_random_point(root: Path, world: Path, tmp_path: Pa
     seed = int(os.environ.get("LION_FAULT_SEED", random.SystemRandom().randrange(10_000)))
     print(f"LION_FAULT_SEED={seed}")
     tagged = tagged_table(world, tmp_path / "tagged.parquet")
-    whole = Driver(root, world, tagged, tmp_path / "whole", tmp_path / "whole-log").finish()
-    killed = Driver(root, world, tagged, tmp_path / "killed", tmp_path / "killed-log")
+    whole = InstructionsDriver(root, world, tagged, tmp_path / "whole", tmp_path / "whole-log").finish()
+    killed = InstructionsDriver(root, world, tagged, tmp_path / "killed", tmp_path / "killed-log")
     killed.kill_after(random.Random(seed).randint(1, 20))
     before = {path: path.stat().st_mtime_ns for path in killed.done()}
-    again = Driver(root, world, tagged, tmp_path / "killed", tmp_path / "again-log")
-    found = again.finish()
-    assert read_manifest(str(found))["digest"] == read_manifest(str(whole))["digest"]
-    assert {path: path.stat().st_mtime_ns for path in before} == before, "what was done is not done again"
-    assert not list(found.rglob("*.partial"))
+    again = InstructionsDriver(root, world, tagged, tmp_path / "killed", tmp_path / "again-log")
+    result = again.finish()
+    assert read_manifest(str(result))["digest"] == read_manifest(str(whole))["digest"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "finished shards are not computed again"
+    assert not list(result.rglob("*.partial"))

@@ -1,4 +1,4 @@
-"""The matrix of faults sees what it is there to see: rows lost or twice, samples out of their turn, time without
+"""The outcomes of fault injection count rows that are lost or doubled, samples in a wrong order, and time without
 progress."""
 
 import json
@@ -14,36 +14,36 @@ from tests.faults.outcomes import Outcome, batches_of, in_order, lost_and_twice,
 
 
 def write_rows(folder: Path, *ids: str) -> Path:
-    """A precompute result of these images."""
+    """Write a precompute result with these image ids and return its folder."""
     (folder / "tagged").mkdir(parents=True)
-    found = [
+    records = [
         {"image_id": name, "uri": f"{folder}/{name}", "source": "drawn", "tags": [{"tag": "dog", "score": 0.5}]}
         for name in ids
     ]
-    pq.write_table(to_table(found, TAGGED), folder / "tagged/part-00000000.parquet")
+    pq.write_table(to_table(records, TAGGED), folder / "tagged/part-00000000.parquet")
     return folder
 
 
 def write_trace(folder: Path, world: int, steps: list[list[str]]) -> list[dict[str, Any]]:
-    """The trace of so many workers, and what is read of it."""
+    """Write the trace of `world` workers and return it as `traced` reads it."""
     (folder / "trace").mkdir(parents=True)
     for rank in range(world):
         with open(folder / "trace" / f"rank-{rank}.jsonl", "w") as stream:
             for step, ids in enumerate(steps):
                 own = ids[len(ids) * rank // world : len(ids) * (rank + 1) // world]
                 stream.write(json.dumps({"step": step, "loss": 1.0, "ids": own, "world": world, "pid": 1}) + "\n")
-            stream.write('{"step": 9, "lo')  # what a killed worker leaves
+            stream.write('{"step": 9, "lo')  # half a line, as a killed worker leaves it
     return traced(folder)
 
 
-def test_a_row_that_is_lost_or_there_twice_is_counted(tmp_path: Path) -> None:
+def test_lost_and_doubled_rows_are_counted(tmp_path: Path) -> None:
     whole = rows(write_rows(tmp_path / "whole", "a", "b", "c"))
     assert lost_and_twice(rows(write_rows(tmp_path / "same", "a", "b", "c")), whole) == (0, 0)
     assert lost_and_twice(rows(write_rows(tmp_path / "lost", "a", "c")), whole) == (1, 0)
     assert lost_and_twice(rows(write_rows(tmp_path / "twice", "a", "b", "b", "c")), whole) == (0, 1)
 
 
-def test_a_sample_out_of_its_turn_is_seen_whatever_the_number_of_workers(tmp_path: Path) -> None:
+def test_a_wrong_order_of_samples_is_detected_for_any_number_of_workers(tmp_path: Path) -> None:
     steps = [["a", "b", "c"], ["d", "e", "f"]]
     batches = batches_of(write_trace(tmp_path / "two", 2, steps))
     assert batches == {0: ["a", "b", "c"], 1: ["d", "e", "f"]}
@@ -58,7 +58,7 @@ def test_recovery_is_the_longest_time_without_new_progress() -> None:
     assert seconds_to_recover(2.5, cast(Driver, first), cast(Driver, again)) == 10.0
 
 
-def test_a_broken_promise_is_bold_and_no_success() -> None:
+def test_a_broken_promise_is_bold_and_not_good() -> None:
     fine = Outcome("driver", "killed", 0, 0, 0, None, 3.0, 2, {"P1": True})
     broken = Outcome("node", "killed", 0, 0, 4, 0.5, 3.0, 1, {"P3": False, "P8": True})
     assert (fine.good, broken.good) == (True, False)

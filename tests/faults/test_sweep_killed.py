@@ -1,4 +1,4 @@
-"""A sweep whose driver is killed goes on where it was: no finished trial is run again (P3)."""
+"""A sweep whose driver is killed resumes: no finished trial is run again (P3)."""
 
 import json
 import os
@@ -19,14 +19,14 @@ world, tag_encoder = drawn.world, drawn.tag_encoder  # fixtures
 
 
 def traced(out: Path) -> dict[str, list[int]]:
-    """The steps that each training did, by its folder, in the order in which it did them."""
+    """Return the steps of each training in the order in which they were done, by the name of its folder."""
     files = out.glob("train_tag_encoder-*/trace/rank-0.jsonl")
     return {file.parent.parent.name: [json.loads(line)["step"] for line in file.read_text().splitlines()]
             for file in files}  # fmt: skip
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on(world: World, tag_encoder: str, tmp_path: Path, root: Path) -> None:
+def test_a_killed_sweep_resumes(world: World, tag_encoder: str, tmp_path: Path, root: Path) -> None:
     training = {
         "data": world.tagged, "base": tag_encoder, "normalize": True, "pooling": "mean",
         "loop": {"steps": STEPS, "batch_size": 8, "validate_every": 2, "trace": True},
@@ -45,11 +45,11 @@ def test_a_killed_sweep_goes_on(world: World, tag_encoder: str, tmp_path: Path, 
             command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
         )
         deadline = time.monotonic() + 400
-        # The configuration as it stands, a whole trial, and a second one that has begun.
+        # The unchanged configuration, a finished trial, and a second one that has begun.
         while len(traced(out)) < 3 and driver.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         assert driver.poll() is None, (tmp_path / "stderr").read_text()
-        kill_with_followers(driver, at_once=True)
+        kill_with_followers(driver, followers_too=True)
     assert len(traced(out)) == 3, (tmp_path / "stderr").read_text()
     finished = {path.parent.name for path in out.glob("train_tag_encoder-*/manifest.json")}
     assert len(finished) == 2

@@ -1,4 +1,4 @@
-"""Where faults are tried: a world, nodes, and what undisturbed runs make of it."""
+"""The testbed of fault injection: a sample world, Ray nodes, and the results of undisturbed runs."""
 
 import contextlib
 import dataclasses
@@ -22,13 +22,13 @@ MODEL = "lion-tag-encoder"
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How much is computed.
+    """The amount of work.
 
     Attributes:
-        images: drawn, of which eight tenths are precomputed.
-        shard_rows: of a shard.
-        steps: of a training.
-        outage: seconds that MLflow or storage are gone.
+        images: drawn images, of which 80 % are precomputed.
+        shard_rows: images per shard.
+        steps: steps of a training.
+        outage: seconds for which MLflow or storage is down.
     """
 
     images: int = 60
@@ -37,14 +37,14 @@ class Sizes:
     outage: float = 60.0
 
 
-class Place:
-    """The world in a folder, a cluster of three nodes, and the undisturbed results, each made when first asked for.
+class Testbed:
+    """A sample world, a cluster of three nodes, and the undisturbed results; each is made when it is first used.
 
     Args:
-        folder: for all that is written.
-        seed: of all that is left to chance.
-        sizes: how much is computed.
-        store: the object store, which workers find through the environment that the nodes are started with.
+        folder: the folder of all files.
+        seed: the seed of all random choices.
+        sizes: the amount of work.
+        store: the object store. Workers find it by the variables that the nodes are started with.
     """
 
     def __init__(self, folder: Path, seed: int, sizes: Sizes, store: ObjectStore) -> None:
@@ -52,15 +52,15 @@ class Place:
         self.folder, self.seed, self.sizes, self.store = folder, seed, sizes, store
         self._nodes: Nodes | None = None
         self._old: list[Nodes] = []
-        self._made: dict[str, Path] = {}
+        self._results: dict[str, Path] = {}
 
-    def chance(self, name: str) -> random.Random:
-        """The chance of one fault, whichever others are tried."""
+    def rng(self, name: str) -> random.Random:
+        """Return the random numbers of one fault, which do not depend on the other faults of a run."""
         return random.Random(f"{self.seed}-{name}")
 
     @property
     def nodes(self) -> Nodes:
-        """The cluster, whole: a head and two nodes that work."""
+        """The complete cluster: a head and two worker nodes."""
         if self._nodes is None:
             self._nodes = Nodes(self.environment, NODE_CPUS, NODE_CPUS)
         while len(self._nodes.workers) < 2:
@@ -68,47 +68,47 @@ class Place:
         return self._nodes
 
     def take_cluster(self) -> Nodes:
-        """The cluster; from now on there will be another one beside it."""
+        """Return the cluster and forget it: `nodes` then starts another one, while the old one may still run."""
         taken, self._nodes = self.nodes, None
         self._old.append(taken)
         return taken
 
     def close(self) -> None:
-        """Ends all clusters."""
+        """Kill all clusters."""
         for nodes in [*self._old, *filter(None, [self._nodes])]:
             nodes.close()
 
     @property
     def world(self) -> Path:
-        """Drawn scenes with captions, one of whose pictures is torn."""
-        if "world" not in self._made:
+        """The folder of drawn scenes with captions; one picture is truncated."""
+        if "world" not in self._results:
             options = {"images": self.sizes.images, "seed": self.seed, "preset": "tiny", "out": self.folder / "world"}
             code, result = self.drive("sample_world", options, self.folder / "world", "world").finish()
             assert code == 0
-            self._made["world"] = Path(result["path"])
-            torn = json.loads((self._made["world"] / "captions_train.json").read_text())["images"][3]["file_name"]
-            (self._made["world"] / "images" / torn).write_bytes(b"\xff\xd8torn")
-        return self._made["world"]
+            self._results["world"] = Path(result["path"])
+            torn = json.loads((self._results["world"] / "captions_train.json").read_text())["images"][3]["file_name"]
+            (self._results["world"] / "images" / torn).write_bytes(b"\xff\xd8torn")
+        return self._results["world"]
 
     @property
     def tagged(self) -> Path:
         """The undisturbed result of precompute."""
-        if "tagged" not in self._made:
-            self._made["tagged"] = self._undisturbed("precompute", self.precompute_options("tagged"))
-        return self._made["tagged"]
+        if "tagged" not in self._results:
+            self._results["tagged"] = self._undisturbed("precompute", self.precompute_options("tagged"))
+        return self._results["tagged"]
 
     def trained_for(self, steps: int) -> Path:
-        """The undisturbed training of so many steps, of two workers."""
+        """Return the result of an undisturbed training with two workers."""
         name = f"trained-{steps}"
-        if name not in self._made:
+        if name not in self._results:
             options = {**self.training_options(name), "loop.steps": steps}
-            self._made[name] = self._undisturbed("train_tag_encoder", options)
-        return self._made[name]
+            self._results[name] = self._undisturbed("train_tag_encoder", options)
+        return self._results[name]
 
     def drive(
         self, verb: str, options: Mapping[str, Any], logs: Path, name: str, progress: Callable[[], int] = lambda: 0
     ) -> Driver:
-        """Starts a verb; see `Driver`."""
+        """Start a verb; see `Driver`."""
         return Driver(verb, options, logs, name, progress, self.environment)
 
     def _undisturbed(self, verb: str, options: dict[str, Any]) -> Path:
@@ -119,7 +119,7 @@ class Place:
         return Path(result["path"])
 
     def precompute_options(self, name: str, out: str | None = None, images: str | None = None) -> dict[str, Any]:
-        """Precompute of the world: RAM tags, a sentence encoder picks captions; with many shards to be hit."""
+        """Return the options of precompute on the world: RAM, a sentence encoder, and many small shards."""
         return {
             "source.kind": "coco_captions", "source.annotations": self.world / "captions_train.json",
             "source.images": images or self.world / "images", "tagger.path": WEIGHTS / "tagger",
@@ -127,7 +127,7 @@ class Place:
         }  # fmt: skip
 
     def training_options(self, name: str, out: str | None = None, **more: Any) -> dict[str, Any]:
-        """A training of the tag encoder by two workers, of which each node holds one."""
+        """Return the options of a training of the tag encoder with two workers, one per node."""
         return {
             "data": self.tagged, "base": WEIGHTS / "tag_encoder", "normalize": True, "pooling": "mean", "dropout": 0.0,
             "loop.steps": self.sizes.steps, "loop.batch_size": 64, "loop.zero_stage": 1,
@@ -137,23 +137,23 @@ class Place:
         }  # fmt: skip
 
     def upload(self, folder: Path, key: str) -> None:
-        """Copies a folder into the bucket, past the proxy."""
+        """Copy a folder into the bucket, bypassing the proxy."""
         pafs.copy_files(str(folder), f"{BUCKET}/{key}", pafs.LocalFileSystem(), self.store.filesystem)
 
     def download(self, uri: str, folder: Path) -> Path:
-        """Copies a result out of the bucket, past the proxy."""
+        """Copy a result out of the bucket, bypassing the proxy."""
         folder.mkdir(parents=True, exist_ok=True)
         pafs.copy_files(uri.removeprefix("s3://"), str(folder), self.store.filesystem, pafs.LocalFileSystem())
         return folder
 
     def listed(self, out: str, pattern: str) -> dict[str, int]:
-        """Files below an `out` whose path in it matches, and when each was written."""
+        """Return the files below `out` that match a pattern, with their modification times in nanoseconds."""
         if not out.startswith("s3://"):
-            found = {}
+            times = {}
             for path in Path(out).glob(pattern):
-                with contextlib.suppress(FileNotFoundError):  # a checkpoint may be deleted meanwhile
-                    found[str(path.relative_to(out))] = path.stat().st_mtime_ns
-            return found
+                with contextlib.suppress(FileNotFoundError):  # a checkpoint may be deleted between the two calls
+                    times[str(path.relative_to(out))] = path.stat().st_mtime_ns
+            return times
         root = out.removeprefix("s3://")
         infos = self.store.filesystem.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True))
         return {
