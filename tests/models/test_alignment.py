@@ -1,4 +1,4 @@
-"""Weights at aligned addresses: what is copied, what stays, and that it makes outputs equal in every bit."""
+"""Unaligned weights are copied, others are not, and outputs become bit-equal."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ OFFSETS = [4, 8, 16, 20, 52]
 
 
 def at_offset(values: Tensor, offset: int) -> Tensor:
-    """The values of a float32 tensor at an address of `offset` bytes after a multiple of `ALIGNMENT`."""
+    """Return a copy of a float32 tensor at an address `offset` bytes after a multiple of `ALIGNMENT`."""
     room = torch.empty(values.numel() + 2 * ALIGNMENT // 4)
     start = (offset - room.data_ptr()) % ALIGNMENT // 4
     copy = room[start : start + values.numel()].view(values.shape).copy_(values)
@@ -19,7 +19,7 @@ def at_offset(values: Tensor, offset: int) -> Tensor:
 
 
 class Tied(nn.Module):
-    """A weight that two layers share, a frozen bias that lies well, and a buffer."""
+    """A weight that two layers share, an aligned frozen bias, and a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,8 +55,8 @@ def test_weights_without_memory_are_left() -> None:
 
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_equal_weights_give_equal_outputs_wherever_they_lay(offset: int, threads: int) -> None:
-    """One row, as in decoding without beams. Unaligned, all offsets but multiples of 16 differ in the last digit."""
+def test_equal_weights_give_equal_outputs_at_any_address(offset: int, threads: int) -> None:
+    """Compute one row, as in decoding without beams. Unaligned, only multiples of 16 give equal outputs."""
     torch.manual_seed(0)
     model, hidden, before = nn.Linear(37, 61), torch.randn(1, 37), torch.get_num_threads()
     torch.set_num_threads(threads)

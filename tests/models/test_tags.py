@@ -1,4 +1,4 @@
-"""Which tags are read: RAM's own thresholds and order, one number for all, tags of nobody's list, files."""
+"""The rule that selects tags: RAM's thresholds and order, one number for all, unlisted tags, files."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ SEEN = [
 ]  # fmt: skip
 
 
-def test_rams_own_thresholds_leave_what_ram_gives() -> None:
+def test_rams_thresholds_select_the_tags_of_ram() -> None:
     assert make_rule(thresholds=RAM).select(SEEN) == [("woman", 0.9)]
     assert len(TagRule(threshold=0.5, thresholds=RAM).select(SEEN)) == 9
 
@@ -53,7 +53,7 @@ def test_ram_writes_tags_in_the_order_of_its_list() -> None:
     assert chosen == [("dog", 0.98), ("woman", 0.99)], "the two surest, in the list's order"
 
 
-def test_a_tag_of_nobodys_list_is_read_above_the_usual_threshold_and_stands_last() -> None:
+def test_a_tag_without_a_threshold_has_the_default_and_comes_last() -> None:
     tags = [("hovercraft", 0.5), ("eel", 0.51), ("cat", 0.99), ("woman", 0.85)]
     rule = make_rule(order="list", thresholds=RAM)
     assert rule.select(tags) == [("woman", 0.85), ("cat", 0.99), ("eel", 0.51)]
@@ -61,7 +61,7 @@ def test_a_tag_of_nobodys_list_is_read_above_the_usual_threshold_and_stands_last
 
 @pytest.mark.parametrize("threshold", [0.1, 0.65, 0.8, 0.83, 0.86, 0.9])
 def test_a_stored_confidence_at_its_threshold_is_not_above_it(threshold: float) -> None:
-    """As float32 numbers, which confidences are: float32(0.8) is larger than the number 0.8."""
+    """Compare as float32, the type of confidences: float32(0.8) is larger than the number 0.8."""
     stored = float(np.float32(threshold))
     above = float(np.nextafter(np.float32(threshold), np.float32(1)))
     for rule in (TagRule(threshold=threshold), TagRule(threshold="per_tag", thresholds={"dog": threshold})):

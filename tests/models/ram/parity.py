@@ -1,4 +1,4 @@
-"""What RAM gives against the reference tensors, for the parity tests and the parity table."""
+"""Compare RAM with the reference tensors, for the parity tests and the parity table."""
 
 import json
 import os
@@ -23,20 +23,20 @@ Row = tuple[str, str, str, str, float, float, str]
 
 
 def find_cases(golden: Path = GOLDEN) -> list[Path]:
-    """Every folder below ``golden`` that holds a RAM case, known by its file names and RAM's fields in meta.json."""
+    """Return every folder below ``golden`` with a RAM case: it has the four files, and RAM's fields in meta.json."""
     folders = sorted(path.parent for path in golden.rglob("meta.json"))
     complete = [folder for folder in folders if all((folder / name).exists() for name in FILES)]
     return [folder for folder in complete if {"tag_list", "swin", "q2l"} <= read_meta(folder).keys()]
 
 
 def read_meta(case: Path) -> dict[str, Any]:
-    """The case's meta.json."""
+    """Return the content of the case's meta.json."""
     meta: dict[str, Any] = json.loads((case / "meta.json").read_text(encoding="utf-8"))
     return meta
 
 
 def load_case(case: Path, attention: str) -> tuple[RamForImageTagging, RamProcessor]:
-    """The case's weights in our model, and its lists in our processor."""
+    """Return a model with the weights of the case, and a processor with its lists."""
     meta = read_meta(case)
     released = load_file(case / "state_dict.safetensors")
     config = infer_config(released, meta["swin"]["image_res"], meta["q2l"]["num_attention_heads"])
@@ -48,22 +48,22 @@ def load_case(case: Path, attention: str) -> tuple[RamForImageTagging, RamProces
 
 
 def _module(model: RamForImageTagging, name: str) -> nn.Module | None:
-    """The module whose output the reference calls ``name``; None where it is no module's output."""
-    if found := re.fullmatch(r"swin\.stage(\d+)(?:\.block(\d+))?", name):
-        block = f".blocks.{found[2]}" if found[2] else ""
-        return model.swin.get_submodule(f"encoder.layers.{found[1]}{block}")
-    if found := re.fullmatch(r"tagging\.layer(\d+)", name):
-        return model.tagging_head.layers[int(found[1])]
-    known = {
+    """Return the module whose output has the name ``name`` in the reference; None if it is not an output."""
+    if match := re.fullmatch(r"swin\.stage(\d+)(?:\.block(\d+))?", name):
+        block = f".blocks.{match[2]}" if match[2] else ""
+        return model.swin.get_submodule(f"encoder.layers.{match[1]}{block}")
+    if match := re.fullmatch(r"tagging\.layer(\d+)", name):
+        return model.tagging_head.layers[int(match[1])]
+    modules = {
         "swin.patch_embed": model.swin.embeddings,
         "image_embeds": model.image_proj,
         "label_embed_proj_before_relu": model.wordvec_proj,
     }
-    return known.get(name)
+    return modules.get(name)
 
 
 def observe(model: RamForImageTagging, pixels: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """One forward pass; the reference's quantities by their names."""
+    """Return the quantities of one forward pass, by their names in the reference."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -88,22 +88,22 @@ def observe(model: RamForImageTagging, pixels: Tensor, names: list[str]) -> dict
 
 
 def wrong_tags(case: Path, processor: RamProcessor, confidences: Tensor) -> dict[str, int]:
-    """For each list of tags of the reference, with all tags and with some deleted: images whose tags differ.
+    """Return the number of images with other tags than the reference, with all tags and with some deleted.
 
-    The reference gives tags in the order of the list, ours by falling confidence; compared is the former.
+    Tags are compared in the order of the list, which is the order of the reference.
     """
     meta = read_meta(case)
     differing = {}
     for key in (key for key in meta if re.fullmatch(r"tags(_deleted(_\d+)+)?", key)):
         deleted = [meta["tag_list"][int(index)] for index in re.findall(r"\d+", key)]
-        found = processor.tags(confidences, threshold="per_tag", exclude=deleted)
-        in_list_order = [sorted((tag for tag, _ in row), key=processor.tag_list.index) for row in found]
+        by_image = processor.tags(confidences, threshold="per_tag", exclude=deleted)
+        in_list_order = [sorted((tag for tag, _ in row), key=processor.tag_list.index) for row in by_image]
         differing[key] = sum(" | ".join(ours) != theirs for ours, theirs in zip(in_list_order, meta[key], strict=True))
     return differing
 
 
 def ram_rows(golden: Path = GOLDEN) -> list[Row]:
-    """Every compared quantity of every RAM case, under eager and sdpa."""
+    """Return a row per compared quantity of every RAM case, under eager and sdpa."""
     rows: list[Row] = []
     for case in find_cases(golden) if golden.is_dir() else []:
         expected = load_file(case / "outputs.safetensors")

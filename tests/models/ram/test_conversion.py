@@ -1,4 +1,4 @@
-"""Released RAM checkpoints into our folder and back."""
+"""Released RAM checkpoints convert to a folder of this project and back."""
 
 import json
 import pickle
@@ -28,7 +28,7 @@ TAGS = [f"tag {i}" for i in range(7)]
 
 @pytest.fixture
 def released() -> dict[str, Tensor]:
-    """A tiny released state dict, with one key of each kind that is left out."""
+    """Return a tiny released state dict with one key of each kind that is left out."""
     torch.manual_seed(0)
     state = to_released(RamForImageTagging(RamConfig.preset("tiny", n_tags=len(TAGS))).state_dict())
     extras = [
@@ -85,8 +85,8 @@ def test_golden_checkpoint_survives_both_ways(shared: Path, tmp_path: Path) -> N
     )
     expected = load_file(case / "outputs.safetensors")["scores"]
     pixels = load_file(case / "inputs.safetensors")["image"]
-    found = RamForImageTagging.from_pretrained(tmp_path / "ours").confidences(pixels)
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    confidences = RamForImageTagging.from_pretrained(tmp_path / "ours").confidences(pixels)
+    torch.testing.assert_close(confidences, expected, atol=2e-5, rtol=0)
     assert report["tags"] == 20
     export_ram(tmp_path / "ours", tmp_path / "back/ram.pth")
     back, original = read_state_dict(tmp_path / "back/ram.pth"), read_state_dict(case / "state_dict.safetensors")
@@ -110,14 +110,14 @@ def test_a_pth_file_becomes_a_folder_with_its_lists(
     assert to_released(model.state_dict())["fc.weight"].equal(released["fc.weight"])
 
 
-def test_the_heads_older_name_is_known(released: dict[str, Tensor]) -> None:
+def test_the_older_name_of_the_head_is_read(released: dict[str, Tensor]) -> None:
     renamed = {key.replace("tagging_head.", "vision_multi."): tensor for key, tensor in released.items()}
     config = infer_config(renamed)
     state, _ = from_released(renamed)
     check_placed(state, config)
 
 
-def test_dtype_is_that_asked_for(released: dict[str, Tensor], lists: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_requested_dtype_is_saved(released: dict[str, Tensor], lists: tuple[Path, Path], tmp_path: Path) -> None:
     checkpoint = save({"model": released}, tmp_path / "ram.pth")
     convert_ram(checkpoint, lists[0], None, tmp_path / "out", dtype=torch.bfloat16)
     assert RamForImageTagging.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
@@ -154,7 +154,7 @@ def test_a_list_of_another_length_is_refused(
 
 
 class Hostile:
-    """Unpickled, it would write a file."""
+    """An object that writes a file when pickle loads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

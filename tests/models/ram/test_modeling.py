@@ -102,7 +102,7 @@ def test_selected_tags_keep_their_confidences(model: RamForImageTagging, pixels:
 
 
 @pytest.mark.parametrize("shape", [(0, 32), (4, 31), (32,)])
-def test_label_embeddings_that_cannot_be_are_refused(model: RamForImageTagging, shape: tuple[int, ...]) -> None:
+def test_wrong_label_embeddings_are_refused(model: RamForImageTagging, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="at least one tag"):
         model.set_label_embeddings(torch.zeros(shape))
 
@@ -143,7 +143,7 @@ def test_asymmetric_loss_is_the_papers_equation() -> None:
 
 
 def test_training_learns_a_tag_with_gradient_checkpointing(model: RamForImageTagging) -> None:
-    """Bright images have tag 0, dark ones tag 1; with gamma_neg 0 both sides of the loss count."""
+    """Train tag 0 for bright and tag 1 for dark images. With gamma_neg 0 both terms of the loss count."""
     model.config.gamma_neg = 0.0
     model.gradient_checkpointing_enable()
     model.train()
@@ -172,9 +172,9 @@ def test_gradient_checkpointing_does_not_change_the_gradients(model: RamForImage
 
 def test_bf16_stays_near_float32(model: RamForImageTagging, pixels: Tensor) -> None:
     expected = model.confidences(pixels)
-    found = model.bfloat16().confidences(pixels)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, atol=0.03, rtol=0)
+    low = model.bfloat16().confidences(pixels)
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, expected, atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

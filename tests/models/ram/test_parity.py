@@ -41,7 +41,7 @@ def test_chunked_head_parity(case: Path, attention: str) -> None:
 @every_case
 @every_attention
 def test_tags_parity(case: Path, attention: str) -> None:
-    """The very tags of the reference, with and without deleted ones, thresholds strict and per tag."""
+    """Compare the tags with the reference, with and without deleted ones, at strict thresholds per tag."""
     model, processor = load_case(case, attention)
     expected = load_file(case / "outputs.safetensors")
     confidences = model.confidences(load_file(case / "inputs.safetensors")["image"])
@@ -49,14 +49,14 @@ def test_tags_parity(case: Path, attention: str) -> None:
     differing = wrong_tags(case, processor, confidences)
     assert "tags" in differing
     assert not any(differing.values()), differing
-    found = confidences > torch.tensor(processor.thresholds)
-    assert found.equal(expected["targets"].bool())
+    is_selected = confidences > torch.tensor(processor.thresholds)
+    assert is_selected.equal(expected["targets"].bool())
 
 
 @every_case
 @every_attention
 def test_deleted_tags_parity(case: Path, attention: str) -> None:
-    """A head that keeps some of the tags gives them the confidences that the whole head does."""
+    """Check that a head with a part of the tags returns the confidences of the whole head."""
     model, processor = load_case(case, attention)
     expected = load_file(case / "outputs.safetensors")["scores"]
     kept = processor.tag_list[::-2]

@@ -1,4 +1,4 @@
-"""RAM's processor: pixels of every image mode, tags of confidences, the lists as files."""
+"""RAM's processor: pixels, tags of confidences, and the lists as files."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_resizing_is_bilinear_over_the_whole_image(processor: RamProcessor) -> N
     torch.testing.assert_close(green, torch.tensor(expected, dtype=torch.float32), atol=1e-6, rtol=0)
 
 
-def test_what_is_no_image_is_refused(processor: RamProcessor) -> None:
+def test_other_objects_than_images_are_refused(processor: RamProcessor) -> None:
     with pytest.raises(ValueError, match="PIL images, not ndarray"):
         processor([np.zeros((4, 4, 3), np.uint8)])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="empty"):
@@ -85,12 +85,12 @@ def test_selected_tags_take_their_thresholds_along(processor: RamProcessor) -> N
         (lambda p: RamProcessor(["a"], [1.5]), "between 0 and 1"),
     ],
 )
-def test_what_cannot_be_is_refused(processor: RamProcessor, call: object, complaint: str) -> None:
+def test_wrong_values_are_refused(processor: RamProcessor, call: object, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         call(processor)  # type: ignore[operator]
 
 
-def test_the_lists_are_text_files_beside_the_weights(processor: RamProcessor, tmp_path: Path) -> None:
+def test_the_lists_are_text_files_in_the_folder_of_the_weights(processor: RamProcessor, tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path)
     assert (tmp_path / "ram_tag_list.txt").read_text().splitlines() == TAGS
     assert (tmp_path / "ram_tag_list_threshold.txt").read_text().split() == ["0.5", "0.7", "1.0", "0.65"]
@@ -101,7 +101,7 @@ def test_the_lists_are_text_files_beside_the_weights(processor: RamProcessor, tm
     assert RamProcessor.from_pretrained(tmp_path).thresholds == [0.1, 0.2, 0.3, 0.4]
 
 
-def test_list_files_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_wrong_list_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("ant\n\nbee\n")
     with pytest.raises(ValueError, match="tag 2: '' is blank"):
@@ -126,8 +126,8 @@ def test_tags_come_by_confidence_or_in_the_lists_order(processor: RamProcessor) 
     assert [tag for tag, _ in processor.tags(confidences, order="list", top_k=2)[0]] == ["cat", "dog"]
 
 
-def test_the_rule_reads_what_the_processor_gives(processor: RamProcessor) -> None:
-    """Of the same confidences, stored above the floor or read at once."""
+def test_the_rule_selects_the_tags_of_the_processor(processor: RamProcessor) -> None:
+    """Compare tags that are stored above the floor and selected later with tags that are selected directly."""
     confidences = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
     confidences[0] = torch.tensor(THRESHOLDS)
     for order in ("list", "confidence"):

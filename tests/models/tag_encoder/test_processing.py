@@ -1,4 +1,4 @@
-"""Tags as text, and the tokens and weights that the tag encoder reads."""
+"""Tags as text, and their tokens and weights for the tag encoder."""
 
 import json
 from pathlib import Path
@@ -53,13 +53,13 @@ def test_top_k_zero_is_refused() -> None:
 
 
 def test_tokens_equal_those_of_the_whole_text(processor: TagEncoderProcessor) -> None:
-    """Tokenizing piece by piece (for the weights) must not change what BERT reads."""
+    """Compare the tokens of single tags, which the weights need, with the tokens of the whole text."""
     tags = [("round table", 0.9), ("t-shirt", 0.8), ("café", 0.75), ("skateboarder", 0.7)]
     whole = processor.tokenizer(format_tags(tags))["input_ids"]
     assert processor([tags]).input_ids[0].tolist() == whole
 
 
-def test_every_token_weighs_what_its_tag_does(processor: TagEncoderProcessor) -> None:
+def test_a_token_has_the_weight_of_its_tag(processor: TagEncoderProcessor) -> None:
     tokens = processor([[("dog", 0.75), ("skateboarder", 0.625)], [("cat", 0.1)]])
     second = len(processor.tokenizer(", skateboarder: 0.62", add_special_tokens=False)["input_ids"])
     expected = [1.0] + [0.75] * 5 + [0.625] * second + [1.0]

@@ -1,4 +1,4 @@
-"""Small annotation files, written as each test needs them."""
+"""A fixture that writes small annotation files."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Write = Callable[..., str]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a document (or text, or bytes, or rows as JSON lines) to a file and returns its path."""
+    """Return a function that writes a document, text, bytes, or rows as JSON lines, and returns the path."""
 
     def write_file(content: Any, name: str = "annotations.json", lines: bool = False) -> str:
         path = tmp_path / name

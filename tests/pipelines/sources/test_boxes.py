@@ -1,4 +1,4 @@
-"""Boxes as text: what is written is read back, other notations and scales are read, hostile text is harmless."""
+"""Boxes as text: written boxes are read back, other notations and scales are read, hostile text is harmless."""
 
 import json
 import math
@@ -204,7 +204,7 @@ def test_location_tokens_keep_a_box_to_half_a_cell(box: Box) -> None:
 
 
 def test_location_tokens_survive_lions_three_decimals() -> None:
-    """Every column range on a few rows and every row range on a few columns: tokens → box → text → box → tokens."""
+    """Convert tokens → box → text → box → tokens, for every column range on a few rows and the reverse."""
     for low in range(32):
         for high in range(low, 32):
             for first, last in ((low, 5 * 32 + high), (low, high), (32 * low, 32 * high + 9), (32 * low, 32 * high)):
@@ -252,7 +252,7 @@ _HOSTILE = [
 
 
 def seconds_to_read(text: str) -> float:
-    """The lesser of two times: another process of this machine can only make a time longer."""
+    """Return the smaller of two times, because other processes of the machine only make a time longer."""
     times = []
     for _ in range(2):
         started = time.process_time()
@@ -263,7 +263,7 @@ def seconds_to_read(text: str) -> float:
 
 @pytest.mark.parametrize("piece", _HOSTILE)
 def test_hostile_text_takes_linear_time(piece: str) -> None:
-    """Four times the text takes about four times as long; a quadratic reader would take sixteen times."""
+    """Check that four times the text takes about four times as long. A quadratic reader would take sixteen times."""
     long, short = ("[0.1,(" + piece * (length // len(piece)) for length in (1_000_000, 250_000))
     assert seconds_to_read(long) < 8 * seconds_to_read(short) + 0.05
 
@@ -314,14 +314,14 @@ def test_normalize_refuses_images_without_size() -> None:
 
 
 @pytest.mark.parametrize("box", [[0.1, 0.2, 0.3], [0.5, 0.1, 0.4, 0.2], [0.1, math.inf, 0.2, 0.3]])
-def test_format_refuses_what_is_no_box(box: list[float]) -> None:
+def test_format_refuses_other_values_than_boxes(box: list[float]) -> None:
     for write in (format_box, format_patches):
         with pytest.raises(ValueError):
             write(box)
 
 
 def shares_after_the_grid(truth: Sequence[Box]) -> tuple[float, float, float]:
-    """What Kosmos-2's tokens reach at best: acc@0.5, acc@0.75 and the mean overlap of boxes with themselves."""
+    """Return the best scores of Kosmos-2's tokens: acc@0.5, acc@0.75 and the mean IoU of boxes with themselves."""
     overlaps = [iou(box, parsed.box) for box in truth for parsed in find_boxes(format_patches(box))]
     assert len(overlaps) == len(truth)
     hits = [sum(overlap >= threshold for overlap in overlaps) / len(truth) for threshold in (0.5, 0.75)]

@@ -1,4 +1,4 @@
-"""A number alone is COCO's; every other id says its collection."""
+"""An id that is only a number belongs to COCO; every other id begins with its collection."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_ids_by_file_name(name: str, image_id: str) -> None:
     assert id_of_file(name) == image_id
 
 
-def test_names_of_one_picture() -> None:
+def test_names_of_one_image() -> None:
     assert named_alike("s3://b/val2014/COCO_val2014_000000000042.jpg", "000000000042.webp")
     assert named_alike("/a/x.jpg", "b/x.png")
     assert not named_alike("000000000042.jpg", "000000000043.jpg")
@@ -54,8 +54,8 @@ def test_two_folders_of_numbered_frames_are_told_apart_by_their_collection(tmp_p
     for video in ("video1", "video2"):
         (tmp_path / video).mkdir()
         (tmp_path / video / "000000000001.jpg").touch()
-    found = list(read_images("folder", None, str(tmp_path), None, "videos"))
-    ids = [record.image_id for record in found if isinstance(record, ImageRecord)]
+    rows = list(read_images("folder", None, str(tmp_path), None, "videos"))
+    ids = [record.image_id for record in rows if isinstance(record, ImageRecord)]
     assert ids == ["videos/video1/000000000001.jpg", "videos/video2/000000000001.jpg"]
     *_, second = read_images("folder", None, str(tmp_path), None)
     assert "name a collection" in getattr(second, "detail", "")

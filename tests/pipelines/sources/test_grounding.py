@@ -1,4 +1,4 @@
-"""Grounded text in two notations: what is written is read back, and each notation becomes the other without loss."""
+"""Grounded text in two notations: written text is read back, and the notations convert without loss."""
 
 import time
 from collections.abc import Callable
@@ -79,14 +79,14 @@ def test_known_texts(text: str, markdown: str) -> None:
 
 
 def test_plain_lion_text_takes_all_text_since_the_last_box_as_phrase() -> None:
-    found = from_lion("a cat [0.1, 0.1, 0.2, 0.2] beside a dog [0.3,0.3,0.4,0.4]")
-    assert [span.text for span in found if span.box] == ["a cat", "beside a dog"]
+    records = from_lion("a cat [0.1, 0.1, 0.2, 0.2] beside a dog [0.3,0.3,0.4,0.4]")
+    assert [span.text for span in records if span.box] == ["a cat", "beside a dog"]
 
 
 def test_kosmos2_tokens_inside_a_link() -> None:
-    found = from_markdown("[a cat](<patch_index_0044><patch_index_0863>) sleeps")
-    assert [span.text for span in found] == ["a cat", " sleeps"]
-    assert found[0].box == pytest.approx((0.390625, 0.046875, 0.984375, 0.828125))
+    records = from_markdown("[a cat](<patch_index_0044><patch_index_0863>) sleeps")
+    assert [span.text for span in records] == ["a cat", " sleeps"]
+    assert records[0].box == pytest.approx((0.390625, 0.046875, 0.984375, 0.828125))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_several_boxes_of_one_phrase(notation: Notation, text: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("read", [from_lion, from_markdown, from_kosmos2, grounded_spans])
 def test_hostile_text_takes_linear_time(read: Callable[[str], list[Span]], piece: str) -> None:
-    """Four times the text takes about four times as long; a quadratic reader would take sixteen times."""
+    """Check that four times the text takes about four times as long. A quadratic reader would take sixteen times."""
     seconds = []
     for size in (50_000, 200_000):
         text, times = piece * (size // len(piece)), []
@@ -137,7 +137,7 @@ def test_a_phrase_has_no_further_box_without_a_first() -> None:
 @quick
 @given(spans)
 def test_lion_survives_location_tokens(written: list[Span]) -> None:
-    """Tokens hold less than numbers; what they hold stays the same over LION's notation."""
+    """Check that tokens, which are coarser than numbers, stay equal when converted to LION's notation and back."""
     tokens = to_kosmos2(from_kosmos2(to_kosmos2(written)))  # blanks at the ends of a phrase move out of it
     assert to_kosmos2(from_lion(to_lion(from_kosmos2(tokens)))) == tokens
     for before, after in zip(

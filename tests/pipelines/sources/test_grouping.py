@@ -1,4 +1,4 @@
-"""Rows by key: the join of two halves of a file, equal to a plain dictionary and much smaller."""
+"""Rows by key have the same texts as a plain dictionary."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Ids in little memory."""
+"""Sets of ids in little memory."""
 
 import tracemalloc
 
@@ -13,23 +13,23 @@ def _small_merges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ids, "_RECENT", 1000)
 
 
-def test_it_knows_what_it_has_met_and_nothing_else() -> None:
-    met, wanted = SeenIds(), [f"train/{number}.jpg" for number in range(5_500)]
-    assert wanted[0] not in met
-    for number, image_id in enumerate(wanted):
-        assert image_id not in met
-        assert met.add(image_id)
-        assert not met.add(wanted[number // 2])  # once more: of those that are sorted already as of the recent ones
-    assert len(met) == len(wanted)
-    assert all(image_id in met for image_id in wanted)
-    assert not any(f"val/{number}.jpg" in met for number in range(5_500))
+def test_it_contains_exactly_the_added_ids() -> None:
+    seen, image_ids = SeenIds(), [f"train/{number}.jpg" for number in range(5_500)]
+    assert image_ids[0] not in seen
+    for number, image_id in enumerate(image_ids):
+        assert image_id not in seen
+        assert seen.add(image_id)
+        assert not seen.add(image_ids[number // 2])  # again: an id of the sorted or of the recent ones
+    assert len(seen) == len(image_ids)
+    assert all(image_id in seen for image_id in image_ids)
+    assert not any(f"val/{number}.jpg" in seen for number in range(5_500))
 
 
 def test_ids_that_are_no_utf8_are_ids_too() -> None:
-    met = SeenIds()
-    met.add("\udcff.jpg")
-    assert "\udcff.jpg" in met
-    assert "\udcfe.jpg" not in met
+    seen = SeenIds()
+    seen.add("\udcff.jpg")
+    assert "\udcff.jpg" in seen
+    assert "\udcfe.jpg" not in seen
 
 
 def test_a_hash_is_the_same_in_every_process() -> None:
@@ -37,11 +37,11 @@ def test_a_hash_is_the_same_in_every_process() -> None:
 
 
 def test_an_id_takes_a_few_bytes() -> None:
-    met = SeenIds()
+    seen = SeenIds()
     tracemalloc.start()
     try:
         for number in range(50_000):
-            met.add(str(number))
+            seen.add(str(number))
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""What every kind of picture file becomes, on files written here with Pillow and on the real COCO images."""
+"""Every kind of image file is decoded or rejected by its rule. Files are written with Pillow, or are from COCO."""
 
 import pickle
 import random
@@ -20,7 +20,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def picture(width: int = 40, height: int = 30) -> Image.Image:
-    """Left half red, right half blue, so that turns show."""
+    """Return an image with a red left half and a blue right half, to detect rotations."""
     image = Image.new("RGB", (width, height), (200, 0, 0))
     image.paste((0, 0, 200), (width // 2, 0, width, height))
     return image
@@ -54,7 +54,7 @@ def test_every_pixel_type_becomes_rgb_by_its_rule(mode: str, fill: Any, expected
     assert corner(image) == expected
 
 
-def test_palette_with_a_transparent_entry_lies_on_white() -> None:
+def test_a_transparent_palette_entry_becomes_white() -> None:
     image = picture().convert("P")
     transparent = image.getpixel((1, 1))
     assert corner(decode_image(encoded(image, transparency=transparent))) == (255, 255, 255)
@@ -77,8 +77,8 @@ def test_animated_gif_gives_its_first_frame() -> None:
 def test_exif_orientation_is_applied(orientation: int, size: tuple[int, int], left_top: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image, found = decode_with_size(encoded(picture(), "JPEG", exif=exif))
-    assert image.size == found == size
+    image, records = decode_with_size(encoded(picture(), "JPEG", exif=exif))
+    assert image.size == records == size
     assert int(np.argmax(corner(image))) == {"red": 0, "blue": 2}[left_top]
 
 
@@ -100,7 +100,7 @@ def test_thirty_two_bit_pixels_are_refused() -> None:
     ],
     ids=["empty", "html", "zip", "svg", "eps", "jpeg head", "png head", "progressive tail"],
 )
-def test_what_is_no_picture_is_refused_with_its_reason(content: bytes, reason: str) -> None:
+def test_a_file_that_is_not_an_image_has_a_reason(content: bytes, reason: str) -> None:
     assert refusal(content).reason == reason
 
 
@@ -112,7 +112,7 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     assert decode_image(encoded(picture()), max_pixels=40 * 30).size == (40, 30)
 
 
-def test_draft_keeps_both_sides_at_least_at_the_asked_size() -> None:
+def test_draft_keeps_both_sides_at_least_at_the_requested_size() -> None:
     content = encoded(picture(1600, 1200), "JPEG")
     image, size = decode_with_size(content, draft=384)
     assert image.size == (800, 600)
@@ -120,7 +120,7 @@ def test_draft_keeps_both_sides_at_least_at_the_asked_size() -> None:
     assert decode_image(content).size == (1600, 1200)
 
 
-def test_missing_files_folders_and_bytes_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_files_folders_and_empty_files(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     reasons = {}
     for name in ("nowhere.jpg", "empty.jpg", ""):
@@ -139,32 +139,32 @@ def test_the_content_decides_not_the_ending(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "found, annotated", [((640, 480), (640, 480)), ((256, 192), (640, 480)), ((333, 500), (427, 640))]
 )
-def test_resized_copies_agree_with_their_annotation(found: tuple[int, int], annotated: tuple[int, int]) -> None:
-    check_size(found, annotated)
+def test_resized_copies_agree_with_their_annotation(records: tuple[int, int], annotated: tuple[int, int]) -> None:
+    check_size(records, annotated)
 
 
 @pytest.mark.parametrize("annotated", [(480, 640), (0, 480), (640, 0), (-640, -480), (600, 480)])
-def test_other_proportions_do_not(annotated: tuple[int, int]) -> None:
+def test_other_proportions_do_not_agree(annotated: tuple[int, int]) -> None:
     with pytest.raises(BadImage, match="size_mismatch"):
         check_size((640, 480), annotated)
 
 
-def test_a_refusal_travels_between_processes() -> None:
+def test_an_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(BadImage("empty", "no bytes")))  # noqa: S301
     assert (error.reason, error.detail) == ("empty", "no bytes")
 
 
-def test_no_sequence_of_damaged_bytes_escapes_the_vocabulary() -> None:
-    chance = random.Random(0)
+def test_damaged_bytes_give_an_image_or_a_listed_reason() -> None:
+    rng = random.Random(0)
     exif = Image.Exif()
     exif[0x0112] = 6
     whole = [encoded(picture(), kind) for kind in ("PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000")]
     whole.append(encoded(picture(), "JPEG", exif=exif))
     outcomes = set()
     for _ in range(1500):
-        content = bytearray(chance.choice(whole))
-        for _ in range(chance.randint(1, 6)):
-            content[chance.randrange(min(len(content), 300))] = chance.randrange(256)
+        content = bytearray(rng.choice(whole))
+        for _ in range(rng.randint(1, 6)):
+            content[rng.randrange(min(len(content), 300))] = rng.randrange(256)
         try:
             outcomes.add(decode_image(bytes(content), max_pixels=10_000_000).mode)
         except BadImage as error:

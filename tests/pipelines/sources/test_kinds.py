@@ -30,7 +30,7 @@ TOY = "tests.pipelines.sources.toy_format"
 
 @pytest.fixture
 def birds(tmp_path: Path) -> Path:
-    """Two questions about two birds, and a line without a question."""
+    """Write two questions about two birds, and a line without a question."""
     rows = [
         {"file": "sparrow.jpg", "question": "What color is it?", "answer": "brown"},
         {"file": "heron.jpg", "question": "Where is it?", "answer": "in the water"},

@@ -1,4 +1,4 @@
-"""Kosmos-2's own notation: what is written here transformers reads, and the other way about."""
+"""Kosmos-2's notation: transformers reads what this project writes, and the reverse."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ tokens = st.tuples(st.integers(0, 31), st.integers(0, 31), st.integers(0, 31), s
 
 
 def on_the_grid(cells: tuple[int, int, int, int]) -> Box:
-    """The box between two cells, as it is read."""
+    """Return the box of two cells."""
     parsed = parse_box(f"<patch_index_{cells[1] * 32 + cells[0]:04d}><patch_index_{cells[3] * 32 + cells[2]:04d}>")
     assert parsed is not None
     return parsed.box
@@ -51,7 +51,7 @@ grid_boxes = tokens.map(on_the_grid)
 
 @st.composite
 def spans(draw: st.DrawFn, text: st.SearchStrategy[str] = words) -> list[Span]:
-    """Spans of boxes on the grid, phrases without blanks at their ends."""
+    """Return a strategy of spans with boxes on the grid and phrases without blanks at their ends."""
     drawn = []
     for _ in range(draw(st.integers(0, 5))):
         boxes = draw(st.lists(grid_boxes, max_size=3))
@@ -126,7 +126,7 @@ def test_transformers_reads_the_same_entities_from_what_is_written(written: list
 
 @st.composite
 def outputs(draw: st.DrawFn) -> str:
-    """Texts as the model writes them, phrases with blanks at their ends and objects without phrases included."""
+    """Return a strategy of texts as the model writes them, also with blanks at the ends of phrases and bare objects."""
     plain = st.text(st.sampled_from("ab .,'é"), max_size=8)
     pieces = ["<grounding>"]
     for _ in range(draw(st.integers(0, 4))):
@@ -151,7 +151,7 @@ def test_what_transformers_reads_is_read_here(text: str) -> None:
 
 
 def test_transformers_writes_blanks_that_its_reader_does_not_take() -> None:
-    """A processor's `preprocess_examples` puts blanks inside `<object>`, for its tokenizer to drop."""
+    """Check that `preprocess_examples` of transformers writes blanks inside `<object>`, which its tokenizer drops."""
     spaced = "<phrase>a fire</phrase><object> <patch_index_0005> <patch_index_0911> </object>"
     assert transformers_reads(spaced)[1] == []
     assert from_kosmos2(spaced) == [Span("a fire", FIRE)]

@@ -1,4 +1,4 @@
-"""Every format of the project, on real files: every row of them is read, and none is bad."""
+"""Every format of the project reads every row of real files without a bad record."""
 
 from collections import Counter
 from pathlib import Path
@@ -31,9 +31,9 @@ PROJECT_QUESTIONS = sorted(kind for kind in QUESTION_SOURCES if kind != "birds")
 )
 def test_real_image_sources(shared: Path, kind: str, annotations: str | None, images: int, captions: int) -> None:
     path = str(shared / "data" / annotations) if annotations else None
-    found = list(read_images(kind, path, str(shared / "data/coco/images"), "val"))
-    records = [record for record in found if isinstance(record, ImageRecord)]
-    assert len(found) == len(records) == images
+    results = list(read_images(kind, path, str(shared / "data/coco/images"), "val"))
+    records = [record for record in results if isinstance(record, ImageRecord)]
+    assert len(results) == len(records) == images
     assert sum(len(record.captions) for record in records) == captions
     assert all(Path(record.uri).is_file() for record in records)
     assert {record.image_id for record in records} >= {"285", "785"}
@@ -60,9 +60,9 @@ def test_real_image_sources(shared: Path, kind: str, annotations: str | None, im
 )
 def test_real_question_sources(shared: Path, kind: str, files: QuestionFiles, rows: int) -> None:
     real = QuestionFiles(str(shared / "data" / files.required()), split=files.split)
-    found = list(read_questions(kind, real))
-    assert Counter(type(record) for record in found) == {QuestionRecord: rows}
-    ids = [record.sample_id for record in found if isinstance(record, QuestionRecord)]
+    results = list(read_questions(kind, real))
+    assert Counter(type(record) for record in results) == {QuestionRecord: rows}
+    ids = [record.sample_id for record in results if isinstance(record, QuestionRecord)]
     assert len(set(ids)) == rows
 
 

@@ -1,4 +1,4 @@
-"""Annotation files are read piece by piece, from any file system."""
+"""Annotation files are read in pieces, from any file system."""
 
 import json
 import tracemalloc
@@ -22,8 +22,8 @@ def test_an_array_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
 
 def test_lines_longer_than_a_read_are_whole(write: Write) -> None:
     rows = [{"text": "y" * 3_000_000}, {"text": "z"}]
-    found = [entry for _, entry in json_lines(write(rows, lines=True))]
-    assert found == rows
+    results = [entry for _, entry in json_lines(write(rows, lines=True))]
+    assert results == rows
 
 
 def test_the_last_line_needs_no_line_break(write: Write) -> None:

@@ -1,4 +1,4 @@
-"""What is no Unicode is set aside alone, with the same reason, whatever the file's format and encoding."""
+"""A value that is not Unicode makes one bad record, with the same reason in every format and encoding."""
 
 import json
 import pickle
@@ -176,24 +176,24 @@ def test_every_reader_is_tried() -> None:
 
 @pytest.mark.parametrize("text", LONE)
 @pytest.mark.parametrize("reader", READERS)
-def test_half_a_surrogate_pair_sets_one_row_aside(tmp_path: Path, reader: str, text: str) -> None:
+def test_half_a_surrogate_pair_makes_one_bad_record(tmp_path: Path, reader: str, text: str) -> None:
     kind, files = READERS[reader]
-    found = list(read_questions(kind, files(tmp_path, text)))
-    bad = [record for record in found if isinstance(record, BadRecord)]
+    results = list(read_questions(kind, files(tmp_path, text)))
+    bad = [record for record in results if isinstance(record, BadRecord)]
     reasons = [record.reason for record in bad]
     # The question of a VQA annotation that was set aside has no answer.
     assert reasons == [records.WRONG_TYPE, *([records.NO_ANSWER] if kind == "vqa" else [])]
     assert "not UTF-8 text" in bad[0].detail
-    good = [record for record in found if isinstance(record, QuestionRecord)]
+    good = [record for record in results if isinstance(record, QuestionRecord)]
     assert len(good) == 2
     assert "?" not in "".join(answer for record in good for answer in record.answers)
 
 
 def test_a_whole_pair_is_a_character(tmp_path: Path) -> None:
     for reader, (kind, files) in READERS.items():
-        found = list(read_questions(kind, files(tmp_path, r"\ud83d\udc36")))
-        assert all(isinstance(record, QuestionRecord) for record in found), reader
-        assert any("\U0001f436" in f"{record}" for record in found), reader
+        results = list(read_questions(kind, files(tmp_path, r"\ud83d\udc36")))
+        assert all(isinstance(record, QuestionRecord) for record in results), reader
+        assert any("\U0001f436" in f"{record}" for record in results), reader
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -209,16 +209,16 @@ def test_byte_order_marks_are_read(tmp_path: Path, encoding: str, kind: str) -> 
 
 
 @pytest.mark.parametrize("reader", [name for name in READERS if name != "refcoco pickle"])
-def test_a_byte_that_is_not_utf8_sets_one_row_aside(tmp_path: Path, reader: str) -> None:
+def test_a_byte_that_is_not_utf8_makes_one_bad_record(tmp_path: Path, reader: str) -> None:
     kind, files = READERS[reader]
     where = files(tmp_path, "MARKED")
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes().replace(b"MARKED", b"\xe9t\xe9"))
-    found = list(read_questions(kind, where))
-    bad = [record for record in found if isinstance(record, BadRecord)]
+    results = list(read_questions(kind, where))
+    bad = [record for record in results if isinstance(record, BadRecord)]
     assert bad[0].reason == records.WRONG_TYPE
     assert "not UTF-8 text" in bad[0].detail
-    assert sum(isinstance(record, QuestionRecord) for record in found) == 2
+    assert sum(isinstance(record, QuestionRecord) for record in results) == 2
 
 
 @pytest.mark.parametrize("size", [3, 5, 13, 1 << 16])

@@ -84,15 +84,13 @@ def test_a_server_without_ranges_starts_anew(home: Home, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"size": 5}])
-def test_another_file_than_the_published_one_is_thrown_away(
-    home: Home, tmp_path: Path, wrong: dict[str, object]
-) -> None:
+def test_another_file_than_the_published_one_is_deleted(home: Home, tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"sha256 is|are published"):
         fetch(config(tmp_path), entries(home, **wrong))
     assert not list((tmp_path / "weights").iterdir())
 
 
-def test_an_unknown_digest_is_recorded_and_held(home: Home, tmp_path: Path) -> None:
+def test_an_unknown_digest_is_recorded_and_required_later(home: Home, tmp_path: Path) -> None:
     unknown = entries(home, size=None, sha256=None)
     fetch(config(tmp_path), unknown)
     assert json.loads((tmp_path / RECORD).read_text())["weights/w.bin"]["sha256"] == SHA256
@@ -112,7 +110,7 @@ def test_a_file_put_there_by_hand_counts(home: Home, tmp_path: Path) -> None:
     assert home.ranges_seen == []
 
 
-def test_a_folder_stands_in_for_the_network(home: Home, tmp_path: Path) -> None:
+def test_a_folder_replaces_the_network(home: Home, tmp_path: Path) -> None:
     (tmp_path / "mirror/weights").mkdir(parents=True)
     (tmp_path / "mirror/weights/w.bin").write_bytes(CONTENT)
     fetch(config(tmp_path / "out", mirror=str(tmp_path / "mirror"), offline=True), entries(home))
@@ -122,7 +120,7 @@ def test_a_folder_stands_in_for_the_network(home: Home, tmp_path: Path) -> None:
         fetch(config(tmp_path / "two", mirror=str(tmp_path), offline=True), entries(home))
 
 
-def test_a_web_mirror_is_asked_first_and_the_public_home_next(home: Home, tmp_path: Path) -> None:
+def test_a_web_mirror_is_tried_before_the_public_address(home: Home, tmp_path: Path) -> None:
     with serve(Home({"/m/weights/w.bin": CONTENT})) as mirror:
         fetch(config(tmp_path / "a", mirror=f"{mirror.address}/m"), entries(home))
         assert home.ranges_seen == []
@@ -141,7 +139,7 @@ def test_hf_endpoint_replaces_the_address_of_the_hub(
     assert json.loads((tmp_path / RECORD).read_text())["weights/w.bin"]["from"] == f"{home.address}/w.bin"
 
 
-def test_a_file_that_is_nowhere_stops_no_other(home: Home, tmp_path: Path) -> None:
+def test_a_file_that_is_not_available_does_not_stop_the_others(home: Home, tmp_path: Path) -> None:
     both = entries(home)
     both = {"lost": dataclasses.replace(both["w"], name="lost", path="l.bin", urls=(f"{home.address}/no",))} | both
     with pytest.raises(UserError, match=r"1 of 2 files are not available(.|\n)*answers 404"):
@@ -172,7 +170,7 @@ def _tar(names: list[str]) -> bytes:
 
 
 @pytest.mark.parametrize("pack", [_zip, _tar])
-def test_archives_are_unpacked_whole_and_inside(home: Home, tmp_path: Path, pack: object) -> None:
+def test_archives_are_unpacked_completely_and_inside_their_folder(home: Home, tmp_path: Path, pack: object) -> None:
     home.files["/w.bin"] = pack(["a/b.json"])  # type: ignore[operator]
     packed = entries(home, size=None, sha256=None, unpack="w")
     fetch(config(tmp_path / "good"), packed)

@@ -1,4 +1,4 @@
-"""A-OKVQA: choices, the right one, direct answers, and a test split that hides them."""
+"""A-OKVQA: choices, the correct one, direct answers, and a test split without them."""
 
 from typing import Any
 
@@ -25,12 +25,12 @@ def row(question_id: str = "a", **changes: Any) -> dict[str, Any]:
 
 
 def test_a_row_has_both_kinds_of_answer(write: Write) -> None:
-    (found,) = read_questions(write([row(difficult_direct_answer=True)]), "val")
-    assert isinstance(found, QuestionRecord)
-    assert (found.choices[1], found.correct_choice, len(found.answers), found.difficult) == ("dog", 1, 10, True)
+    (record,) = read_questions(write([row(difficult_direct_answer=True)]), "val")
+    assert isinstance(record, QuestionRecord)
+    assert (record.choices[1], record.correct_choice, len(record.answers), record.difficult) == ("dog", 1, 10, True)
 
 
-def test_only_the_split_asked_for(write: Write) -> None:
+def test_only_the_requested_split(write: Write) -> None:
     path = write([row("a"), row("b", split="train")])
     assert [record.sample_id for record in read_questions(path, "train") if isinstance(record, QuestionRecord)] == ["b"]
     assert len(list(read_questions(path, None))) == 2
@@ -39,9 +39,9 @@ def test_only_the_split_asked_for(write: Write) -> None:
 def test_the_test_split_hides_its_answers(write: Write) -> None:
     hidden = row(split="test")
     del hidden["correct_choice_idx"], hidden["direct_answers"]
-    (found,) = read_questions(write([hidden]), "test")
-    assert isinstance(found, QuestionRecord)
-    assert (found.answers, found.correct_choice) == ((), None)
+    (record,) = read_questions(write([hidden]), "test")
+    assert isinstance(record, QuestionRecord)
+    assert (record.answers, record.correct_choice) == ((), None)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_test_split_hides_its_answers(write: Write) -> None:
         (None, records.WRONG_TYPE),
     ],
 )
-def test_a_bad_row_is_set_aside_alone(write: Write, entry: Any, reason: str) -> None:
-    found = list(read_questions(write([row("a"), entry, row("z")]), "val"))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert [record.sample_id for record in found if isinstance(record, QuestionRecord)] == ["a", "z"]
+def test_a_bad_row_becomes_a_bad_record(write: Write, entry: Any, reason: str) -> None:
+    rows = list(read_questions(write([row("a"), entry, row("z")]), "val"))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [reason]
+    assert [record.sample_id for record in rows if isinstance(record, QuestionRecord)] == ["a", "z"]

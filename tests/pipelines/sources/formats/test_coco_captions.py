@@ -1,4 +1,4 @@
-"""COCO captions: bad entries are set aside one by one, and images go on with their good captions."""
+"""COCO captions: a bad entry becomes a bad record, and its image keeps its good captions."""
 
 from typing import Any
 
@@ -20,9 +20,9 @@ def caption(number: Any, text: Any = "a dog") -> dict[str, Any]:
 
 
 def read(path: str) -> tuple[list[ImageRecord], list[BadRecord]]:
-    found = list(read_images(path, "s3://bucket/images", "train"))
-    good = [record for record in found if isinstance(record, ImageRecord)]
-    return good, [record for record in found if isinstance(record, BadRecord)]
+    rows = list(read_images(path, "s3://bucket/images", "train"))
+    good = [record for record in rows if isinstance(record, ImageRecord)]
+    return good, [record for record in rows if isinstance(record, BadRecord)]
 
 
 def test_images_keep_the_files_order_and_all_their_captions(write: Write) -> None:
@@ -50,7 +50,7 @@ def test_images_keep_the_files_order_and_all_their_captions(write: Write) -> Non
         ([image(1), image(None)], [caption(1)], records.WRONG_TYPE, 1),
     ],
 )
-def test_a_bad_entry_is_set_aside_alone(
+def test_a_bad_entry_becomes_a_bad_record(
     write: Write, images: list[Any], annotations: list[Any], reason: str, kept: int
 ) -> None:
     good, bad = read(write({"images": images, "annotations": annotations}))

@@ -1,4 +1,4 @@
-"""COCO instances: boxes inside their images, by name of category."""
+"""COCO instances: boxes inside their images, with the name of their category."""
 
 from typing import Any
 
@@ -29,9 +29,9 @@ def test_a_box_is_read_with_its_category(write: Write) -> None:
 
 
 def test_an_overshoot_of_two_pixels_is_cut(write: Write) -> None:
-    (found,) = read_boxes(write(document(box([-1.5, 10, 50, 41.5]))))
-    assert isinstance(found, InstanceBox)
-    assert found.box == (0.0, 10.0, 48.5, 40.0)
+    (record,) = read_boxes(write(document(box([-1.5, 10, 50, 41.5]))))
+    assert isinstance(record, InstanceBox)
+    assert record.box == (0.0, 10.0, 48.5, 40.0)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_an_overshoot_of_two_pixels_is_cut(write: Write) -> None:
         ({"id": 5}, records.MISSING_KEY),
     ],
 )
-def test_a_bad_box_is_set_aside_alone(write: Write, entry: Any, reason: str) -> None:
-    found = list(read_boxes(write(document(entry, box([1, 1, 9, 9], id=6)))))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert [record.annotation_id for record in found if isinstance(record, InstanceBox)] == ["6"]
+def test_a_bad_box_becomes_a_bad_record(write: Write, entry: Any, reason: str) -> None:
+    rows = list(read_boxes(write(document(entry, box([1, 1, 9, 9], id=6)))))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [reason]
+    assert [record.annotation_id for record in rows if isinstance(record, InstanceBox)] == ["6"]
 
 
-def test_crowds_are_left_out_unless_asked_for_by_id(write: Write) -> None:
+def test_crowds_are_left_out_unless_requested_by_id(write: Write) -> None:
     path = write(document(box([1, 1, 9, 9], iscrowd=1)))
     assert not list(read_boxes(path))
     assert len(list(read_boxes(path, frozenset({"5"})))) == 1

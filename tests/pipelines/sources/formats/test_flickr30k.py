@@ -1,4 +1,4 @@
-"""Flickr30K's captions in Karpathy's form and in the release's own."""
+"""Flickr30K's captions in Karpathy's form and in the form of the release."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from tests.pipelines.sources.conftest import Write
 
 
 def image(number: int, split: str = "train", captions: Any = ("Two men.", "A yard.")) -> dict[str, Any]:
-    """An entry with the keys of dataset_flickr30k.json."""
+    """Return an entry with the keys of dataset_flickr30k.json."""
     sentences = [
-        {"tokens": str(text).lower().split(), "raw": text, "imgid": number, "sentid": 5 * number + place}
-        for place, text in enumerate(captions)
+        {"tokens": str(text).lower().split(), "raw": text, "imgid": number, "sentid": 5 * number + index}
+        for index, text in enumerate(captions)
     ]
     ids = [sentence["sentid"] for sentence in sentences]
     return {"sentids": ids, "imgid": number, "sentences": sentences, "split": split, "filename": f"{number}.jpg"}
@@ -28,9 +28,9 @@ def test_karpathys_form_has_splits(write: Write) -> None:
         "flickr30k/1", "/images/1.jpg", None, None, "train", "flickr30k", ("Two men.", "A yard.")
     )
     assert list(read_images(path, "/images", "test")) == [second]
-    (asked,) = read_questions("flickr30k", QuestionFiles(path, split="test"))
-    assert isinstance(asked, QuestionRecord)
-    assert (asked.image_id, asked.evaluates, asked.answers) == ("flickr30k/2", True, ("Two men.", "A yard."))
+    (record,) = read_questions("flickr30k", QuestionFiles(path, split="test"))
+    assert isinstance(record, QuestionRecord)
+    assert (record.image_id, record.evaluates, record.answers) == ("flickr30k/2", True, ("Two men.", "A yard."))
 
 
 @pytest.mark.parametrize(
@@ -42,20 +42,20 @@ def test_karpathys_form_has_splits(write: Write) -> None:
         ({"filename": "2.jpg"}, [records.MISSING_KEY]),
     ],
 )
-def test_a_bad_entry_is_set_aside_alone(write: Write, entry: Any, reasons: list[str]) -> None:
-    found = list(read_images(write({"images": [image(1), entry]}), "/images", None))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == reasons
-    assert [record.image_id for record in found if isinstance(record, ImageRecord)] == ["flickr30k/1"]
+def test_a_bad_entry_becomes_a_bad_record(write: Write, entry: Any, reasons: list[str]) -> None:
+    rows = list(read_images(write({"images": [image(1), entry]}), "/images", None))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == reasons
+    assert [record.image_id for record in rows if isinstance(record, ImageRecord)] == ["flickr30k/1"]
 
 
 def test_the_releases_own_form(write: Write) -> None:
     lines = "1.jpg#0\tTwo men .\n2.jpg#0\tA dog .\n1.jpg#1\tA yard .\n3.jpg#0\t\n4.jpg Two men .\n"
-    found = list(read_images(write(lines, "results_20130124.token"), "/images", "train"))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [
+    rows = list(read_images(write(lines, "results_20130124.token"), "/images", "train"))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [
         records.WRONG_VALUE,  # the tab ends the line and goes with its blanks
         records.WRONG_VALUE,
     ]
-    assert [(record.image_id, record.captions) for record in found if isinstance(record, ImageRecord)] == [
+    assert [(record.image_id, record.captions) for record in rows if isinstance(record, ImageRecord)] == [
         ("flickr30k/1", ("Two men .", "A yard .")),
         ("flickr30k/2", ("A dog .",)),
     ]

@@ -20,7 +20,7 @@ BOXES = """<annotation><filename>100.jpg</filename><size><width>500</width><heig
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two images of train and one of test, as the release's folders hold them."""
+    """Write a folder of the release with two images of train and one of test."""
     for name in ("Sentences", "Annotations"):
         (tmp_path / name).mkdir()
     for number in (100, 101, 102):
@@ -58,17 +58,17 @@ def test_pixels_are_counted_from_1_as_the_authors_reader_has_it(folder: Path) ->
     assert record.box == (0, 0, 9, 332)  # x, y, width, height: corners 0 to 9 and 0 to 332
 
 
-def test_phrases_are_asked_for_one_by_one(folder: Path) -> None:
-    found = list(read_questions("flickr30k_phrases", QuestionFiles(str(folder), split="test")))
-    assert [(record.text, record.box) for record in found if isinstance(record, QuestionRecord)] == [
+def test_each_phrase_becomes_a_question(folder: Path) -> None:
+    rows = list(read_questions("flickr30k_phrases", QuestionFiles(str(folder), split="test")))
+    assert [(record.text, record.box) for record in rows if isinstance(record, QuestionRecord)] == [
         ("A man", (9, 9, 140, 210)),
         ("a hat", (49, 9, 100, 50)),
     ]
 
 
 def test_all_splits_are_told_apart(folder: Path) -> None:
-    found = list(read_questions("flickr30k_entities", QuestionFiles(str(folder))))
-    assert [record.split for record in found if isinstance(record, QuestionRecord)] == ["train", "train", "test"]
+    rows = list(read_questions("flickr30k_entities", QuestionFiles(str(folder))))
+    assert [record.split for record in rows if isinstance(record, QuestionRecord)] == ["train", "train", "test"]
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_all_splits_are_told_apart(folder: Path) -> None:
         ("Sentences/100.txt", b"\xff man", records.WRONG_TYPE),
     ],
 )
-def test_a_bad_file_is_set_aside_alone(folder: Path, name: str, content: str | bytes | None, reason: str) -> None:
+def test_a_bad_file_becomes_a_bad_record(folder: Path, name: str, content: str | bytes | None, reason: str) -> None:
     if content is None:
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    found = list(read_questions("flickr30k_entities", QuestionFiles(str(folder), split="train")))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert [record.image_id for record in found if isinstance(record, QuestionRecord)] == ["flickr30k/101"]
+    rows = list(read_questions("flickr30k_entities", QuestionFiles(str(folder), split="train")))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [reason]
+    assert [record.image_id for record in rows if isinstance(record, QuestionRecord)] == ["flickr30k/101"]
 
 
 def test_mistakes(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A folder of images: files by name, and nothing that is not an image."""
+"""A folder of images: files by name, without other files."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ def test_files_are_listed_by_name_with_their_ids(tmp_path: Path) -> None:
     for name in ("b.PNG", "000000000285.jpg", "deep/a.jpeg", "deep/000000000285.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    found = list(read_images(None, str(tmp_path), None))
-    good = [record for record in found if isinstance(record, ImageRecord)]
+    rows = list(read_images(None, str(tmp_path), None))
+    good = [record for record in rows if isinstance(record, ImageRecord)]
     assert [record.image_id for record in good] == ["285", "b.PNG", "deep/a.jpeg"]
     assert good[2].uri == str(tmp_path / "deep/a.jpeg")
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [records.DUPLICATE_ID]
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [records.DUPLICATE_ID]
 
 
 def test_the_users_mistakes(tmp_path: Path) -> None:

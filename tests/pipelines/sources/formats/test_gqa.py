@@ -1,4 +1,4 @@
-"""GQA: one object of questions about Visual Genome's pictures."""
+"""GQA: one object of questions about Visual Genome's images."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.pipelines.sources.conftest import Write
 
 
 def question(**changes: Any) -> dict[str, Any]:
-    """An entry with the keys of train_balanced_questions.json."""
+    """Return an entry with the keys of train_balanced_questions.json."""
     return {
         "semantic": [{"operation": "select", "dependencies": [], "argument": "sky (2486325)"}],
         "entailed": ["02930160"],
@@ -38,16 +38,16 @@ def test_questions_in_the_files_order(write: Write) -> None:
 
 
 def test_test_files_have_no_answers(write: Write) -> None:
-    (found,) = read_questions(write({"1": {"imageId": "5", "question": "What is it?", "isBalanced": True}}))
-    assert isinstance(found, QuestionRecord)
-    assert found.answers == ()
+    (record,) = read_questions(write({"1": {"imageId": "5", "question": "What is it?", "isBalanced": True}}))
+    assert isinstance(record, QuestionRecord)
+    assert record.answers == ()
 
 
-def test_pictures_of_coco_are_known_with_visual_genomes_list(write: Write) -> None:
+def test_coco_ids_come_from_visual_genomes_list(write: Write) -> None:
     image_data = write([{"image_id": 2354786, "coco_id": 309}, {"image_id": 5, "coco_id": None}], "image_data.json")
-    (found,) = read_questions(write({"1": question()}), image_data)
-    assert isinstance(found, QuestionRecord)
-    assert found.same_as == "309"
+    (record,) = read_questions(write({"1": question()}), image_data)
+    assert isinstance(record, QuestionRecord)
+    assert record.same_as == "309"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_pictures_of_coco_are_known_with_visual_genomes_list(write: Write) -> No
         ({"question": "What?"}, records.MISSING_KEY),
     ],
 )
-def test_a_bad_entry_is_set_aside_alone(write: Write, entry: Any, reason: str) -> None:
-    found = list(read_questions(write({"1": entry, "2": question()})))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert [record.sample_id for record in found if isinstance(record, QuestionRecord)] == ["2"]
+def test_a_bad_entry_becomes_a_bad_record(write: Write, entry: Any, reason: str) -> None:
+    rows = list(read_questions(write({"1": entry, "2": question()})))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [reason]
+    assert [record.sample_id for record in rows if isinstance(record, QuestionRecord)] == ["2"]

@@ -1,4 +1,4 @@
-"""IconQA: problems with choices in words and with blanks; those with pictures to choose from are refused."""
+"""IconQA: problems with text choices and with blanks. Problems whose choices are images are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ SPLITS = {
 
 
 def problem(kind: str = "choose_txt", **changes: Any) -> dict[str, Any]:
-    """A problem with the keys of problems.json."""
+    """Return a problem with the keys of problems.json."""
     choices = ["square", "circle"] if kind == "choose_txt" else ["choice_0.png"] if kind == "choose_img" else None
     answer: Any = "3" if kind == "fill_in_blank" else 1
     facts = {"grade": "grade1", "label": "S2", "skills": ["geometry"], "ques_type": kind}
@@ -46,8 +46,8 @@ def test_choices_and_blanks(write: Write) -> None:
     [(None, ["1", "2", "3"]), ("choose_txt_test", ["2"]), ("choose_txt_minitrain", ["1"]), ("test", ["2"])],
 )
 def test_splits_by_their_names(write: Write, split: str | None, ids: list[str]) -> None:
-    found = read(write, split)
-    assert [record.sample_id for record in found if isinstance(record, QuestionRecord)] == ids
+    rows = read(write, split)
+    assert [record.sample_id for record in rows if isinstance(record, QuestionRecord)] == ids
 
 
 @pytest.mark.parametrize("split", ["choose_img_train", "nowhere"])
@@ -65,10 +65,10 @@ def test_a_split_that_cannot_be_read_is_the_users_mistake(write: Write, split: s
         ({"question": " "}, records.EMPTY_TEXT),
     ],
 )
-def test_a_bad_problem_is_set_aside_alone(write: Write, changes: dict[str, Any], reason: str) -> None:
-    found = read(write, "train", **changes)
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert [record.sample_id for record in found if isinstance(record, QuestionRecord)] == ["3"]
+def test_a_bad_problem_becomes_a_bad_record(write: Write, changes: dict[str, Any], reason: str) -> None:
+    rows = read(write, "train", **changes)
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [reason]
+    assert [record.sample_id for record in rows if isinstance(record, QuestionRecord)] == ["3"]
 
 
 def test_pictures_have_the_ids_that_problems_refer_to(tmp_path: Path) -> None:
@@ -76,6 +76,6 @@ def test_pictures_have_the_ids_that_problems_refer_to(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("image.png", "choice_0.png"):
         (folder / name).touch()
-    (found,) = read_images("iconqa_folder", None, str(tmp_path / "iconqa"))
-    assert isinstance(found, ImageRecord)
-    assert found.image_id == "iconqa/train/choose_txt/1"
+    (record,) = read_images("iconqa_folder", None, str(tmp_path / "iconqa"))
+    assert isinstance(record, ImageRecord)
+    assert record.image_id == "iconqa/train/choose_txt/1"

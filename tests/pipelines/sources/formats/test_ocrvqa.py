@@ -11,7 +11,7 @@ from tests.pipelines.sources.conftest import Write
 
 
 def cover(split: Any = 1, **changes: Any) -> dict[str, Any]:
-    """An entry with the keys of dataset.json."""
+    """Return an entry with the keys of dataset.json."""
     return {
         "imageURL": "http://ecx.images-amazon.com/images/I/61Y5cOdHJbL.jpg",
         "questions": ["Who wrote this book?", "What is the title of this book?"],
@@ -26,10 +26,10 @@ def cover(split: Any = 1, **changes: Any) -> dict[str, Any]:
 
 def test_every_question_of_a_cover(write: Write) -> None:
     path = write({"761183272": cover(), "1523731206": cover(3)})
-    found = list(read_questions(path, "train"))
+    rows = list(read_questions(path, "train"))
     text, answer = "Who wrote this book?", ("Sandra Boynton",)
-    assert found[0] == QuestionRecord("761183272-0", "ocrvqa/761183272", "vqa", "image", text, answer, split="train")
-    assert len(found) == 2
+    assert rows[0] == QuestionRecord("761183272-0", "ocrvqa/761183272", "vqa", "image", text, answer, split="train")
+    assert len(rows) == 2
     assert [row.evaluates for row in read_questions(path, None) if isinstance(row, QuestionRecord)] == [
         False, False, True, True,
     ]  # fmt: skip
@@ -45,7 +45,7 @@ def test_every_question_of_a_cover(write: Write) -> None:
         (None, records.WRONG_TYPE, 2),
     ],
 )
-def test_a_bad_entry_is_set_aside_alone(write: Write, entry: Any, reason: str, kept: int) -> None:
-    found = list(read_questions(write({"1": entry, "2": cover()}), None))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert sum(isinstance(record, QuestionRecord) for record in found) == kept
+def test_a_bad_entry_becomes_a_bad_record(write: Write, entry: Any, reason: str, kept: int) -> None:
+    rows = list(read_questions(write({"1": entry, "2": cover()}), None))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [reason]
+    assert sum(isinstance(record, QuestionRecord) for record in rows) == kept

@@ -19,8 +19,8 @@ def row(number: int = 1, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_image_is_found_by_the_number_in_its_name(write: Write) -> None:
-    (found,) = read_questions(write([row()], lines=True))
-    assert found == QuestionRecord("1", "542145", "pope", "image", "Is there a sink?", ("yes",))
+    (record,) = read_questions(write([row()], lines=True))
+    assert record == QuestionRecord("1", "542145", "pope", "image", "Is there a sink?", ("yes",))
 
 
 @pytest.mark.parametrize(
@@ -34,21 +34,21 @@ def test_the_image_is_found_by_the_number_in_its_name(write: Write) -> None:
         ("[1, 2]", records.BROKEN_LINE),
     ],
 )
-def test_a_bad_line_is_set_aside_alone(write: Write, line: Any, reason: str) -> None:
-    found = list(read_questions(write([row(1), line, row(3)], lines=True)))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert [record.sample_id for record in found if isinstance(record, QuestionRecord)] == ["1", "3"]
+def test_a_bad_line_becomes_a_bad_record(write: Write, line: Any, reason: str) -> None:
+    results = list(read_questions(write([row(1), line, row(3)], lines=True)))
+    assert [record.reason for record in results if isinstance(record, BadRecord)] == [reason]
+    assert [record.sample_id for record in results if isinstance(record, QuestionRecord)] == ["1", "3"]
 
 
 def test_a_broken_first_line_does_not_hide_the_rest(write: Write) -> None:
-    found = list(read_questions(write(["{", "", row(2)], lines=True)))
-    assert [type(record) for record in found] == [BadRecord, QuestionRecord]
-    assert isinstance(found[0], BadRecord)
-    assert "line 1" in found[0].detail
+    results = list(read_questions(write(["{", "", row(2)], lines=True)))
+    assert [type(record) for record in results] == [BadRecord, QuestionRecord]
+    assert isinstance(results[0], BadRecord)
+    assert "line 1" in results[0].detail
 
 
 def test_an_array_is_read_as_lines_are(write: Write) -> None:
-    """The authors' files about A-OKVQA and GQA are arrays over many lines, those about COCO are JSON lines."""
+    """Read both forms: the authors' files about A-OKVQA and GQA are arrays, their files about COCO are JSON lines."""
     rows = [row(1), row(2, label="no"), row(2), {"question_id": 3}, [4], row(5)]
     array = list(read_questions(write("\n  " + json.dumps(rows, indent=4), "array.json")))
     lines = list(read_questions(write(rows, "lines.json", lines=True)))
@@ -83,13 +83,13 @@ def test_gqa_pictures_are_never_cocos_of_the_same_number(write: Write) -> None:
         ("mine", ["mine/COCO_val2014_000000542145.jpg", "mine/497943.jpg"], None),
     ],
 )
-def test_a_named_collection_sets_the_others_pictures_aside(
+def test_images_outside_the_named_collection_become_bad_records(
     write: Write, collection: str, ids: list[str], refused: str | None
 ) -> None:
     path = write([row(1), row(2, image="497943.jpg")])
-    found = list(read_sources("pope", QuestionFiles(path, collection=collection)))
-    assert [record.image_id for record in found if isinstance(record, QuestionRecord)] == ids
-    details = [record.detail for record in found if isinstance(record, BadRecord)]
+    results = list(read_sources("pope", QuestionFiles(path, collection=collection)))
+    assert [record.image_id for record in results if isinstance(record, QuestionRecord)] == ids
+    details = [record.detail for record in results if isinstance(record, BadRecord)]
     assert len(details) == (refused is not None)
     assert refused is None or refused in details[0]
 

@@ -1,4 +1,4 @@
-"""RefCOCO: the official pickle through an unpickler that runs nothing, and JSON lines."""
+"""RefCOCO: the official pickle, read without running code, and JSON lines."""
 
 import os
 import pickle
@@ -24,19 +24,19 @@ INSTANCES = {
 
 
 def ref(number: int = 0, ann_id: Any = 70, sentences: Any = ("man", "man on left"), **changes: Any) -> dict[str, Any]:
-    """A ref with the keys of refs(unc).p."""
-    said = [
-        {"tokens": str(text).split(), "raw": text, "sent_id": 10 * number + place, "sent": text}
-        for place, text in enumerate(sentences)
+    """Return a ref with the keys of refs(unc).p."""
+    entries = [
+        {"tokens": str(text).split(), "raw": text, "sent_id": 10 * number + index, "sent": text}
+        for index, text in enumerate(sentences)
     ]
     return {
-        "sent_ids": [sentence["sent_id"] for sentence in said],
+        "sent_ids": [sentence["sent_id"] for sentence in entries],
         "file_name": "COCO_train2014_000000000007_0.jpg",
         "ann_id": ann_id,
         "ref_id": number,
         "image_id": 7,
         "split": "val",
-        "sentences": said,
+        "sentences": entries,
         "category_id": 1,
         **changes,
     }
@@ -53,7 +53,7 @@ def test_the_official_form(write: Write, protocol: int) -> None:
 
 
 def test_text_written_by_python_2(write: Write) -> None:
-    """There `str` is bytes: opcode S of protocol 0."""
+    """Read the opcode S of protocol 0, which Python 2 writes for `str`."""
     path = write(b"(lp0\nS'caf\\xc3\\xa9'\np1\na.", "refs(unc).p")
     assert load_refs(path) == ["café"]
 
@@ -71,26 +71,26 @@ def test_text_written_by_python_2(write: Write) -> None:
         ({"split": "val"}, records.MISSING_KEY),
     ],
 )
-def test_a_bad_ref_is_set_aside_alone(write: Write, monkeypatch: pytest.MonkeyPatch, entry: Any, reason: str) -> None:
+def test_a_bad_ref_becomes_a_bad_record(write: Write, monkeypatch: pytest.MonkeyPatch, entry: Any, reason: str) -> None:
     write(INSTANCES, "instances.json")
     path = write(b"", "refs(unc).p")
     monkeypatch.setattr("pipelines.sources.formats.refcoco.load_refs", lambda _: [ref(0, sentences=["man"]), entry])
-    found = list(read_questions(path, "val"))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert [record.text for record in found if isinstance(record, QuestionRecord)] == ["man"]
+    rows = list(read_questions(path, "val"))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [reason]
+    assert [record.text for record in rows if isinstance(record, QuestionRecord)] == ["man"]
 
 
 def test_a_ref_to_a_box_outside_its_image(write: Write) -> None:
     write(INSTANCES, "instances.json")
-    found = list(read_questions(write(pickle.dumps([ref(0, ann_id=71)]), "refs(unc).p"), None))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [
+    rows = list(read_questions(write(pickle.dumps([ref(0, ann_id=71)]), "refs(unc).p"), None))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [
         records.BOX_OUTSIDE_IMAGE,
         records.UNKNOWN_REGION,
     ]
 
 
 class Hostile:
-    """Makes a file when it is unpickled by pickle itself."""
+    """An object that creates a file when pickle loads it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -136,8 +136,8 @@ def line(number: int, **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_json_lines(write: Write, entry: Any, reason: str) -> None:
-    found = list(read_questions(write([line(0), entry, line(5, split="test")], "refs.jsonl", lines=True), "val"))
-    assert found[0] == QuestionRecord(
+    rows = list(read_questions(write([line(0), entry, line(5, split="test")], "refs.jsonl", lines=True), "val"))
+    assert rows[0] == QuestionRecord(
         "refcoco-val-0", "7", "rec", "region", "man", (), (10, 10, 20, 20), region_id="70", split="val"
     )
-    assert [record.reason for record in found[1:] if isinstance(record, BadRecord)] == [reason]
+    assert [record.reason for record in rows[1:] if isinstance(record, BadRecord)] == [reason]

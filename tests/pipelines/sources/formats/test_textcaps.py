@@ -1,4 +1,4 @@
-"""TextCaps: one row a caption becomes one image with all its captions."""
+"""TextCaps: rows of one caption become images with all their captions."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tests.pipelines.sources.conftest import Write
 
 
 def row(image_id: Any, caption: Any, **changes: Any) -> dict[str, Any]:
-    """A row with the keys of TextCaps_0.1_train.json."""
+    """Return a row with the keys of TextCaps_0.1_train.json."""
     return {
         "image_id": image_id,
         "image_classes": ["Poster"],
@@ -27,18 +27,18 @@ def row(image_id: Any, caption: Any, **changes: Any) -> dict[str, Any]:
 
 def test_captions_are_gathered_by_image(write: Write) -> None:
     path = write({"data": [row("0a1b", "a sign"), row("77ff", "a clock"), row("0a1b", "stop sign")]})
-    found = list(read_images(path, "/images", "train"))
-    assert found == [
+    results = list(read_images(path, "/images", "train"))
+    assert results == [
         ImageRecord("0a1b", "/images/0a1b.jpg", 1024, 768, "train", "textcaps", ("a sign", "stop sign")),
         ImageRecord("77ff", "/images/77ff.jpg", 1024, 768, "train", "textcaps", ("a clock",)),
     ]
 
 
-def test_bad_rows_are_set_aside(write: Write) -> None:
+def test_bad_rows_become_bad_records(write: Write) -> None:
     rows = [row("a", "a sign"), row("a", ""), row("b", None), {"caption_str": "lost"}, row(None, "x"), row("c", "ok")]
-    found = list(read_images(write({"data": rows}), "/images", None))
-    assert [record.image_id for record in found if isinstance(record, ImageRecord)] == ["a", "c"]
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [
+    results = list(read_images(write({"data": rows}), "/images", None))
+    assert [record.image_id for record in results if isinstance(record, ImageRecord)] == ["a", "c"]
+    assert [record.reason for record in results if isinstance(record, BadRecord)] == [
         records.EMPTY_TEXT,
         records.WRONG_TYPE,
         records.MISSING_KEY,

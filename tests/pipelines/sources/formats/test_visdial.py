@@ -15,7 +15,7 @@ ANSWERS = ["yes", "2", "no, none"]
 
 
 def dialog(image_id: Any = 378466, rounds: Any = None) -> dict[str, Any]:
-    """A dialogue with the keys of visdial_1.0_train.json."""
+    """Return a dialogue with the keys of visdial_1.0_train.json."""
     turns = [{"question": 0, "answer": 0}, {"question": 1, "answer": 1}] if rounds is None else rounds
     whole = [{**turn, "answer_options": [0, 1, 2], "gt_index": 0} for turn in turns]
     return {"image_id": image_id, "caption": "two dogs in a park", "dialog": whole}
@@ -26,7 +26,7 @@ def document(*dialogs: Any, split: str = "train") -> dict[str, Any]:
     return {"version": "1.0", "split": split, "data": data}
 
 
-def test_a_round_stands_behind_those_before_it(write: Write) -> None:
+def test_a_round_contains_the_rounds_before_it(write: Write) -> None:
     first, second = read_questions(write(document(dialog())))
     assert isinstance(first, QuestionRecord)
     assert isinstance(second, QuestionRecord)
@@ -42,7 +42,7 @@ def test_the_oldest_rounds_go_first(write: Write) -> None:
     assert last.text.count("?") == ROUNDS_BEFORE + 1
 
 
-def test_a_test_ends_with_a_question_and_has_pictures_of_its_own(write: Write, tmp_path: Any) -> None:
+def test_a_test_dialogue_ends_with_a_question_and_has_visdial_ids(write: Write, tmp_path: Any) -> None:
     *_, last = read_questions(write(document(dialog(rounds=[{"question": 0, "answer": 0}, {"question": 2}]),
                                              split="test")))  # fmt: skip
     assert isinstance(last, QuestionRecord)
@@ -62,10 +62,10 @@ def test_a_test_ends_with_a_question_and_has_pictures_of_its_own(write: Write, t
         ({"image_id": 1}, records.MISSING_KEY, 2),
     ],
 )
-def test_a_bad_dialogue_is_set_aside(write: Write, entry: Any, reason: str, kept: int) -> None:
-    found = list(read_questions(write(document(dialog(), entry))))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert sum(isinstance(record, QuestionRecord) for record in found) == kept
+def test_a_bad_dialogue_becomes_a_bad_record(write: Write, entry: Any, reason: str, kept: int) -> None:
+    rows = list(read_questions(write(document(dialog(), entry))))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [reason]
+    assert sum(isinstance(record, QuestionRecord) for record in rows) == kept
 
 
 def test_another_document_is_the_users_mistake(write: Write) -> None:

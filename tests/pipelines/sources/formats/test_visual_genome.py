@@ -1,4 +1,4 @@
-"""Visual Genome: pictures, and a phrase for every region."""
+"""Visual Genome: images, and a phrase for every region."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ IMAGE = {
 
 
 def region(number: int = 1382, **changes: Any) -> dict[str, Any]:
-    """A region with the keys of region_descriptions.json."""
-    place = {"x": 421, "y": 57, "width": 82, "height": 139}
-    return {"region_id": number, **place, "image_id": 1, "phrase": "the clock is green", **changes}
+    """Return a region with the keys of region_descriptions.json."""
+    box = {"x": 421, "y": 57, "width": 82, "height": 139}
+    return {"region_id": number, **box, "image_id": 1, "phrase": "the clock is green", **changes}
 
 
 def read(write: Write, *regions: Any) -> list[QuestionRecord | BadRecord]:
@@ -47,16 +47,16 @@ def test_regions_with_boxes_in_pixels(write: Write) -> None:
         (region(), records.DUPLICATE_ID),
     ],
 )
-def test_a_bad_region_is_set_aside_alone(write: Write, entry: Any, reason: str) -> None:
-    found = read(write, region(), entry)
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert [record.sample_id for record in found if isinstance(record, QuestionRecord)] == ["1-1382", "2-5"]
+def test_a_bad_region_becomes_a_bad_record(write: Write, entry: Any, reason: str) -> None:
+    results = read(write, region(), entry)
+    assert [record.reason for record in results if isinstance(record, BadRecord)] == [reason]
+    assert [record.sample_id for record in results if isinstance(record, QuestionRecord)] == ["1-1382", "2-5"]
 
 
-def test_pictures_lie_in_the_folder_of_their_url(write: Write) -> None:
-    found = list(read_images(write([IMAGE, IMAGE]), "/vg", None))
-    assert found[0] == ImageRecord("vg/1", "/vg/VG_100K_2/1.jpg", 800, 600, None, "visual_genome", ())
-    assert isinstance(found[1], BadRecord)
+def test_images_are_in_the_folder_of_their_url(write: Write) -> None:
+    results = list(read_images(write([IMAGE, IMAGE]), "/vg", None))
+    assert results[0] == ImageRecord("vg/1", "/vg/VG_100K_2/1.jpg", 800, 600, None, "visual_genome", ())
+    assert isinstance(results[1], BadRecord)
 
 
 def test_the_list_of_pictures_is_needed(write: Write) -> None:

@@ -1,4 +1,4 @@
-"""VQAv2 and OK-VQA: questions meet their annotations by id, in two files or one."""
+"""VQAv2 and OK-VQA: questions and annotations are joined by id, from two files or one."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ def question(number: Any, **changes: Any) -> dict[str, Any]:
 
 
 def annotation(number: Any, answers: Any = ("cat", "dog")) -> dict[str, Any]:
-    said = [{"answer": answer, "answer_id": 1} for answer in answers] if isinstance(answers, tuple) else answers
-    return {"question_id": number, "image_id": 7, "answers": said}
+    entries = [{"answer": answer, "answer_id": 1} for answer in answers] if isinstance(answers, tuple) else answers
+    return {"question_id": number, "image_id": 7, "answers": entries}
 
 
 def test_two_files_are_joined_by_question(write: Write) -> None:
@@ -29,9 +29,9 @@ def test_two_files_are_joined_by_question(write: Write) -> None:
 
 
 def test_a_test_split_has_questions_only(write: Write) -> None:
-    (found,) = read_questions(None, write({"questions": [question(1)]}))
-    assert isinstance(found, QuestionRecord)
-    assert found.answers == ()
+    (record,) = read_questions(None, write({"questions": [question(1)]}))
+    assert isinstance(record, QuestionRecord)
+    assert record.answers == ()
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_a_test_split_has_questions_only(write: Write) -> None:
         ([question(1)], [annotation(1), []], records.WRONG_TYPE),
     ],
 )
-def test_a_bad_entry_is_set_aside_alone(
+def test_a_bad_entry_becomes_a_bad_record(
     write: Write, questions: list[Any], annotations: list[Any], reason: str
 ) -> None:
     path = write({"questions": questions, "annotations": annotations})
-    found = list(read_questions(path, path))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert [record.sample_id for record in found if isinstance(record, QuestionRecord)] == ["1"]
+    rows = list(read_questions(path, path))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [reason]
+    assert [record.sample_id for record in rows if isinstance(record, QuestionRecord)] == ["1"]

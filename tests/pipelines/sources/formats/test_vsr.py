@@ -1,4 +1,4 @@
-"""VSR: statements about COCO's pictures, true or false."""
+"""VSR: statements about COCO's images, true or false."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.pipelines.sources.conftest import Write
 
 
 def line(label: Any = 1, **changes: Any) -> dict[str, Any]:
-    """A line with the keys of the splits' files."""
+    """Return a line with the keys of the splits' files."""
     return {
         "image": "000000050403.jpg",
         "image_link": "http://images.cocodataset.org/train2017/000000050403.jpg",
@@ -42,7 +42,7 @@ def test_statements_with_their_truth(write: Write) -> None:
         ("{", records.BROKEN_LINE),
     ],
 )
-def test_a_bad_line_is_set_aside_alone(write: Write, entry: Any, reason: str) -> None:
-    found = list(read_questions(write([line(), entry, line()], "train.jsonl", lines=True)))
-    assert [record.reason for record in found if isinstance(record, BadRecord)] == [reason]
-    assert [record.sample_id for record in found if isinstance(record, QuestionRecord)] == ["1", "3"]
+def test_a_bad_line_becomes_a_bad_record(write: Write, entry: Any, reason: str) -> None:
+    rows = list(read_questions(write([line(), entry, line()], "train.jsonl", lines=True)))
+    assert [record.reason for record in rows if isinstance(record, BadRecord)] == [reason]
+    assert [record.sample_id for record in rows if isinstance(record, QuestionRecord)] == ["1", "3"]
