@@ -1,8 +1,10 @@
-"""Lazy imports of a package's names: importing one module of the package does not import all the others."""
+"""Imports at run time: a package's names on first use, and objects that a configuration names by their path."""
 
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from pipelines.core.errors import UserError
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
@@ -22,3 +24,23 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
         return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
 
     return attribute
+
+
+def import_object(path: str, setting: str) -> Any:
+    """Return what `module:attribute` names, such as `my_package.losses:cosine`.
+
+    Args:
+        path: the module and the attribute.
+        setting: the configuration field that has the path, for messages.
+
+    Raises:
+        UserError: the module cannot be imported, or has no such attribute.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{setting} has {path!r}, which cannot be imported ({error}); give it as package.module:name, and put the "
+            "package on PYTHONPATH."
+        ) from error

@@ -1,15 +1,15 @@
-r"""Flips and crops that keep a region sample true: boxes move with the picture, words of direction are swapped.
+r"""Flips and crops that keep a region sample true: boxes move with the image, words of direction are swapped.
 
-A sample that could become wrong is left alone:
+A sample that could become wrong is left unchanged:
 
-* not flipped: where left and right may not be directions (`right behind`, `the man who left`, `all right`), or where
-  something reads differently in a mirror (letters, numbers, clocks, east and west);
-* not cropped: a grounded caption, and words that depend on the frame or on what else is in it (left, top, middle,
-  corner, background, nearest, second …);
-* neither: a box in a notation or scale that is not written here.
+* no flip if left or right may not be a direction (`right behind`, `the man who left`, `all right`), or if the text
+  names things that look different in a mirror (letters, numbers, clocks, east and west);
+* no crop of a grounded caption, or if words depend on the frame or on other objects in it (left, top, middle, corner,
+  background, nearest, second …);
+* neither if a box has a notation or scale that this project does not write.
 
-A crop always holds every box of the sample wholly. Boxes come from their text, so that they keep what three decimals
-(or Kosmos-2's cells) hold of them.
+A crop always contains every box of the sample completely. Boxes are read from the text, and have its precision: three
+decimals, or the cells of Kosmos-2.
 """
 
 import re
@@ -30,7 +30,7 @@ from pipelines.sources.boxes import (
 )
 
 LEAST_SIDE = 0.6
-"""The smallest part of a side that a crop keeps."""
+"""The smallest fraction of a side that a crop keeps."""
 
 _DIRECTION = re.compile(r"\b(left|right)(?=(?:most|hand|handed|ward|wards|side|er)?\b)", re.IGNORECASE)
 _FORMS = re.compile(r"\[?x1,y1,x2,y2\]?|<patch_index_(?:first|last)>|</?(?:phrase|object)>")
@@ -65,31 +65,31 @@ def augment(
     instruction: str,
     answer: str,
     task: str,
-    chance: np.random.Generator,
+    rng: np.random.Generator,
     flip: float = 0.5,
     crop: float = 0.5,
 ) -> tuple[Image.Image, str, str]:
     """Return the sample flipped, cropped, both or as it is.
 
     Args:
-        image: the picture.
-        instruction: what is asked, boxes as text in it.
-        answer: what is to be said.
-        task: rec, reg or grounded_caption; samples of other tasks stay as they are.
-        chance: decides; the same state gives the same sample.
-        flip: how likely a flip is where it keeps the sample true.
-        crop: likewise for a crop.
+        image: the image.
+        instruction: the question, with its boxes as text.
+        answer: the expected answer, with its boxes as text.
+        task: rec, reg or grounded_caption; samples of other tasks stay unchanged.
+        rng: the generator of all random choices; the same state gives the same sample.
+        flip: probability of a flip, where it keeps the sample true.
+        crop: probability of a crop, where it keeps the sample true.
     """
-    wanted = chance.random(2) < (flip, crop)
-    corners = chance.random(4)  # drawn in any case, so that one choice does not change the next
-    if task not in ("rec", "reg", "grounded_caption") or not (_is_ours(instruction) and _is_ours(answer)):
+    do_flip, do_crop = rng.random(2) < (flip, crop)
+    corners = rng.random(4)  # drawn even without a crop, so that later draws do not depend on this choice
+    if task not in ("rec", "reg", "grounded_caption") or not (_is_supported(instruction) and _is_supported(answer)):
         return image, instruction, answer
     boxes = list(find_boxes(f"{instruction}\n{answer}"))
-    if wanted[0] and can_flip(instruction, answer):
+    if do_flip and can_flip(instruction, answer):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         instruction, answer = (_moved(_swapped(text), _mirrored) for text in (instruction, answer))
         boxes = list(find_boxes(f"{instruction}\n{answer}"))
-    if wanted[1] and task != "grounded_caption" and boxes and can_crop(instruction, answer):
+    if do_crop and task != "grounded_caption" and boxes and can_crop(instruction, answer):
         window = _window(image.size, [box.box for box in boxes], corners)
         move = _into(window, image.size)
         image = image.crop(window)
@@ -97,30 +97,30 @@ def augment(
     return image, instruction, answer
 
 
-def _is_ours(text: str) -> bool:
-    """Return whether each candidate for a box is readable, and in a scale that is written here."""
+def _is_supported(text: str) -> bool:
+    """Return whether every possible box in the text can be read, and has a scale that this project writes."""
     return all(isinstance(box, ParsedBox) and box.scale in (1, KOSMOS2_GRID) for box in scan(text))
 
 
 def can_flip(*texts: str) -> bool:
-    """Whether a mirror image keeps the texts true once left and right are swapped."""
+    """Return whether the texts are true of the mirrored image when left and right are swapped."""
     return not any(_NOT_MIRRORED.search(_words(text)) for text in texts)
 
 
 def can_crop(*texts: str) -> bool:
-    """Whether the texts stay true when the picture's margins are cut."""
+    """Return whether the texts stay true when the margins of the image are cut off."""
     return not any(_OF_THE_FRAME.search(_words(text)) for text in texts)
 
 
 def _words(text: str) -> str:
-    """Return the text without its boxes and without what names their form."""
+    """Return the text without its boxes and without the words that describe their notation."""
     for parsed in reversed(list(find_boxes(text))):
         text = text[: parsed.span[0]] + text[parsed.span[1] :]
     return _FORMS.sub("", text)
 
 
 def _swapped(text: str) -> str:
-    """Left and right exchanged, capitals kept."""
+    """Return the text with left and right exchanged; capital letters stay."""
 
     def other(match: re.Match[str]) -> str:
         word = "right" if match[1].lower() == "left" else "left"
@@ -130,7 +130,7 @@ def _swapped(text: str) -> str:
 
 
 def _moved(text: str, move: _Move) -> str:
-    """Return the text with every box moved, in the notation that it is in."""
+    """Return the text with every box moved, each in its notation."""
     for parsed in reversed(list(find_boxes(text))):
         text = text[: parsed.span[0]] + _like(parsed, move(parsed.box)) + text[parsed.span[1] :]
     return text
@@ -147,16 +147,22 @@ def _mirrored(box: Box) -> Box:
     return 1 - box[2], box[1], 1 - box[0], box[3]
 
 
-def _window(size: tuple[int, int], boxes: list[Box], chance: np.ndarray) -> tuple[int, int, int, int]:
-    """Return a part of the picture in whole pixels that holds all boxes: left, top, right, bottom."""
+def _window(size: tuple[int, int], boxes: list[Box], random: np.ndarray) -> tuple[int, int, int, int]:
+    """Return a part of the image with all boxes, as left, top, right, bottom in pixels.
+
+    Args:
+        size: width and height of the image in pixels.
+        boxes: boxes as fractions of the sides.
+        random: four numbers in [0, 1): they decide width, height, left and top, in this order.
+    """
     spans = []
     for axis, pixels in enumerate(size):
         low = int(min(box[axis] for box in boxes) * pixels)
         high = int(np.ceil(max(box[axis + 2] for box in boxes) * pixels))
         least = max(high - low, int(np.ceil(LEAST_SIDE * pixels)))
-        length = least + int((pixels - least + 1) * chance[axis])
+        length = least + int((pixels - least + 1) * random[axis])
         first, last = max(0, high - length), min(low, pixels - length)
-        start = first + int((last - first + 1) * chance[axis + 2])
+        start = first + int((last - first + 1) * random[axis + 2])
         spans.append((start, start + length))
     return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
 

@@ -1,14 +1,14 @@
-"""Checkpoints by parameter name: trainable weights and optimizer state in safetensors, the rest in JSON.
+"""Checkpoints by parameter name: trained weights and optimizer state in safetensors, the rest in JSON.
 
 A checkpoint is a folder `step-00000123` with
 
-* `weights.safetensors`: the trained weights in fp32, by the model's own names, nothing frozen (P6);
+* `weights.safetensors`: the trained weights in fp32, by the model's parameter names, without frozen weights (P6);
 * `optimizer.safetensors`: AdamW's moments as `NAME.exp_avg` and `NAME.exp_avg_sq`;
-* `state.json`, written last, so that a folder without it does not count: the next step, AdamW's step, the seed that
-  order and dropout follow from, the digests of the frozen base weights, and the history of metrics.
+* `state.json`: the next step, AdamW's step, the seed of order and dropout, the digests of the frozen base weights, and
+  the history of metrics. It is written last: a folder without it is no checkpoint.
 
-It knows neither the number of workers nor the ZeRO stage. Order, learning rate and random numbers are functions of seed
-and step, so that the step is all there is to a cursor, a scheduler and a random state.
+A checkpoint does not depend on the number of workers or the ZeRO stage. Sample order, learning rate and random numbers
+are functions of seed and step, so that the step alone replaces the states of loader, scheduler and random generators.
 """
 
 import concurrent.futures
@@ -31,20 +31,20 @@ _FOLDER = re.compile(r"/step-(\d{8})/state\.json$")
 
 @dataclass(frozen=True)
 class State:
-    """Everything of a training beside its tensors.
+    """The state of a training without its tensors.
 
     Attributes:
-        step: the next step; as many are done.
-        samples: samples seen.
-        seed: what order and dropout follow from.
-        identity: the training step's hash.
+        step: number of finished steps, which is also the next step.
+        samples: number of samples seen.
+        seed: seed of sample order and dropout.
+        identity: hash of the training step.
         base: digest of each input that frozen weights come from, by name.
-        best_loss: the lowest validation loss so far.
-        best_step: when it was reached.
-        updates: AdamW's steps, fewer than `step` where fp16 left some out; None: as many.
-        loss_scale: fp16's loss scale and what it follows from.
+        best_loss: lowest validation loss so far.
+        best_step: number of finished steps at the lowest validation loss.
+        updates: number of AdamW's updates, fewer than `step` where fp16 skipped some; None: equal to `step`.
+        loss_scale: fp16's loss scale with the counters that change it.
         history: the records of metrics so far.
-        device: what it computed on, by its maker's name.
+        device: the device's product name, or `cpu`.
         format: version of this layout.
     """
 
@@ -67,7 +67,7 @@ class Checkpoints:
 
     Args:
         folder: a path or URI.
-        keep: how many of the latest stay, besides the best.
+        keep: number of the latest checkpoints that stay, besides the best one.
     """
 
     def __init__(self, folder: str, keep: int) -> None:
@@ -81,20 +81,24 @@ class Checkpoints:
         return storage.join(self.folder, f"step-{step:08d}")
 
     def steps(self) -> list[int]:
-        """Return the steps that have a whole checkpoint, rising."""
-        found = (_FOLDER.search(name) for name in storage.list_files(self.folder, "state.json"))
-        return sorted(int(match[1]) for match in found if match)
+        """Return the steps that have a whole checkpoint, in rising order."""
+        matches = (_FOLDER.search(name) for name in storage.list_files(self.folder, "state.json"))
+        return sorted(int(match[1]) for match in matches if match)
 
     def write(self, state: State, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
-        """Write in the background, after the checkpoint before it; an error of that one is raised here."""
+        """Write a checkpoint in the background.
+
+        Raises:
+            UserError: the previous checkpoint could not be written.
+        """
         self.wait()
         self._pending = self._writer.submit(self._write, state, weights, moments)
 
     def wait(self) -> None:
-        """Wait until what was written is there.
+        """Wait until the pending checkpoint is written.
 
         Raises:
-            UserError: the disk is full, or the store refused it.
+            UserError: the disk is full, or the store refused the files.
         """
         if self._pending is None:
             return
@@ -104,7 +108,7 @@ class Checkpoints:
         except OSError as error:
             raise UserError(
                 f"A checkpoint could not be written to {self.folder} ({error}); make room or correct the path and run "
-                "the same command again: it goes on from the checkpoint before."
+                "the same command again: it resumes from the previous checkpoint."
             ) from error
 
     def _write(self, state: State, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
@@ -116,7 +120,7 @@ class Checkpoints:
             self.delete(step)
 
     def delete(self, step: int) -> None:
-        """Delete a checkpoint; `state.json` goes first, so that half of one never counts."""
+        """Delete a checkpoint, `state.json` first, so that a half deleted one does not count."""
         storage.delete_file(storage.join(self.path(step), "state.json"))
         storage.delete_folder(self.path(step))
 
@@ -125,49 +129,59 @@ class Checkpoints:
         steps = self.steps()
         return self.state(steps[-1]) if steps else None
 
+    def last(self) -> State:
+        """Return the state of the last checkpoint of a finished training, which always has one."""
+        state = self.latest()
+        assert state is not None
+        return state
+
     def state(self, step: int) -> State:
         """Return the state of a step's checkpoint.
 
         Raises:
-            UserError: it was written by another version of this code.
+            UserError: another version of this code wrote it.
         """
-        found = storage.read_json(storage.join(self.path(step), "state.json"))
-        if found.get("format") != FORMAT:
+        values = storage.read_json(storage.join(self.path(step), "state.json"))
+        if values.get("format") != FORMAT:
             raise UserError(
-                f"{self.path(step)} has format {found.get('format')}, this code reads {FORMAT}; use another --out."
+                f"{self.path(step)} has format {values.get('format')}, but this code reads format {FORMAT}; use "
+                "another --out."
             )
-        return State(**found)
+        return State(**values)
 
     def weights(self, step: int) -> dict[str, Tensor]:
         """Return the trained weights of a step's checkpoint, in fp32."""
         return _load(storage.join(self.path(step), "weights.safetensors"))
 
     def moments(self, step: int) -> dict[str, Tensor]:
-        """AdamW's moments of a step's checkpoint."""
+        """Return AdamW's moments of a step's checkpoint, in fp32, by `NAME.exp_avg` and `NAME.exp_avg_sq`."""
         return _load(storage.join(self.path(step), "optimizer.safetensors"))
 
 
 def apply_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str, round_off: bool = False) -> None:
-    """Put a checkpoint's fp32 weights into a model that trains exactly these; the frozen ones keep their precision.
+    """Load a checkpoint's weights into the trained parameters of a model; frozen parameters stay as they are.
 
     Args:
-        model: built as at the start of the training.
-        weights: in fp32, by name.
-        source: where they come from, for messages.
-        round_off: in the precision that the model has, instead of in fp32.
+        model: the model as built at the start of the training.
+        weights: fp32 tensors by parameter name.
+        source: the checkpoint's folder, for messages.
+        round_off: whether to convert the weights to the model's precision instead of storing them in fp32.
 
     Raises:
-        UserError: a trained weight is missing, one too many is there, or a shape differs.
+        UserError: a trained weight is missing, there is an unknown one, or a shape differs.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     missing, extra = sorted(trained.keys() - weights.keys()), sorted(weights.keys() - trained.keys())
     if missing or extra:
-        raise UserError(f"{source} does not fit the model: it lacks {missing[:5]} and has {extra[:5]} besides.")
+        raise UserError(
+            f"{source} does not fit the model: it lacks the weights {missing[:5]} and has the unknown weights "
+            f"{extra[:5]}; use another --out."
+        )
     for name, parameter in trained.items():
         if parameter.shape != weights[name].shape:
             raise UserError(
-                f"{source} does not fit the model: {name} is {tuple(weights[name].shape)} there, "
-                f"{tuple(parameter.shape)} here."
+                f"{source} does not fit the model: {name} has the shape {tuple(weights[name].shape)} "
+                f"instead of {tuple(parameter.shape)}; use another --out."
             )
         parameter.data = weights[name].to(parameter.dtype) if round_off else weights[name]
 

@@ -1,4 +1,4 @@
-"""Who a worker is among the others, and the few collectives that the loop needs."""
+"""The rank and device of a worker, and the collectives that the loop needs."""
 
 import contextlib
 import os
@@ -12,12 +12,12 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Context:
-    """A worker's place.
+    """The worker that this process is.
 
     Attributes:
-        rank: this worker's number.
-        world: how many workers there are.
-        device: where it computes.
+        rank: number of this worker, from 0.
+        world: number of workers.
+        device: the device on which this worker computes.
     """
 
     rank: int
@@ -26,17 +26,17 @@ class Context:
 
     @property
     def is_main(self) -> bool:
-        """Whether this worker writes what only one may write."""
+        """Whether this worker writes checkpoints, progress lines and metrics."""
         return self.rank == 0
 
     @property
     def device_memory(self) -> int:
-        """Bytes of this worker's GPU."""
+        """Memory of this worker's GPU in bytes."""
         return int(torch.cuda.get_device_properties(self.device).total_memory)
 
     @property
     def device_name(self) -> str:
-        """What it is called by its maker."""
+        """Product name of the GPU, or `cpu`."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     def sum(self, *values: float | torch.Tensor) -> list[float]:
@@ -47,7 +47,7 @@ class Context:
         return total.tolist()
 
     def sum_named(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Named tensors summed over the workers; a worker may lack some of the names."""
+        """Return tensors summed over the workers, by name, on CPU; a worker may lack some of the names."""
         mine = {name: value.detach().cpu() for name, value in values.items()}
         if self.world == 1:
             return mine
@@ -60,17 +60,17 @@ class Context:
         return dict(sorted(total.items()))
 
     def barrier(self) -> None:
-        """Wait until every worker is here."""
+        """Wait until every worker has called this."""
         if self.world > 1:
             dist.barrier()
 
 
 def current() -> Context:
-    """This process's place: from the process group that Ray Train or torchrun made, else alone.
+    """Return the context of this process, from the process group of Ray Train or torchrun.
 
-    A lone process gets a group of one, because DeepSpeed wants a group.
+    A single process without a launcher gets a process group of one, because DeepSpeed needs a group.
     """
-    local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed insists on it
+    local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed requires it
     device = torch.device("cuda", local_rank % torch.cuda.device_count()) if torch.cuda.is_available() else None
     if device is not None:
         torch.cuda.set_device(device)
@@ -85,7 +85,7 @@ def current() -> Context:
 
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """PyTorch's threads for a while; Ray's workers begin with one."""
+    """Temporarily set the number of PyTorch's threads, which is 1 in Ray's workers; None leaves it unchanged."""
     before = torch.get_num_threads()
     if count:
         torch.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""A training's curves as one picture."""
+"""The curves of a training as one picture."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -8,11 +8,11 @@ _SKIPPED = ("kind", "step", "epoch")
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """Return a PNG with a panel each for loss, learning rates, validation metrics and speed, over optimizer steps.
+    """Return a PNG with four panels over optimizer steps: loss, learning rates, validation metrics, and speed.
 
     Args:
         history: the training's records.
-        title: stands above.
+        title: title of the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -39,8 +39,8 @@ def draw_curves(history: Sequence[Mapping[str, Any]], title: str) -> bytes:
 
 
 def _series(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    found = [(record["step"], record[name]) for record in records if name in record]
-    return [step for step, _ in found], [value for _, value in found]
+    points = [(record["step"], record[name]) for record in records if name in record]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _lines(axes: Any, title: str, series: dict[str, tuple[list[int], list[float]]]) -> None:

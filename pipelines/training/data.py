@@ -1,4 +1,4 @@
-"""Tables that all workers of a machine share, and samples that are ready before the loop asks for them."""
+"""Batches, the samples of a task, and a loader that prepares samples ahead of the loop."""
 
 import concurrent.futures
 import copy
@@ -18,17 +18,17 @@ Processor = TypeVar("Processor")
 
 
 class PerThread(Generic[Processor]):
-    """A processor of its own for each thread that collates.
+    """A copy of a processor for each thread that collates.
 
-    A fast tokenizer keeps its padding and truncation as state that each call sets; two threads with one of them could
-    pad by each other's rule.
+    A fast tokenizer stores padding and truncation as state that every call sets: two threads with the same tokenizer
+    could pad with each other's settings.
     """
 
     def __init__(self, processor: Processor) -> None:
         self._original, self._local = processor, threading.local()
 
     def get(self) -> Processor:
-        """This thread's copy."""
+        """Return this thread's copy."""
         if not hasattr(self._local, "processor"):
             self._local.processor = copy.deepcopy(self._original)
         return self._local.processor
@@ -39,11 +39,11 @@ class Batch:
     """Samples as tensors.
 
     Attributes:
-        tensors: by the model's argument names.
-        weight: how much the batch's mean loss counts: samples, or tokens of the answers.
-        ids: the samples' ids.
-        tokens: tokens that the model reads and writes.
-        tasks: the samples' tasks, where there are several.
+        tensors: the model's inputs by argument name.
+        weight: what the sum of losses is divided by: the number of samples, or of answer tokens.
+        ids: ids of the samples.
+        tokens: number of tokens that the model reads and writes.
+        tasks: task of each sample; empty where the training has a single task.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -53,7 +53,7 @@ class Batch:
     tasks: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the same batch on a device; copies overlap with computing where memory is pinned."""
+        """Return the batch on a device. To a GPU it is copied from pinned memory, while the GPU computes."""
         if device.type == "cpu":
             return self
         moved = {name: value.pin_memory().to(device, non_blocking=True) for name, value in self.tensors.items()}
@@ -61,33 +61,33 @@ class Batch:
 
 
 class TrainingData(Protocol):
-    """What a task trains on. `load` and `collate` are called from several threads."""
+    """The samples of a task. The loader calls `load` and `collate` from several threads."""
 
     @property
     def pools(self) -> Sequence[int]:
-        """Training samples in each pool."""
+        """Number of training samples in each pool."""
 
     @property
     def ratios(self) -> Sequence[float] | None:
-        """The pools' shares of a batch; None: by size."""
+        """The pools' shares of a batch; None: in proportion to their sizes."""
 
     @property
     def validation(self) -> Sequence[Draw]:
-        """The validation samples, always drawn alike."""
+        """The validation samples, the same in every validation."""
 
     def load(self, draw: Draw) -> Any:
-        """One sample, decoded; what is drawn for it by chance depends on the draw and the seed alone."""
+        """Return one decoded sample. Random choices depend only on the draw and the seed."""
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        """Sample as a batch."""
+        """Return the samples as one batch."""
 
 
 @runtime_checkable
 class Lengths(Protocol):
-    """Training data whose samples are padded to each other's length."""
+    """Training data whose samples are padded to the longest of their batch."""
 
     def length(self, draw: Draw) -> int:
-        """About how long the sample's text is, in any unit."""
+        """Return the approximate length of the sample's text, in any unit."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ class StepBatches:
     """A worker's share of one global batch.
 
     Attributes:
-        step: which one.
-        micro_batches: what it computes, one after the other.
-        empty: which of them stand for nothing: collectives must be met by every worker, so that a worker without
-            samples computes one of another's, which then counts nothing.
-        waited: seconds that the loop waited for them.
+        step: number of the step, from 0.
+        micro_batches: the pieces that the worker computes one after the other.
+        empty: which micro-batches do not count. Every worker must take part in every collective, so a worker without
+            samples computes a sample of another worker, with weight 0.
+        waited: seconds that the loop waited for the batches.
     """
 
     step: int
@@ -109,29 +109,34 @@ class StepBatches:
 
     @property
     def ids(self) -> list[str]:
-        """The samples' ids, in order."""
+        """Ids of the samples that count, in order."""
         return [name for batch, empty in self._pairs() if not empty for name in batch.ids]
 
     @property
     def tokens(self) -> int:
-        """Tokens that count."""
+        """Number of tokens that count."""
         return sum(batch.tokens for batch, empty in self._pairs() if not empty)
+
+    @property
+    def weights(self) -> list[float]:
+        """Weight of each micro-batch; 0 for one that does not count."""
+        return [0.0 if empty else batch.weight for batch, empty in self._pairs()]
 
     def _pairs(self) -> Iterator[tuple[Batch, bool]]:
         return zip(self.micro_batches, self.empty, strict=True)
 
 
 class Loader:
-    """Reads ahead: a pool of threads turns the coming steps into tensors while the loop computes.
+    """A loader that reads ahead: a pool of threads prepares the next steps while the loop computes.
 
     Args:
         data: the samples.
-        order: which of them each step takes.
-        context: which share is this worker's.
-        micro_batches: pieces of a share.
-        limit: samples of the whole training.
-        threads: steps that are made at the same time.
-        ahead: steps that are ready or being made.
+        order: the samples of each step.
+        context: rank and number of workers, which decide this worker's share.
+        micro_batches: number of pieces of a share.
+        limit: number of samples of the whole training.
+        threads: number of steps that are prepared at the same time.
+        ahead: number of steps that are ready or in preparation.
     """
 
     def __init__(
@@ -143,35 +148,39 @@ class Loader:
         self._threads, self._ahead = threads, ahead
 
     def steps(self, start: int, stop: int) -> Iterator[StepBatches]:
-        """The share of every step from `start` up to, not including, `stop`; raises what loading a sample raised."""
+        """Yield this worker's share of every step from `start` to `stop - 1`; raise the first error of loading."""
         with concurrent.futures.ThreadPoolExecutor(self._threads, thread_name_prefix="samples") as pool:
             coming: list[concurrent.futures.Future[StepBatches]] = []
-            asked = start
+            submitted = start
             try:
                 for _ in range(start, stop):
-                    while asked < stop and len(coming) < self._ahead:
-                        coming.append(pool.submit(self._make, asked, self._order.batch(asked, self._limit)))
-                        asked += 1
+                    while submitted < stop and len(coming) < self._ahead:
+                        coming.append(pool.submit(self._make, submitted, self._order.batch(submitted, self._limit)))
+                        submitted += 1
                     begun = time.perf_counter()
-                    made = coming.pop(0).result()
+                    share = coming.pop(0).result()
                     waited = time.perf_counter() - begun
-                    yield StepBatches(made.step, made.micro_batches, made.empty, waited)
+                    yield StepBatches(share.step, share.micro_batches, share.empty, waited)
             finally:
                 for future in coming:
                     future.cancel()
 
     def _make(self, step: int, batch: Sequence[Draw]) -> StepBatches:
         if self._micro_batches > 1 and isinstance(self._data, Lengths):
-            # The batch stays the same, only who is padded with whom: the micro-batches that all workers compute at the
-            # same time become alike in length.
+            # Sorting changes only which samples are padded together: micro-batches that all workers compute at the same
+            # time get similar lengths. The global batch stays the same.
             batch = sorted(batch, key=self._data.length)
         share = split(batch, self._context.world, self._micro_batches)[self._context.rank]
-        made = [self._data.collate([self._data.load(draw) for draw in piece or batch[:1]]) for piece in share]
-        return StepBatches(step, tuple(made), tuple(not piece for piece in share))
+        batches = [self._data.collate([self._data.load(draw) for draw in piece or batch[:1]]) for piece in share]
+        return StepBatches(step, tuple(batches), tuple(not piece for piece in share))
 
 
 def validation_batches(data: TrainingData, context: Context, size: int) -> Iterator[tuple[Batch, bool]]:
-    """This worker's share of the validation samples and whether a batch only keeps the others company."""
+    """Yield this worker's batches of the validation samples, each with a flag: whether it does not count.
+
+    All workers get the same number of batches, because each batch has collectives; a batch that only fills up the
+    number does not count.
+    """
     draws = list(data.validation)
     batches = [draws[first : first + size] for first in range(0, len(draws), size)]
     for turn in range(-(-len(batches) // context.world)):
@@ -181,5 +190,5 @@ def validation_batches(data: TrainingData, context: Context, size: int) -> Itera
 
 
 def generator(seed: int, *parts: int) -> np.random.Generator:
-    """Chance that depends on the numbers given alone."""
+    """Return a random generator that depends only on the seed and the numbers in `parts`."""
     return np.random.default_rng([seed, *parts])

@@ -1,7 +1,7 @@
-"""DeepSpeed behind a small front: build it, step it, and read or write its state by parameter name.
+"""A small interface to DeepSpeed: build it, step it, and read or write its state by parameter name.
 
-What is trained is small (0.3 B of 4 B parameters), so that its state can be assembled whole. A state by name knows
-neither the number of workers nor the ZeRO stage; a training resumes under other ones (P5).
+The trained part is small (0.3 B of 4 B parameters), so that its whole state fits into the memory of one worker. A state
+by parameter name does not depend on the number of workers or the ZeRO stage: a training can resume with others (P5).
 """
 
 import contextlib
@@ -22,33 +22,37 @@ from pipelines.training.precision import effective_stage, require_precision
 
 log = logging.getLogger("lion.training")
 MOMENTS = ("exp_avg", "exp_avg_sq")
-# What DeepSpeed's dynamic loss scale follows from, besides its constants.
+# The attributes that DeepSpeed's dynamic loss scale depends on, besides its constants.
 _SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 class Engine:
-    """A model with its optimizer, sharded as the configuration says.
+    """A model with its optimizer, sharded at the configured ZeRO stage.
 
     Args:
-        model: on CPU; the parameters that require gradients are trained. In half precision one that comes in several
-            precisions keeps them; another is cast.
-        group_of: the parameter group of a name.
-        known_groups: the groups that a setting may name.
+        model: the model on CPU; the parameters that require gradients are trained. In half precision, a model with
+            several precisions keeps them, and a model with one precision is cast.
+        group_of: returns the parameter group of a parameter's name.
+        group_names: the parameter groups that settings may name.
         loop: precision, ZeRO stage and offload.
         optimizer: AdamW's settings.
-        context: this worker's place.
-        micro_batches: micro-batches of a step.
+        context: rank, device and number of workers.
+        micro_batches: number of micro-batches of a step.
 
     Attributes:
-        module: DeepSpeed's engine; call it as the model is called.
-        trainable: what is trained, by name.
+        module: DeepSpeed's engine, which is called like the model; `module.module` is the model.
+        trainable: the trained parameters by name.
+
+    Raises:
+        ValueError: the settings name an unknown parameter group, or nothing is trained.
+        UserError: the device does not support the precision.
     """
 
     def __init__(
         self,
         model: nn.Module,
         group_of: Callable[[str], str],
-        known_groups: Sequence[str],
+        group_names: Sequence[str],
         loop: LoopConfig,
         optimizer: OptimizerConfig,
         context: Context,
@@ -56,18 +60,20 @@ class Engine:
     ) -> None:
         require_precision(loop, context.device)
         model = model.to(context.device)
-        # The start's weights lie elsewhere in their file than a checkpoint's, and equal losses need equal addresses.
+        # Kernels round differently at other memory alignments. Start weights and checkpoints are aligned differently in
+        # their files, so without this a resumed training would not repeat the losses exactly.
         align_weights(model)
         deepspeed = import_deepspeed()
         self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        groups = parameter_groups(model, group_of, known_groups, optimizer)
+        groups = parameter_groups(model, group_of, group_names, optimizer)
         self.rates = [group.pop("rate") for group in groups]
         self.groups = [group.pop("label") for group in groups]
-        # The rate is set before each step. Until then it is 0: some of DeepSpeed's optimizers take a step when built.
+        # Each step sets the rates. Until then they are 0, because some of DeepSpeed's optimizers step when they are
+        # built.
         adamw = torch.optim.AdamW(
             groups, lr=0.0, betas=optimizer.betas, eps=optimizer.epsilon, fused=context.device.type == "cuda" or None
         )
-        # DeepSpeed logs a page about itself at INFO, several times over.
+        # At INFO, DeepSpeed logs its whole configuration several times.
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         elements = sum(parameter.numel() for group in groups for parameter in group["params"])
         with _kept_precision(model):
@@ -86,7 +92,7 @@ class Engine:
         self._set_step(0)
 
     def set_rates(self, factor: float) -> dict[str, float]:
-        """Set the learning rate of every group to its own times `factor` and return them by group."""
+        """Multiply the configured learning rate of every group by `factor`; return the products by group."""
         current = {}
         for group, rate, label in zip(self._param_groups(), self.rates, self.groups, strict=True):
             group["lr"] = rate * factor
@@ -94,13 +100,14 @@ class Engine:
         return current
 
     def backward(self, loss: Tensor) -> None:
-        """Add a micro-batch's gradients."""
+        """Add the gradients of a micro-batch's loss."""
         self.module.backward(loss)
 
     def step(self, last: bool) -> None:
-        """End a micro-batch; after the last one of a step the optimizer steps and `gradient_norm` is the step's."""
+        """End a micro-batch. After the last one of a step, clip the gradients and update the weights."""
         if last and self._wrapped() is None:
             gradients = [value.grad for value in self.trainable.values() if value.grad is not None]
+            # Clipped here and not by DeepSpeed, which would compute the norm a second time and not return it.
             self._norm = torch.nn.utils.get_total_norm(gradients)
             if self._clip_norm:
                 torch.nn.utils.clip_grads_with_norm_(self.trainable.values(), self._clip_norm, self._norm)
@@ -108,7 +115,7 @@ class Engine:
         if last and self._wrapped() is not None:
             self._norm = self.module.get_global_grad_norm()
             if getattr(self._wrapped(), "overflow", False):
-                self._norm = math.inf  # ZeRO 3 would leave the norm of the step before
+                self._norm = math.inf  # at stage 3, DeepSpeed still has the norm of the previous step
 
     @property
     def gradient_norm(self) -> float | None:
@@ -117,18 +124,18 @@ class Engine:
 
     @property
     def updates(self) -> int:
-        """AdamW's steps so far."""
+        """Number of AdamW's updates so far."""
         return int(self._adamw().state[self._master_tensors()[0]]["step"])
 
     @property
     def loss_scale(self) -> dict[str, float] | None:
-        """fp16's loss scale and what it follows from; None in other precisions."""
+        """fp16's loss scale with the counters that change it; None in other precisions."""
         scaler = self._scaler()
         return None if scaler is None else {name: getattr(scaler, name) for name in _SCALER}
 
     @property
     def diverged(self) -> bool:
-        """Whether the last gradient was no number, and not for want of a smaller loss scale."""
+        """Whether the last gradient was not finite, for another reason than a loss scale that can still be lowered."""
         if self._norm is None or math.isfinite(self._norm):
             return False
         scaler = self._scaler()
@@ -142,7 +149,7 @@ class Engine:
         return self.module.optimizer.param_groups
 
     def _wrapped(self) -> Any | None:
-        """DeepSpeed's wrapper around AdamW; None where there is none (stage 0 in fp32)."""
+        """Return DeepSpeed's wrapper around AdamW; None at stage 0 in fp32, which has no wrapper."""
         optimizer = self.module.optimizer
         return optimizer if not isinstance(optimizer, torch.optim.AdamW) else None
 
@@ -151,37 +158,37 @@ class Engine:
         return self.module.optimizer if wrapper is None else wrapper.optimizer
 
     def _master_tensors(self) -> list[Tensor]:
-        """What AdamW itself steps: the parameters, or this worker's flat fp32 parts of them."""
+        """Return the tensors that AdamW updates: the parameters, or this worker's flat fp32 parts of them."""
         wrapper = self._wrapped()
         if wrapper is not None and self._zero3:
             return list(wrapper.fp32_partitioned_groups_flat)
         return [tensor for group in self._adamw().param_groups for tensor in group["params"]]
 
     def _set_step(self, step: int) -> None:
-        """Make AdamW's state exist, as of `step` steps, and DeepSpeed's views of it point at it."""
+        """Create AdamW's state as after `step` updates, and link DeepSpeed's views to it."""
         adamw = self._adamw()
         for tensor in self._master_tensors():
             state = adamw.state[tensor]
             for moment in MOMENTS:
                 if moment not in state:
                     state[moment] = torch.zeros_like(tensor)
-            on = tensor.device if adamw.defaults.get("fused") else torch.device("cpu")
-            state["step"] = torch.tensor(float(step), dtype=torch.float32, device=on)
+            device = tensor.device if adamw.defaults.get("fused") else torch.device("cpu")
+            state["step"] = torch.tensor(float(step), dtype=torch.float32, device=device)
         wrapper = self._wrapped()
         if wrapper is not None and hasattr(wrapper, "_lazy_init_hp_params_optimizer_state"):
-            wrapper._hp_optimizer_states_linked = False  # they may have been linked before the state existed
+            wrapper._hp_optimizer_states_linked = False  # DeepSpeed may have linked them before the state existed
             wrapper._lazy_init_hp_params_optimizer_state()
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the trained weights in fp32 on CPU. Every worker calls it; the main one gets them."""
+        """Return the trained weights in fp32 on CPU. Every worker must call this; only the main one gets tensors."""
         return self._assemble(None)
 
     def moments(self) -> dict[str, Tensor]:
-        """AdamW's moments as `NAME.exp_avg` and `NAME.exp_avg_sq`, in fp32 on CPU. Every worker calls it."""
-        found = {}
+        """Return AdamW's moments, `NAME.exp_avg` and `NAME.exp_avg_sq`, in fp32 on CPU. Every worker must call this."""
+        moments = {}
         for moment in MOMENTS:
-            found.update({f"{name}.{moment}": value for name, value in self._assemble(moment).items()})
-        return found
+            moments.update({f"{name}.{moment}": value for name, value in self._assemble(moment).items()})
+        return moments
 
     def _assemble(self, moment: str | None) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
@@ -195,7 +202,7 @@ class Engine:
             else:
                 value = safe_get_full_optimizer_state(parameter, moment)
             if self.context.is_main:
-                # A copy: the training goes on while the checkpoint is written.
+                # A copy, because the training changes the weights while the checkpoint is written.
                 assembled[name] = value.detach().to("cpu", torch.float32, copy=True).reshape(_shape(parameter))
         return assembled
 
@@ -206,13 +213,13 @@ class Engine:
         updates: int,
         loss_scale: Mapping[str, float] | None = None,
     ) -> None:
-        """Put back what `weights` and `moments` gave. The model must have been built with these weights.
+        """Restore weights and moments of a checkpoint. The model must have been built with these weights.
 
         Args:
-            weights: by name. They reach the fp32 masters here; the module has them from when it was built.
+            weights: fp32 tensors by parameter name, for the fp32 masters.
             moments: by `NAME.exp_avg` and `NAME.exp_avg_sq`.
-            updates: AdamW's steps so far.
-            loss_scale: what the property of that name gave; a training of another precision has none.
+            updates: number of AdamW's updates so far.
+            loss_scale: the value of `loss_scale` at the checkpoint; None if its precision was not fp16.
         """
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
@@ -234,7 +241,7 @@ class Engine:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode without gradients."""
+        """Temporarily switch the model to evaluation mode, without gradients."""
         self.module.eval()
         try:
             with torch.no_grad():
@@ -244,15 +251,15 @@ class Engine:
 
 
 def parameter_groups(
-    model: nn.Module, group_of: Callable[[str], str], known_groups: Sequence[str], config: OptimizerConfig
+    model: nn.Module, group_of: Callable[[str], str], group_names: Sequence[str], config: OptimizerConfig
 ) -> list[dict[str, Any]]:
-    """AdamW's groups: one per named group, and one more for its parameters without weight decay.
+    """Return AdamW's groups: for each named group, one with weight decay and one without.
 
     Returns:
         Dicts with `params`, `weight_decay`, `rate` (the learning rate) and `label` (the group's name).
 
     Raises:
-        ValueError: nothing is trained, or a setting names a group that there is not.
+        ValueError: nothing is trained, or a setting names an unknown group.
     """
     named: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -262,10 +269,15 @@ def parameter_groups(
     if not trained:
         raise ValueError("Nothing is trained: no parameter requires a gradient.")
     mentioned = {*config.learning_rate_scale, *config.weight_decay_of}
-    if unknown := mentioned - set(known_groups):
-        raise ValueError(f"There is no parameter group {sorted(unknown)}; choose of {', '.join(known_groups)}.")
+    if unknown := mentioned - set(group_names):
+        raise ValueError(
+            f"optimizer.learning_rate_scale or weight_decay_of has unknown parameter groups {sorted(unknown)}; choose "
+            f"from {', '.join(group_names)}."
+        )
     if idle := mentioned - trained:
-        log.warning("settings of %s have no effect: these groups are not trained", sorted(idle))
+        log.warning(
+            "optimizer settings of the groups %s have no effect, because these groups are not trained", sorted(idle)
+        )
     return [
         {
             "params": parameters,
@@ -278,13 +290,13 @@ def parameter_groups(
 
 
 def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches: int, elements: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration. The loop scales the loss, so that the micro-batch size is only a label here.
+    """Return DeepSpeed's configuration. The loop scales the loss, so that the micro-batch size here has no effect.
 
     Args:
         loop: precision, ZeRO stage, offload.
         optimizer: the clipping norm.
-        micro_batches: of a step.
-        elements: that are trained; DeepSpeed would set memory aside for 500 million.
+        micro_batches: number of micro-batches of a step.
+        elements: number of trained elements, which limits the reduce bucket; DeepSpeed's default is 500 million.
     """
     stage = effective_stage(loop)
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": min(BUCKET, elements)}
@@ -293,10 +305,10 @@ def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches
     return {
         "train_micro_batch_size_per_gpu": loop.micro_batch_size or 1,
         "gradient_accumulation_steps": micro_batches,
-        # Without ZeRO it is clipped here: DeepSpeed would compute the norm once more, and tell nobody.
+        # Without ZeRO, `Engine.step` clips.
         "gradient_clipping": optimizer.clip_norm if stage else 0.0,
         "zero_optimization": zero,
-        "zero_force_ds_cpu_optimizer": False,  # the offloaded optimizer is torch's, too: DeepSpeed's own is compiled
+        "zero_force_ds_cpu_optimizer": False,  # offloading uses torch's AdamW, too: DeepSpeed's needs a compiler
         "bf16": {"enabled": loop.precision == "bf16"},
         "fp16": {"enabled": loop.precision == "fp16", "loss_scale": 0, "initial_scale_power": 16},
         "steps_per_print": 10**12,
@@ -306,7 +318,7 @@ def deepspeed_config(loop: LoopConfig, optimizer: OptimizerConfig, micro_batches
 
 @contextlib.contextmanager
 def _kept_precision(model: nn.Module) -> Iterator[None]:
-    """Keep DeepSpeed from casting a model that has several precisions; it has no setting for that."""
+    """Prevent DeepSpeed from casting a model with several precisions; DeepSpeed has no setting for it."""
     from deepspeed.runtime.engine import DeepSpeedEngine
 
     if len({parameter.dtype for parameter in model.parameters()}) == 1:
@@ -321,7 +333,7 @@ def _kept_precision(model: nn.Module) -> Iterator[None]:
 
 
 def import_deepspeed() -> Any:
-    """DeepSpeed, told on machines without a GPU not to compile its shared-memory communication (99 s, 69 MB a run)."""
+    """Import DeepSpeed; without a GPU, keep it from compiling its shared-memory communication (99 s, 69 MB a run)."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
@@ -332,5 +344,5 @@ def import_deepspeed() -> Any:
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
-    """Return the whole shape, which ZeRO-3 keeps beside the empty shell that it leaves of a parameter."""
+    """Return the whole shape of a parameter: ZeRO 3 leaves an empty tensor and stores the shape in `ds_shape`."""
     return getattr(parameter, "ds_shape", parameter.shape)

@@ -1,4 +1,4 @@
-"""What asks a training from outside to save or to end: SIGTERM, a driver's mark, a machine about to be taken."""
+"""Requests from outside to save or to stop: SIGTERM, the driver's stop mark, a machine that will be taken away."""
 
 import contextlib
 import logging
@@ -14,13 +14,14 @@ log = logging.getLogger("lion.training")
 
 
 class Interrupts:
-    """What one worker hears. The loop sums it over the workers, so that all of them act after the same step.
+    """The requests that one worker received. The loop sums them over the workers, so that all act after the same step.
 
     Args:
-        mark: a URI whose existence asks to end; for workers that no signal reaches. None: there is none.
-        preemption: says what is known of machines that are about to be taken, None while there are none. It may be a
-            collective: it is called after the same steps by all workers.
-        every: seconds between two looks at the mark.
+        mark: URI of a file whose existence is a request to stop, for workers that no signal reaches. None: no such
+            file.
+        preemption: returns what the cluster announces about machines that will be taken away; None while there is no
+            announcement. It may be a collective: all workers call it after the same steps.
+        every: seconds between two checks for the mark.
         patience: seconds between two calls of `preemption`.
     """
 
@@ -32,48 +33,51 @@ class Interrupts:
         patience: float = 5.0,
     ) -> None:
         self._mark, self._preemption, self._every, self._patience = mark, preemption, every, patience
-        self._asked, self._over = threading.Event(), threading.Event()
-        self._looked, self._known = time.monotonic(), None
+        self._stop, self._closed = threading.Event(), threading.Event()
+        self._last_check, self._announcement = time.monotonic(), None
 
     @property
     def stop(self) -> bool:
-        """Whether this worker was asked to end."""
-        return self._asked.is_set()
+        """Whether this worker received a request to stop."""
+        return self._stop.is_set()
 
     def due(self) -> bool:
-        """Whether it is time to call `preempted`. Only the main worker's answer counts: clocks differ."""
-        if self._preemption is None or time.monotonic() - self._looked < self._patience:
+        """Return whether `preempted` must be called now. Only the main worker decides, because clocks differ."""
+        if self._preemption is None or time.monotonic() - self._last_check < self._patience:
             return False
-        self._looked = time.monotonic()
+        self._last_check = time.monotonic()
         return True
 
     def preempted(self) -> bool:
-        """Whether there is news of a machine that is about to be taken."""
-        known = None if self._preemption is None else self._preemption()
-        news = known is not None and known != self._known
-        self._known = known
-        return news
+        """Return whether there is a new announcement about a machine that will be taken away."""
+        announcement = None if self._preemption is None else self._preemption()
+        is_new = announcement is not None and announcement != self._announcement
+        self._announcement = announcement
+        return is_new
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Hears SIGTERM (in a process's main thread) and looks for the mark. It never ends anything by itself."""
+        """Listen for SIGTERM (in a process's main thread) and for the mark. The loop decides when to stop."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(on_sigterm(self._asked.set))
+            stack.enter_context(on_sigterm(self._stop.set))
             if self._mark is not None:
-                looking = threading.Thread(target=self._look, name="interrupts", daemon=True)
-                looking.start()
-                stack.callback(looking.join)
-                stack.callback(self._over.set)
+                watcher = threading.Thread(target=self._watch, name="interrupts", daemon=True)
+                watcher.start()
+                stack.callback(watcher.join)
+                stack.callback(self._closed.set)
             yield
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         assert self._mark is not None
-        while not self._over.wait(self._every):
+        while not self._closed.wait(self._every):
             try:
-                found = storage.exists(self._mark)
+                exists = storage.exists(self._mark)
             except OSError as error:
-                log.warning("%s cannot be looked for (%s); the driver is not heard meanwhile", self._mark, error)
+                log.warning(
+                    "the stop mark %s cannot be read (%s); requests to stop have no effect until it can",
+                    self._mark, error,
+                )  # fmt: skip
                 continue
-            if found:
-                self._asked.set()
+            if exists:
+                self._stop.set()
                 return

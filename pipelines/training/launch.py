@@ -1,4 +1,9 @@
-"""Starts the loop's workers: in this process, by torchrun's launcher, or by Ray Train."""
+"""The launchers of the training loop: this process, torchrun's launcher, or Ray Train.
+
+`launch` starts the workers, and each worker calls `run_worker`, which calls the loop. An error that the user must read
+(`UserError`, `DataRefused`, `Stopped`) is written to `failure.json` in the step's folder: the driver raises it again,
+and workers that the launcher restarts after it do nothing.
+"""
 
 import contextlib
 import dataclasses
@@ -18,31 +23,35 @@ from pipelines.core.runtime import RayConfig, ray_session, require_resources
 from pipelines.training.config import LoopConfig, OptimizerConfig
 
 if TYPE_CHECKING:
+    from pipelines.training.callbacks import Callback, CallbackFactory
+    from pipelines.training.context import Context
     from pipelines.training.memory import MemoryEstimate
 
 log = logging.getLogger("lion.training")
 _FAILURE = "failure.json"
 _ray_train_callbacks: ContextVar[tuple[Any, ...]] = ContextVar("ray_train_callbacks", default=())
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-_PATIENCE = 300  # seconds that torchrun's workers have between SIGTERM and SIGKILL, to save
+_PATIENCE = 300  # seconds between SIGTERM and SIGKILL in which torchrun's workers can save
 _ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "DataRefused": DataRefused, "Stopped": Stopped}
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What every worker is given, pickled.
+class WorkerJob:
+    """The pickled description of a training that every worker receives.
 
     Attributes:
         task: a `pipelines.training.task.Task`.
-        loop: how it trains.
-        optimizer: with which settings.
+        loop: the configuration of the loop.
+        optimizer: the optimizer's settings.
         folder: the step's folder, absolute.
         identity: the step's hash.
-        name: what progress lines call it.
-        threads: PyTorch's threads of a worker; None leaves them.
-        mlflow: MLflow's address and the run; None logs nowhere.
-        memory: what it is reckoned to take on a GPU; None: nobody asked.
-        attempt: made anew by every launch, so that a restarted worker knows a failure of this launch from an old one.
+        name: the training's name in progress lines.
+        threads: number of PyTorch's threads in each worker; None: PyTorch's default.
+        mlflow: MLflow's address and the id of the run; None: metrics are not sent.
+        memory: the estimate of each worker's memory, which is compared with its GPU; None: no comparison.
+        callbacks: factories of further callbacks, called in each worker.
+        attempt: an id that is new for every launch, so that a restarted worker can tell a failure of this launch from
+            one of an earlier launch.
     """
 
     task: Any
@@ -54,22 +63,23 @@ class Job:
     threads: int | None = None
     mlflow: tuple[str, str] | None = None
     memory: "MemoryEstimate | None" = None
+    callbacks: "tuple[CallbackFactory, ...]" = ()
     attempt: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def checkpoints(self) -> str:
-        """Where the checkpoints lie."""
+        """URI of the folder of the checkpoints."""
         return storage.join(self.folder, "checkpoints")
 
     @property
     def stop_mark(self) -> str:
-        """What the driver leaves to ask the workers of this launch to end."""
+        """URI of the file that the driver writes to stop the workers of this launch."""
         return storage.join(self.folder, f"stop-{self.attempt}")
 
 
 @contextlib.contextmanager
 def ray_train_callbacks(*callbacks: Any) -> Iterator[None]:
-    """Let Ray Train's own callbacks, such as Tune's, hear of the trainings that are launched inside."""
+    """Pass Ray Train's callbacks, such as Tune's, to the trainings that are launched inside the block."""
     token = _ray_train_callbacks.set(callbacks)
     try:
         yield
@@ -77,88 +87,109 @@ def ray_train_callbacks(*callbacks: Any) -> Iterator[None]:
         _ray_train_callbacks.reset(token)
 
 
-def launch(job: Job, config: LaunchConfig, ray: RayConfig) -> None:
-    """Run the training to its end; from its last checkpoint where it was interrupted.
+def launch(job: WorkerJob, config: LaunchConfig, ray: RayConfig) -> None:
+    """Run a training to its end, from its last checkpoint if it has one.
+
+    Args:
+        job: the training.
+        config: launcher, number of workers and their resources.
+        ray: the Ray cluster, for the launcher `ray`.
 
     Raises:
-        UserError: the plan cannot be scheduled, the workers failed too often, or the training says what to change.
-        Stopped: SIGTERM reached the driver or a worker, and the training has saved.
+        UserError: the workers do not fit on the cluster, failed too often, or refused the configuration or the data.
+        Stopped: SIGTERM reached the driver or a worker; the training has saved.
     """
     if job.loop.trace and storage.is_remote(job.folder):
-        raise UserError(f"loop.trace appends to local files, which {job.folder} is not; leave it out.")
+        raise UserError(f"loop.trace appends to local files, but the step's folder is {job.folder}; set it to false.")
     if config.launcher == "local":
-        _locally(dataclasses.replace(job, threads=config.cpus_per_worker or cores_per_process(config.workers)), config)
+        threads = config.cpus_per_worker or cores_per_process(config.workers)
+        _run_locally(dataclasses.replace(job, threads=threads), config)
     else:
         with ray_session(ray):
-            _on_ray(job, config)
+            _run_on_ray(job, config)
 
 
-def work(job: Job, on_ray: bool = False) -> None:
-    """Return a worker's whole life. What it has to say to the user is written down, so that no restart repeats it."""
-    from pipelines.training import callbacks as told
+def run_worker(job: WorkerJob, on_ray: bool = False) -> None:
+    """Run the training loop in this process as one worker.
+
+    Raises:
+        UserError: the configuration or the data cannot be used; also written to `failure.json`.
+        Stopped: a request to stop arrived; the training has saved.
+    """
     from pipelines.training.context import current, threads
     from pipelines.training.interrupts import Interrupts
     from pipelines.training.loop import train
 
     if _failure(job) is not None:
         return
-    quiet_loading()
+    silence_transformers()
     logging.getLogger("lion").setLevel(logging.INFO)
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     context = current()
-    callbacks: list[told.Callback] = []
-    if job.loop.trace:
-        callbacks.append(told.Trace(storage.join(job.folder, "trace")))
-    if context.is_main:
-        callbacks.append(told.Progress(job.name))
-        if job.mlflow is not None:
-            callbacks.append(told.LogToMlflow(*job.mlflow))
-    if on_ray:
-        callbacks.append(told.ReportToRay(job.folder, job.stop_mark))
-    interrupts = Interrupts(
-        job.stop_mark if on_ray and context.is_main else None, _ray_preemption if on_ray else None
-    )  # fmt: skip
+    callbacks = _make_callbacks(job, context, on_ray)
+    mark = job.stop_mark if on_ray and context.is_main else None
+    interrupts = Interrupts(mark, _ray_preemption if on_ray else None)
     try:
         if context.device.type == "cuda" and job.memory is not None:
             job.memory.require(context.device_memory)
         with threads(job.threads), interrupts.listening():
             train(job.task, job.loop, job.optimizer, context, job.checkpoints, job.identity, callbacks, interrupts)
     except (UserError, DataRefused, Stopped) as error:
-        kind = next(name for name, known in _ERRORS.items() if isinstance(error, known))
-        failure = {"attempt": job.attempt, "kind": kind, "message": str(error)}
-        try:
-            storage.write_json(storage.join(job.folder, _FAILURE), failure)
-        except OSError as full:
-            log.error("%s cannot be written (%s); each restart will meet the mistake again", _FAILURE, full)
+        _write_failure(job, error)
         raise
     finally:
         for callback in callbacks:
             callback.close()
 
 
-def quiet_loading() -> None:
-    """End transformers' bars and its lists of weights that a start lacks: each task checks and says that itself."""
+def _make_callbacks(job: WorkerJob, context: "Context", on_ray: bool) -> "list[Callback]":
+    """Return the callbacks of this worker; progress lines and MLflow are the main worker's."""
+    from pipelines.training.callbacks import LogToMlflow, Progress, ReportToRay, Trace
+
+    callbacks: list[Callback] = []
+    if job.loop.trace:
+        callbacks.append(Trace(storage.join(job.folder, "trace")))
+    if context.is_main:
+        callbacks.append(Progress(job.name))
+        if job.mlflow is not None:
+            callbacks.append(LogToMlflow(*job.mlflow))
+    if on_ray:
+        callbacks.append(ReportToRay(job.folder, job.stop_mark))
+    return [*callbacks, *(factory() for factory in job.callbacks)]
+
+
+def silence_transformers() -> None:
+    """Turn off transformers' progress bars and its reports of missing weights: each task checks its weights itself."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
 
-def _failure(job: Job) -> Exception | None:
-    """What a worker of this launch had to say to the user."""
+def _write_failure(job: WorkerJob, error: Exception) -> None:
+    kind = next(name for name, class_ in _ERRORS.items() if isinstance(error, class_))
+    failure = {"attempt": job.attempt, "kind": kind, "message": str(error)}
+    try:
+        storage.write_json(storage.join(job.folder, _FAILURE), failure)
+    except OSError as full:
+        log.error("%s cannot be written (%s); every restarted worker repeats the error", _FAILURE, full)
+
+
+def _failure(job: WorkerJob) -> Exception | None:
+    """Return the error that a worker of this launch has written, or None."""
     path = storage.join(job.folder, _FAILURE)
     if not storage.exists(path):
         return None
-    found = storage.read_json(path)
-    if found["attempt"] != job.attempt:
+    failure = storage.read_json(path)
+    if failure["attempt"] != job.attempt:
         return None
-    return _ERRORS[found["kind"]](found["message"])
+    return _ERRORS[failure["kind"]](failure["message"])
 
 
-def _locally(job: Job, config: LaunchConfig) -> None:
+def _run_locally(job: WorkerJob, config: LaunchConfig) -> None:
     if config.workers == 1:
-        work(job)
+        run_worker(job)
         return
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -171,19 +202,21 @@ def _locally(job: Job, config: LaunchConfig) -> None:
         shutdown_timeout=_PATIENCE,
     )  # fmt: skip
     try:
-        with _own_signals():
-            elastic_launch(settings, work)(job)
+        with _restored_signals():
+            elastic_launch(settings, run_worker)(job)
     except SignalException as error:
-        raise (_failure(job) or Stopped(f"Stopped by {error}; run the same command again to go on.")) from error
+        raise (_failure(job) or Stopped(f"Stopped by {error}; run the same command again to resume.")) from error
     except ChildFailedError as error:
-        raise (_failure(job) or UserError(f"The workers failed too often; their last words: {error}")) from error
+        raise (
+            _failure(job) or UserError(f"The workers of {job.name} failed too often. The last failure: {error}")
+        ) from error
     if failure := _failure(job):
         raise failure
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Put back the signal handlers that torch's launcher replaces and leaves replaced."""
+def _restored_signals() -> Iterator[None]:
+    """Restore the signal handlers at the end of the block: torch's launcher replaces them and does not restore them."""
     names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     before = {name: signal.getsignal(name) for name in names}
     try:
@@ -194,7 +227,7 @@ def _own_signals() -> Iterator[None]:
                 signal.signal(name, handler)
 
 
-def _on_ray(job: Job, config: LaunchConfig) -> None:
+def _run_on_ray(job: WorkerJob, config: LaunchConfig) -> None:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -202,35 +235,36 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
     from pipelines.core.signals import on_sigterm
 
     cpus, gpus = worker_resources(config, bool(ray.cluster_resources().get("GPU", 0)))
-    plan = {"CPU": float(cpus * config.fewest)} | ({"GPU": gpus * config.fewest} if gpus else {})
-    require_resources(plan, f"{job.name} with {config.fewest} worker{'s' if config.fewest > 1 else ''}")
+    needs = {"CPU": float(cpus * config.fewest)} | ({"GPU": gpus * config.fewest} if gpus else {})
+    require_resources(needs, f"{job.name} with {config.fewest} worker{'s' if config.fewest > 1 else ''}")
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"job": dataclasses.replace(job, threads=cpus)},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=config.workers if config.min_workers is None else (config.min_workers, config.workers),  # type: ignore[arg-type]  # Ray Train V2's, too
-            elastic_resize_monitor_interval_s=config.resize_every,  # type: ignore[call-arg]  # Ray Train V2's
+            num_workers=config.workers if config.min_workers is None else (config.min_workers, config.workers),  # type: ignore[arg-type]  # Ray Train V2 takes a range, too
+            elastic_resize_monitor_interval_s=config.resize_every,  # type: ignore[call-arg]  # only in Ray Train V2
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
         ),
         run_config=RunConfig(
-            # A name of its own for every launch: what a training goes on from are its own checkpoints, not Ray's.
+            # A new name for every launch: a training resumes from its checkpoints in the step's folder, not from Ray's.
             name=job.attempt,
             storage_path=storage.join(job.folder, "ray"),
             callbacks=list(_ray_train_callbacks.get()),
             failure_config=FailureConfig(
                 max_failures=config.max_failures,
-                controller_failure_limit=config.max_failures,  # type: ignore[call-arg]  # an argument of Ray Train V2
+                controller_failure_limit=config.max_failures,  # type: ignore[call-arg]  # only in Ray Train V2
             ),
         ),
     )
     try:
-        # Ray's own handler would end the driver, and with it the workers, at once. The workers hear of no signal.
-        with on_sigterm(lambda: _ask_to_stop(job)), _start_timeout(config):
+        # Ray's SIGTERM handler would end the driver, and the workers with it, before they save. The workers do not
+        # receive the signal: the driver passes it on by the stop mark.
+        with on_sigterm(lambda: _request_stop(job)), _start_timeout(config):
             trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise (_failure(job) or _unwritten(error) or _gave_up(job, config, error)) from error
+        raise (_failure(job) or _unwritten_failure(error) or _too_many_failures(job, config, error)) from error
     finally:
         storage.delete_file(job.stop_mark)
     storage.delete_folder(storage.join(job.folder, "ray"))
@@ -240,48 +274,55 @@ def _on_ray(job: Job, config: LaunchConfig) -> None:
 
 @contextlib.contextmanager
 def _start_timeout(config: LaunchConfig) -> Iterator[None]:
-    """How long Ray Train waits for room for all the workers that it wants, where the environment does not say it.
+    """Set how long Ray Train waits for room for all workers, unless the environment sets it.
 
-    Ray counts a node that was lost for a while longer. Workers that may be fewer shall not wait for that one: after
-    the next look they begin without it.
+    Ray counts a lost node as alive for some time. An elastic training must not wait for that node: after the timeout
+    it starts with fewer workers.
     """
-    given = os.environ.get(_START_TIMEOUT)
+    before = os.environ.get(_START_TIMEOUT)
     os.environ.setdefault(_START_TIMEOUT, "300" if config.min_workers is None else "60")
     try:
         yield
     finally:
-        if given is None:
+        if before is None:
             del os.environ[_START_TIMEOUT]
 
 
-def _ask_to_stop(job: Job) -> None:
-    """Leave the mark that the workers look for; asked once more, the driver waits for them no longer."""
+def _request_stop(job: WorkerJob) -> None:
+    """Write the stop mark, which the workers check; on a second request end without waiting for the workers.
+
+    Raises:
+        Stopped: this is the second request.
+    """
     if storage.exists(job.stop_mark):
-        raise Stopped("Stopped from outside at once; run the same command again to go on from the last checkpoint.")
+        raise Stopped(
+            "Stopped by a second request, without a new checkpoint; run the same command again to resume from the last "
+            "checkpoint."
+        )
     storage.write_atomic(job.stop_mark, b"")
 
 
-def _unwritten(error: Exception) -> Exception | None:
-    """What a worker had to say to the user and could not write down: the disk is full."""
+def _unwritten_failure(error: Exception) -> Exception | None:
+    """Return a worker's error that is not in `failure.json`, because the disk is full, or None."""
     failures = getattr(error, "worker_failures", {}).values()
-    said = [getattr(failure, "_base_exc", failure) for failure in failures]
-    return next((one for one in said if isinstance(one, UserError | DataRefused)), None)
+    causes = [getattr(failure, "_base_exc", failure) for failure in failures]
+    return next((cause for cause in causes if isinstance(cause, UserError | DataRefused)), None)
 
 
-def _gave_up(job: Job, config: LaunchConfig, error: Exception) -> Exception:
+def _too_many_failures(job: WorkerJob, config: LaunchConfig, error: Exception) -> Exception:
     return RuntimeError(
-        f"{job.name} failed {config.max_failures + 1} times; run it again to go on from its last checkpoint in "
-        f"{job.checkpoints}. The last failure: {error}"
+        f"{job.name} failed {config.max_failures + 1} times; run the same command again to resume from the last "
+        f"checkpoint in {job.checkpoints}. The last failure: {error}"
     )
 
 
 def _ray_worker(config: dict[str, Any]) -> None:
-    with contextlib.suppress(Stopped):  # to Ray an exception is a failure, and it would start the workers again
-        work(config["job"], on_ray=True)
+    with contextlib.suppress(Stopped):  # Ray takes any exception for a failure and would restart the workers
+        run_worker(config["job"], on_ray=True)
 
 
 def _ray_preemption() -> Any:
-    """What Ray Train knows of nodes that are drained; the run goes on, and Ray restarts it when they are gone."""
+    """Return Ray Train's information on nodes that are drained; Ray restarts the run without them."""
     import ray.train
 
     return ray.train.get_preemption_info()

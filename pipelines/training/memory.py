@@ -1,9 +1,9 @@
-"""How much memory a training takes on each GPU, reckoned before it starts, from shapes alone.
+"""An estimate of a training's memory on each GPU, from shapes alone, before the training starts.
 
-Weights, gradients and optimizer states are counted: numbers of elements, their precision, and what DeepSpeed shards at
-the ZeRO stage. Activations are counted, too: one forward and backward pass of the longest samples runs on PyTorch's
-meta device, which computes nothing and holds nothing, and the bytes that would live at its peak are added up. Not in
-it: the CUDA context, workspaces of kernels, and fragmentation, together about a tenth.
+Weights, gradients and optimizer states are counted from their shapes, their precision, and what DeepSpeed shards at the
+ZeRO stage. For activations, one forward and backward pass of the longest samples runs on PyTorch's meta device, which
+allocates and computes nothing; the storages that live at the peak are added up. The estimate leaves out the CUDA
+context, workspaces of kernels, and fragmentation, together about a tenth.
 """
 
 import dataclasses
@@ -25,32 +25,32 @@ from pipelines.training.precision import effective_stage
 
 log = logging.getLogger("lion.training")
 GIB = 2**30
-# What is left for the CUDA context, workspaces and fragmentation.
+# The rest is for the CUDA context, workspaces and fragmentation.
 _USABLE = 0.9
 BUCKET = 500_000_000
-"""Elements that DeepSpeed reduces at once, at most: its own default."""
+"""Most elements that DeepSpeed reduces in one bucket: DeepSpeed's default."""
 _LIVE = 1_000_000_000
-"""Elements of gathered weights that ZeRO 3 keeps at once, at most: its own default."""
+"""Most elements of gathered weights that ZeRO 3 keeps at the same time: DeepSpeed's default."""
 
 
 class Outlined(Protocol):
-    """A task whose memory can be reckoned."""
+    """A task whose memory can be estimated."""
 
     def outline(self) -> nn.Module:
-        """The model of `build` on the meta device, in the precision that it is trained in: shapes without weights."""
+        """Return the model of `build` on the meta device, in the precision of the training: shapes without weights."""
 
     def longest(self, model: Any, samples: int) -> Tensor:
-        """Return the loss of `outline`'s model on as many of the longest samples that there can be."""
+        """Return the loss of `outline`'s model for `samples` samples of the greatest possible length."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of one worker by what they are for.
+    """The estimated memory of one worker, in bytes.
 
     Attributes:
-        state: what stays on the GPU from step to step.
-        activations: the most that lives there besides, within a step.
-        host: what offloading puts in CPU memory.
+        state: GPU memory that stays from step to step, by part.
+        activations: peak of the additional GPU memory within a step.
+        host: CPU memory of offloaded state, by part.
     """
 
     state: Mapping[str, int]
@@ -59,7 +59,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """Bytes on the GPU."""
+        """GPU memory in bytes."""
         return sum(self.state.values()) + self.activations
 
     def __str__(self) -> str:
@@ -68,13 +68,13 @@ class MemoryEstimate:
         return f"{_gib(self.total)} ({', '.join(parts)}{host})"
 
     def require(self, available: int) -> None:
-        """Hold it against a GPU.
+        """Compare the estimate with the memory of a GPU; warn if the training may not fit.
 
         Args:
             available: the GPU's memory in bytes.
 
         Raises:
-            UserError: what is counted for certain does not fit. What only may not fit is a warning.
+            UserError: the state alone, which is counted exactly, does not fit.
         """
         state = sum(self.state.values())
         advice = (
@@ -88,29 +88,29 @@ class MemoryEstimate:
             )
         if self.total > _USABLE * available:
             log.warning(
-                "the training is reckoned at %s GiB on each GPU, and of its %s GiB about a tenth is needed besides; "
-                "it may run out of memory: %s", _gib(self.total), _gib(available), advice,
+                "the training takes an estimated %s GiB of the %s GiB of each GPU, of which other uses take about a "
+                "tenth; it may run out of memory: %s", _gib(self.total), _gib(available), advice,
             )  # fmt: skip
 
 
 def estimate(task: Outlined, loop: LoopConfig, launch: LaunchConfig) -> MemoryEstimate:
-    """Return the memory of each worker of a training, which is logged and held against `launch.gpu_memory`.
+    """Return the estimated memory of each worker; log it, and compare it with `launch.gpu_memory` if that is set.
 
     Raises:
-        UserError: it cannot fit.
+        UserError: the training cannot fit into `launch.gpu_memory`.
     """
     model = task.outline()
     samples = loop.micro_batch_size or math.ceil(loop.batch_size / launch.fewest)
     state, host = state_bytes(model, loop, launch.fewest)
-    found = MemoryEstimate(state, peak_bytes(model, lambda: task.longest(model, samples)), host)
-    log.info("memory of each worker, GiB, with %d of the longest samples at once: %s", samples, found)
+    memory = MemoryEstimate(state, peak_bytes(model, lambda: task.longest(model, samples)), host)
+    log.info("estimated memory of each worker, in GiB, with %d of the longest samples: %s", samples, memory)
     if launch.gpu_memory is not None:
-        found.require(int(launch.gpu_memory * GIB))
-    return found
+        memory.require(int(launch.gpu_memory * GIB))
+    return memory
 
 
 def state_bytes(model: nn.Module, loop: LoopConfig, workers: int) -> tuple[dict[str, int], dict[str, int]]:
-    """What stays: bytes by part, on the GPU and in CPU memory.
+    """Return the bytes that stay from step to step, by part: on the GPU, and in CPU memory.
 
     ZeRO shards the optimizer's states and fp32 master weights from stage 1 on, gradients from 2, weights at 3.
     """
@@ -137,9 +137,9 @@ def state_bytes(model: nn.Module, loop: LoopConfig, workers: int) -> tuple[dict[
 
 
 def peak_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
-    """Return the most bytes that live at once in a forward and backward pass besides the model and its gradients."""
+    """Return the peak of the bytes of a forward and backward pass, without the model and its gradients."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # Gradients are counted by themselves: each is dropped as soon as it is whole.
+    # `state_bytes` counts the gradients: each is dropped here as soon as it is complete.
     hooks = [parameter.register_post_accumulate_grad_hook(_drop) for parameter in trained]
     live = _LiveBytes([*model.parameters(), *model.buffers()])
     try:
@@ -152,23 +152,27 @@ def peak_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
 
 
 def unique(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    """Return each parameter once, however many modules share it."""
+    """Return the parameters without duplicates, which are parameters that several modules share."""
     return list({id(parameter): parameter for parameter in parameters}.values())
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Adds up the storages that operations make, and takes each off when nobody holds it any more."""
+    """The bytes of all storages that operations allocate, until the storage is freed, and their peak.
 
-    def __init__(self, known: Iterable[Tensor]) -> None:
+    Args:
+        ignored: tensors whose storages do not count: the model's.
+    """
+
+    def __init__(self, ignored: Iterable[Tensor]) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-        for tensor in known:
-            self._known.add(tensor.untyped_storage())
+        self._counted: weakref.WeakSet[Any] = weakref.WeakSet()
+        for tensor in ignored:
+            self._counted.add(tensor.untyped_storage())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return 0  # some check of values, of which there are none
+            return 0  # a check of values, which meta tensors do not have
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
@@ -176,10 +180,10 @@ class _LiveBytes(TorchDispatchMode):
         return result
 
     def _hold(self, storage: Any) -> None:
-        if storage in self._known:
+        if storage in self._counted:
             return
         size = storage.nbytes()
-        self._known.add(storage)
+        self._counted.add(storage)
         self.live += size
         self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._release, size)

@@ -1,4 +1,4 @@
-"""Which samples a stage draws, and how often: levels or tasks by ratio, data sets within them by weight."""
+"""The mix of a stage's samples: levels or tasks by ratio, data sets within them by weight."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ COLUMNS = ("sample_id", "image_id", "task", "level")
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Samples that are drawn alike.
+class SamplePool:
+    """Samples that are drawn with the same frequency.
 
     Attributes:
-        name: the level or task, with weights also the data set.
-        rows: their numbers in the instructions table.
-        ratio: the pool's share of a batch, in proportion to the others'.
+        name: the level or task; with weights, also the data set.
+        rows: row numbers in the instructions table.
+        ratio: the pool's share of a batch, relative to the ratios of the other pools.
     """
 
     name: str
@@ -32,21 +32,21 @@ class Pool:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a stage trains on, and the rows that it is validated on."""
+    """The training pools of a stage, and the rows of its validation samples."""
 
-    pools: tuple[Pool, ...]
+    pools: tuple[SamplePool, ...]
     validation: np.ndarray
 
 
 @dataclass(frozen=True)
 class SetShare:
-    """A data set's part of a training.
+    """The share of one data set in a training.
 
     Attributes:
-        pool: where it is drawn from.
-        name: the data set: the beginning of its samples' ids.
-        samples: how many it has for training.
-        draws: how many samples of the training are its.
+        pool: the level or task from which it is drawn.
+        name: the data set's name, with which the ids of its samples begin.
+        samples: number of its training samples.
+        draws: expected number of its samples in the whole training.
     """
 
     pool: str
@@ -56,7 +56,7 @@ class SetShare:
 
     @property
     def epochs(self) -> float:
-        """How often the training sees each of its samples."""
+        """The expected number of times that the training sees each of its samples."""
         return self.draws / self.samples
 
     def __str__(self) -> str:
@@ -72,12 +72,12 @@ def make_mixture(table: pa.Table, source: str, settings: TrainStageConfig) -> Mi
     """Return the pools of a stage and its validation samples.
 
     Args:
-        table: of the instructions, at least `COLUMNS`.
-        source: what it is called in messages.
-        settings: ratios, weights, and what is held out.
+        table: the instructions table with at least `COLUMNS`.
+        source: the table's path, for messages.
+        settings: ratios, weights, and the held-out part.
 
     Raises:
-        UserError: a part of the mix has no samples, all of them are held out, or a weight names no data set.
+        UserError: a part of the mix has no samples, all of them are held out, or a weight names an unknown data set.
     """
     out = held_out(table["image_id"], settings.validation_fraction, settings.held_out_seed)
     sets = set_names(table) if settings.weights else None
@@ -86,21 +86,24 @@ def make_mixture(table: pa.Table, source: str, settings: TrainStageConfig) -> Mi
     never = np.zeros(len(out), dtype=bool)
     if sets is not None:
         never = np.isin(sets, [name for name, weight in settings.weights.items() if weight == 0])
-    pools: list[Pool] = []
+    pools: list[SamplePool] = []
     kept = []
     for name, ratio in settings.ratios.items():
         same = pc.equal(table["level" if name in LEVELS else "task"], name)
         belongs = same.to_numpy(zero_copy_only=False) & ~never
         if not belongs.any():
-            found = sorted(
+            names = sorted(
                 {str(value) for column in ("level", "task") for value in pc.unique(table[column]).to_pylist()}
             )
-            raise UserError(f"{source} has no {name!r} samples to train on; its levels and tasks are {found}.")
+            raise UserError(f"{source} has no {name!r} samples to train on; its levels and tasks are {names}.")
         rows = np.flatnonzero(belongs & ~out)
         if not len(rows):
-            raise UserError(f"All {name!r} samples are held out; lower validation_fraction or add images.")
+            raise UserError(f"All {name!r} samples of {source} are held out; lower validation_fraction or add images.")
         kept.append(np.flatnonzero(belongs & out))
-        pools += [Pool(name, rows, ratio)] if sets is None else _by_set(name, rows, ratio, sets[rows], settings.weights)
+        if sets is None:
+            pools.append(SamplePool(name, rows, ratio))
+        else:
+            pools += _by_set(name, rows, ratio, sets[rows], settings.weights)
     validation = np.unique(np.concatenate(kept))
     chosen = np.random.default_rng(settings.held_out_seed).permutation(len(validation))
     return Mixture(tuple(pools), validation[chosen[: settings.validation_samples]])
@@ -108,20 +111,20 @@ def make_mixture(table: pa.Table, source: str, settings: TrainStageConfig) -> Mi
 
 def _by_set(
     name: str, rows: np.ndarray, ratio: float, sets: np.ndarray, weights: Mapping[str, float]
-) -> Iterator[Pool]:
-    """Return a part of the mix as a pool for each data set: its share is its size times its weight."""
-    parts = {str(one): rows[sets == one] for one in sorted(set(sets))}
-    weighed = {one: len(part) * weights.get(one, 1.0) for one, part in parts.items()}
-    for one, part in parts.items():
-        yield Pool(f"{name}/{one}", part, ratio * weighed[one] / sum(weighed.values()))
+) -> Iterator[SamplePool]:
+    """Yield a pool for each data set of a level or task; the share of a data set is its size times its weight."""
+    parts = {str(data_set): rows[sets == data_set] for data_set in sorted(set(sets))}
+    weighed = {data_set: len(part) * weights.get(data_set, 1.0) for data_set, part in parts.items()}
+    for data_set, part in parts.items():
+        yield SamplePool(f"{name}/{data_set}", part, ratio * weighed[data_set] / sum(weighed.values()))
 
 
 def effective_epochs(mixture: Mixture, table: pa.Table, settings: TrainStageConfig) -> Sequence[SetShare]:
-    """How often a training sees the samples of each data set.
+    """Return for each data set how often a training sees its samples.
 
     Args:
-        mixture: of the table.
-        table: of the instructions.
+        mixture: the mix of the table.
+        table: the instructions table.
         settings: steps or epochs, and the batch size.
     """
     sizes = [len(pool.rows) for pool in mixture.pools]

@@ -1,7 +1,7 @@
-"""The order in which samples are seen: a pure function of sizes, ratios, batch size and seed.
+"""The order of the training samples: a pure function of pool sizes, ratios, batch size and seed.
 
-Nothing of it depends on the number of workers, and any step's samples can be asked for without those before, so that a
-resumed training needs no more than the number of its next step.
+It does not depend on the number of workers. The samples of a step are computed without the steps before it, so that a
+resumed training needs only the number of its next step.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample's turn.
+    """One draw of a sample.
 
     Attributes:
-        pool: which pool it is drawn from.
-        index: its place in the pool.
-        epoch: how often the pool was used up before.
+        pool: number of the pool.
+        index: position of the sample in the pool.
+        epoch: number of times that the whole pool was drawn before.
     """
 
     pool: int
@@ -33,18 +33,18 @@ class Draw:
 class SampleOrder:
     """Global batches of samples from pools that are mixed by ratio (LION's last stage: image : region = 1 : 1).
 
-    Each pool is an endless stream: one seeded permutation after another, so that a batch may span two epochs of a pool
-    and no sample comes twice before all came once. The pools' parts of the first n batches follow the ratios up to
-    rounding, for every n.
+    Each pool is an endless stream of seeded permutations: a batch may span two epochs of a pool, and no sample comes
+    twice before all came once. For every n, the shares of the pools in the first n batches follow the ratios up to
+    rounding.
 
     Args:
-        sizes: samples in each pool.
-        ratios: the pools' shares of a batch; absent: by size, which is a plain permutation for one pool.
-        batch_size: samples of a global batch.
-        seed: another seed, another order.
+        sizes: number of samples in each pool.
+        ratios: the pools' shares of a batch; None: in proportion to their sizes.
+        batch_size: number of samples of a global batch.
+        seed: seed of the permutations.
 
     Raises:
-        ValueError: an empty pool that has a share, or no pool with one.
+        ValueError: a pool with a share is empty, no pool has a share, or the batch size is below 1.
     """
 
     def __init__(self, sizes: Sequence[int], ratios: Sequence[float] | None, batch_size: int, seed: int) -> None:
@@ -64,53 +64,57 @@ class SampleOrder:
 
     @property
     def samples_per_epoch(self) -> int:
-        """Samples of one epoch: as many as all pools with a share hold."""
+        """Number of samples of one epoch: the sum of the sizes of all pools that have a share."""
         return sum(size for size, share in zip(self.sizes, self._shares, strict=True) if share > 0)
 
     def total_steps(self, epochs: float) -> int:
-        """Steps until `epochs` are over. The last batch is smaller where the batch size does not divide them."""
+        """Return the number of steps of `epochs`; the last batch may be smaller than the others."""
         return -(-round(self.samples_per_epoch * epochs) // self.batch_size)
 
     def batch(self, step: int, limit: int | None = None) -> list[Draw]:
-        """Return the samples of a step, pool by pool within a fixed interleaving.
+        """Return the samples of a step, with the pools interleaved.
 
         Args:
-            step: 0 is the first.
-            limit: samples of the whole training; the step in which it is reached has fewer.
+            step: the number of the step, from 0.
+            limit: number of samples of the whole training; the step that reaches it is smaller.
         """
         first = step * self.batch_size
         last = first + self.batch_size if limit is None else min(first + self.batch_size, limit)
         spans = enumerate(zip(self._positions(first), self._positions(last), strict=True))
-        return _interleave([[self._draw(pool, place) for place in range(*span)] for pool, span in spans])
+        return _interleave([[self._draw(pool, position) for position in range(*span)] for pool, span in spans])
 
     def _positions(self, samples: int) -> list[int]:
-        """How many of the first `samples` come from each pool: they add up, and none falls as `samples` grows."""
+        """Return how many of the first `samples` samples come from each pool.
+
+        The numbers add up to `samples`, and none of them falls as `samples` grows.
+        """
         positions, remaining = [], sum(self._shares)
         for share in self._shares:
-            # Each pool takes its part of what those before it left: rounding every pool by itself could go backwards.
+            # Each pool takes its part of the rest that earlier pools left. If every pool were rounded separately, the
+            # position of one could fall from one step to the next.
             taken = int(samples * share / remaining) if remaining else 0
             positions.append(taken)
             samples, remaining = samples - taken, remaining - share
         return positions
 
     def _draw(self, pool: int, position: int) -> Draw:
-        epoch, place = divmod(position, self.sizes[pool])
-        known, permutation = self._permutations.get(pool, (-1, np.empty(0)))
-        if known != epoch:
+        epoch, offset = divmod(position, self.sizes[pool])
+        cached_epoch, permutation = self._permutations.get(pool, (-1, np.empty(0)))
+        if cached_epoch != epoch:
             permutation = np.random.default_rng([self.seed, pool, epoch]).permutation(self.sizes[pool])
             self._permutations[pool] = (epoch, permutation)
-        return Draw(pool, int(permutation[place]), epoch)
+        return Draw(pool, int(permutation[offset]), epoch)
 
 
 def _interleave(pools: Sequence[Sequence[Draw]]) -> list[Draw]:
-    """Spreads each pool evenly over the batch, so that every worker's slice is mixed, too."""
-    keyed = [((place + 0.5) / len(pool), number, draw) for number, pool in enumerate(pools)
-             for place, draw in enumerate(pool)]  # fmt: skip
+    """Return one list in which each pool is spread evenly, so that the slice of every worker is mixed, too."""
+    keyed = [((index + 0.5) / len(pool), number, draw) for number, pool in enumerate(pools)
+             for index, draw in enumerate(pool)]  # fmt: skip
     return [draw for _, _, draw in sorted(keyed, key=lambda item: item[:2])]
 
 
 def split(batch: Sequence[Draw], workers: int, micro_batches: int) -> list[list[list[Draw]]]:
-    """A global batch as `[worker][micro-batch][sample]`, in order and as evenly as possible; pieces may be empty."""
+    """Return a global batch as `[worker][micro-batch][sample]`, in order and split evenly; pieces may be empty."""
     pieces = workers * micro_batches
     cuts = [len(batch) * piece // pieces for piece in range(pieces + 1)]
     slices = [list(batch[low:high]) for low, high in itertools.pairwise(cuts)]
@@ -118,16 +122,21 @@ def split(batch: Sequence[Draw], workers: int, micro_batches: int) -> list[list[
 
 
 def held_out(keys: pa.Array | pa.ChunkedArray, fraction: float, seed: int) -> np.ndarray:
-    """Which keys belong to the validation part: a boolean per key, equal for equal keys (all samples of one image).
+    """Return for each key whether it is in the validation part, (keys,) bool, the same for equal keys.
 
-    The choice depends on a key and the seed, so that it stays when others come or go; among few keys at least one is
-    chosen where the fraction is above 0, and one is left.
+    The choice is made from a hash of seed and key, so that it stays the same when other keys are added or removed. With
+    a fraction above 0, at least one key is chosen, and at least one is left for training.
+
+    Args:
+        keys: one key for each sample; samples of the same image have the same key.
+        fraction: share of the different keys that is chosen, in [0, 1].
+        seed: another seed chooses other keys.
     """
     if not len(keys):
         return np.zeros(0, dtype=bool)
     different = pc.unique(keys)
     digests = (hashlib.blake2b(f"{seed}:{key.as_py()}".encode(), digest_size=8).digest() for key in different)
-    places = np.fromiter((int.from_bytes(digest, "big") / 2**64 for digest in digests), np.float64, len(different))
-    lowest = places.min() * (1 + 1e-9) if fraction > 0 else 0.0
-    limit = min(max(fraction, lowest), places.max())
-    return (places < limit)[pc.index_in(keys, value_set=different).to_numpy()]
+    positions = np.fromiter((int.from_bytes(digest, "big") / 2**64 for digest in digests), np.float64, len(different))
+    lowest = positions.min() * (1 + 1e-9) if fraction > 0 else 0.0
+    limit = min(max(fraction, lowest), positions.max())
+    return (positions < limit)[pc.index_in(keys, value_set=different).to_numpy()]

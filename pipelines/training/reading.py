@@ -1,4 +1,4 @@
-"""Which tags a stage reads: those that its prompt's text lists, and those that its tag encoder was trained with."""
+"""The tags that a stage reads: in the text of its prompt, and in its tag encoder."""
 
 from collections.abc import Iterator
 
@@ -12,42 +12,42 @@ from pipelines.training.config import TrainStageConfig
 
 
 def stage_rule(images: str, settings: TrainStageConfig) -> TagRule:
-    """Return which tags of a table a stage's prompts list, and in which order.
+    """Return the rule by which a stage's prompts list the tags of a table.
 
     Raises:
-        UserError: the settings need thresholds or a list that the table does not have.
+        UserError: the settings need thresholds or a tag list that the table does not have.
     """
     return table_rule(images, settings.top_k, settings.threshold, settings.tag_order)
 
 
 def differences(rules: ModelRules, images: str, settings: TrainStageConfig) -> Iterator[str]:
-    """Yield a sentence for each setting of a stage that the tag encoder of its dynamic prompt was not trained with.
+    """Yield a warning for each setting of a stage that differs from the training of its tag encoder.
 
-    The encoder reads as it was trained; the settings decide the prompt's text.
+    The settings of the stage decide the prompt's text only: the tag encoder reads tags as it was trained.
     """
     vector = rules.vector
     if vector is None:
         return
     pairs = (("top_k", settings.top_k, vector.top_k), ("threshold", settings.threshold, vector.threshold))
-    for name, value, own in pairs:
-        if value is not None and value != own:
+    for name, value, trained in pairs:
+        if value is not None and value != trained:
             yield (
-                f"{name} is {value}, and the tag encoder was trained with {own}: the prompt's text lists tags by "
-                f"{value}, its vectors are made of tags by {own}, as the encoder was trained."
+                f"{name} is {value}, but the tag encoder was trained with {trained}: the prompt's text lists tags by "
+                f"{value}, and its vectors are made of tags by {trained}."
             )
-    of_table = thresholds_of(images) if vector.threshold == "per_tag" else None
-    if of_table is not None and of_table != vector.thresholds:
+    table_thresholds = thresholds_of(images) if vector.threshold == "per_tag" else None
+    if table_thresholds is not None and table_thresholds != vector.thresholds:
         yield (
-            f"The tag encoder was trained with other thresholds by tag than those of {images}, and keeps its own; "
-            "train it on tags of this tagger."
+            f"The tag encoder was trained with other thresholds by tag than those of {images}, and keeps them; train "
+            "it on tags of this tagger."
         )
 
 
 def letters_of_tags(tags: pa.ListArray, rule: TagRule) -> np.ndarray:
-    """Return about how many letters each image's tags add to a prompt: those above their threshold, (images,)."""
+    """Return approximately how many letters the tags of each image add to its prompt, (images,) int64."""
     letters = np.zeros(len(tags), dtype=np.int64)
     images, listed = pc.list_parent_indices(tags), pc.list_flatten(tags)
-    added = pc.utf8_length(pc.struct_field(listed, "tag")).to_numpy() + 2  # a comma and a blank
+    added = pc.utf8_length(pc.struct_field(listed, "tag")).to_numpy() + 2  # comma and space
     read = exceed_threshold(pc.struct_field(listed, "tag"), pc.struct_field(listed, "score").to_numpy(), rule)
     np.add.at(letters, images.to_numpy()[read], added[read])
     return letters

@@ -1,141 +1,98 @@
-"""The training steps: configuration in, result folder out."""
+"""The life of a training, from its configuration to its registered model.
 
-import dataclasses
+`run_training` is the same for all trainings; `recipes` has what the tag encoder and LION's stages add to it.
+"""
+
 import logging
-import os
-import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from pipelines.core import storage
-from pipelines.core.copies import cache_folder, local_copy, share_model
-from pipelines.core.errors import UserError
 from pipelines.core.steps import StepFolder, StepResult, fingerprint, run_step
-from pipelines.core.tag_rules import described
 from pipelines.registry import Registry
-from pipelines.training.config import LoopConfig, OptimizerConfig, TrainStageConfig, TrainTagEncoderConfig
-from pipelines.training.finish import Training, train_and_register
+from pipelines.training.config import LoopConfig, TrainStageConfig, TrainTagEncoderConfig
+from pipelines.training.launch import WorkerJob, launch, silence_transformers
+from pipelines.training.recipes import Recipe, StageRecipe, TagEncoderRecipe
 
 log = logging.getLogger("lion.training")
-_MERGE_VERSION = 2  # of a training whose start is merged: 2 keeps the parents' generation settings
-
-
-def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
-    """Train, saves and registers the tag encoder; a finished step is skipped.
-
-    Raises:
-        UserError: data or base are not there or unfit, MLflow does not answer, or the training cannot go well.
-    """
-    from pipelines.training.tag_encoder import PRESETS, TagEncoderTask, start_folder
-
-    registry = Registry(config.registry, config.out)
-    start, parent = start_folder(config.base), {}
-    if start.startswith("models:"):
-        found = registry.lookup(start)
-        start, parent = found.folder, {"parent.base": str(found)}
-    elif storage.is_remote(start):
-        start = local_copy(start)
-    inputs = {"data": config.data} | ({} if start in PRESETS else {"base": start})
-    for path in inputs.values():
-        if not storage.exists(path):
-            raise UserError(f"{path} does not exist; check --data and --base.")
-
-    def work(folder: StepFolder) -> dict[str, object]:
-        digests = {name: fingerprint(path) for name, path in inputs.items()}
-        ready = start if start in PRESETS else share_model(storage.absolute(start), folder, "base")
-        task = TagEncoderTask(config, storage.absolute(config.data), ready, digests.get("base", start))
-        lineage = {f"digest.{name}": digest for name, digest in digests.items()} | parent
-        rule = task.rule()
-        log.info("Tags that are read: %s", rule.in_words())
-        entries = train_and_register(Training(task, config, "tag_encoder", config.name, registry, lineage), folder)
-        return {**entries, "tags_read": described(rule)}
-
-    return _tidied(run_step("train_tag_encoder", config, config.out, work, inputs), config.loop)
 
 
 def train_stage(config: TrainStageConfig) -> StepResult:
-    """Train, saves and registers one of LION's stages; a finished step is skipped.
+    """Train, save and register one of LION's stages; skip a finished step.
 
     Raises:
-        UserError: tables or parents are not there or unfit, MLflow does not answer, or the training cannot go well.
+        UserError: a table or a parent is missing or does not fit, MLflow does not answer, or the training fails for a
+            reason that the user can change.
     """
     registry = Registry(config.registry, config.out)
-    parents = config.parent_list
-    if len(parents) not in ((1, 2) if config.stage == 3 else (1,)):
-        raise UserError(
-            f"Stage {config.stage} has {len(parents)} parents; give one model's folder, or for stage 3 also the two of "
-            "stage 1 and stage 2, which are merged."
-        )
-    found = {f"parent{number}": registry.lookup(parent) for number, parent in enumerate(parents, 1)}
-    if config.tag_encoder is not None:
-        if not config.prompt.dynamic:
-            raise UserError(f"prompt.kind {config.prompt.kind!r} reads no tag encoder; leave tag_encoder out.")
-        found["tag_encoder"] = registry.lookup(config.tag_encoder)
-    inputs = {"data": config.data, "tagged": config.tagged} | {name: model.folder for name, model in found.items()}
-
-    def work(folder: StepFolder) -> dict[str, object]:
-        from pipelines.training.reading import differences
-        from pipelines.training.stage import StageTask
-
-        _log_mixture(config)
-        digests = {name: fingerprint(path) for name, path in inputs.items()}
-        start = found["parent1"].folder
-        if len(parents) == 2:
-            start = _merged(start, found["parent2"].folder, folder)
-        start = share_model(start, folder, "lion")
-        encoder = share_model(found["tag_encoder"].folder, folder, "tag_encoder") if "tag_encoder" in found else None
-        base = tuple((name, digests[name]) for name in found)
-        settings = dataclasses.replace(config, optimizer=_with_projector(config))
-        task = StageTask(settings, storage.absolute(config.data), storage.absolute(config.tagged), start, encoder, base)
-        lineage = {f"digest.{name}": digest for name, digest in digests.items()}
-        lineage |= {f"parent.{name}": str(model) for name, model in found.items()}
-        rules = task.rules()
-        log.info("Tags that are read: %s", rules.in_words())
-        for difference in differences(rules, config.tagged, config):
-            log.warning("%s", difference)
-        entries = train_and_register(Training(task, settings, "lion", config.model_name, registry, lineage), folder)
-        return {**entries, "tags_read": rules.described()}
-
-    # Parents count by their weights, wherever they lie and by whatever name they were found.
-    identity = dataclasses.replace(config, parents=[], tag_encoder=None)
-    version = _MERGE_VERSION if len(parents) == 2 else 1
-    return _tidied(run_step("train_stage", identity, config.out, work, inputs, version), config.loop)
+    return run_training(StageRecipe(config, registry), registry)
 
 
-def _log_mixture(config: TrainStageConfig) -> None:
-    """Says how often each data set will be seen; what cannot be mixed is refused before anything starts."""
-    from pipelines.core.local_tables import open_table
-    from pipelines.core.tables import INSTRUCTIONS
-    from pipelines.training.mixing import COLUMNS, effective_epochs, make_mixture
+def train_tag_encoder(config: TrainTagEncoderConfig) -> StepResult:
+    """Train, save and register the tag encoder; skip a finished step.
 
-    table = open_table(storage.absolute(config.data), INSTRUCTIONS, COLUMNS)
-    for share in effective_epochs(make_mixture(table, config.data, config), table, config):
-        log.info("%s", share)
+    Raises:
+        UserError: the table or the base is missing or does not fit, MLflow does not answer, or the training fails for a
+            reason that the user can change.
+    """
+    registry = Registry(config.registry, config.out)
+    return run_training(TagEncoderRecipe(config, registry), registry)
 
 
-def _tidied(result: StepResult, loop: LoopConfig) -> StepResult:
-    """Remove what only an unfinished training needs; not before the manifest is there, so that no crash loses it."""
-    if not loop.keep_after:
-        for name in ("checkpoints", "merged", "start"):
-            storage.delete_folder(storage.join(result.path, name))
+def run_training(recipe: Recipe, registry: Registry) -> StepResult:
+    """Run a whole training: build the task, train, save the model, register it. A finished step is skipped.
+
+    A step that stopped or crashed continues at the part that is not done: the loop resumes from its last checkpoint,
+    and saving and registering are repeated.
+
+    Args:
+        recipe: the training.
+        registry: where its run and its model are registered.
+    """
+    from pipelines.training import results
+    from pipelines.training.callbacks import callback_factory
+    from pipelines.training.checkpoint import Checkpoints
+    from pipelines.training.memory import estimate
+
+    config, loop = recipe.config, recipe.config.loop
+
+    def work(folder: StepFolder) -> Mapping[str, Any]:
+        # 1. Build the task: data, model, loss and metrics, as settings that are pickled to the workers.
+        callbacks = tuple(callback_factory(name) for name in loop.callbacks)
+        digests = {name: fingerprint(path) for name, path in recipe.inputs.items()}
+        task, tags_read = recipe.build_task(folder, digests)
+        lineage = {**{f"digest.{name}": digest for name, digest in digests.items()}, **recipe.parents}
+
+        # 2. Train, from the last checkpoint where there is one. The loop is `pipelines.training.loop.train`.
+        silence_transformers()
+        with results.open_run(registry, recipe, folder, lineage) as run_id:
+            memory = estimate(task, loop, config.launch)
+            job = WorkerJob(
+                task, loop, config.optimizer, folder.path, folder.hash, recipe.name,
+                mlflow=(registry.uri, run_id), memory=memory, callbacks=callbacks,
+            )  # fmt: skip
+            launch(job, config.launch, config.ray)
+
+        # 3. Save the chosen checkpoint's model, the metrics and their curves.
+        checkpoints = Checkpoints(job.checkpoints, loop.keep_checkpoints)
+        state = checkpoints.last()
+        step = state.best_step if loop.choose == "best" and state.best_step is not None else state.step
+        results.save_model(task, checkpoints, step, folder)
+        results.write_history(state.history, folder)
+        metrics = results.result_metrics(state.history, step)
+
+        # 4. Register the model.
+        version = results.register_model(registry, recipe, folder, run_id, state.history, metrics, lineage)
+        entries = results.manifest_entries(recipe, folder, run_id, version, state, metrics, lineage)
+        return {**entries, "tags_read": tags_read}
+
+    result = run_step(recipe.step, recipe.identity, config.out, work, recipe.inputs, recipe.version)
+    _delete_leftovers(result, loop)
     return result
 
 
-def _merged(first: str, second: str, folder: StepFolder) -> str:
-    """The folder of stage 1's and stage 2's LION merged into one; on this machine, because models load from there."""
-    target = folder.child("merged")
-    if storage.is_remote(target):
-        target = os.path.join(cache_folder("merged"), folder.hash[:24])
-    if not os.path.isdir(target):
-        from pipelines.training.stage import merge_parents
-
-        partial = f"{target}.{uuid.uuid4().hex[:8]}.partial"
-        merge_parents(first, second, partial)
-        os.rename(partial, target)
-    return target
-
-
-def _with_projector(config: TrainStageConfig) -> OptimizerConfig:
-    """Return the optimizer's settings with the projector's own learning rate, where one is trained."""
-    if "projector" not in config.trained_groups or "projector" in config.optimizer.learning_rate_scale:
-        return config.optimizer
-    scale = {**config.optimizer.learning_rate_scale, "projector": config.projector_scale}
-    return dataclasses.replace(config.optimizer, learning_rate_scale=scale)
+def _delete_leftovers(result: StepResult, loop: LoopConfig) -> None:
+    """Delete what only an unfinished training needs. This follows the manifest, so that no crash can lose it."""
+    if not loop.keep_after:
+        for name in ("checkpoints", "merged", "start"):
+            storage.delete_folder(storage.join(result.path, name))

@@ -1,4 +1,4 @@
-"""LION's stages: the instructions table with each image's tags, mixed by level, through a LION with a prompt."""
+"""The training of LION's stages: the instructions table with the tags of each image, mixed by level."""
 
 import dataclasses
 import logging
@@ -46,13 +46,13 @@ from pipelines.training.task import Output
 log = logging.getLogger("lion.training")
 SAMPLE_COLUMNS = ("sample_id", "image_id", "task", "level", "instruction", "answers")
 IMAGE_COLUMNS = ("image_id", "uri", "tags")
-# What a prompt of another kind brings along; everything else must come from the parent.
+# Weights that a prompt of another kind adds; all other weights must come from the parent.
 _PROMPT_PARTS = ("soft_prompt", "prompt_projector.", "tag_encoder.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A question about an image, with the answer that is trained."""
+    """A question about an image, with the answer that the model learns."""
 
     sample_id: str
     task: str
@@ -64,13 +64,13 @@ class Sample:
 
 
 class StageData:
-    """Samples of the instructions table with their images and tags, in one pool for each part of the mix.
+    """The samples of the instructions table with their images and tags, in one pool for each part of the mix.
 
     Args:
         samples: folder of the `instructions` table.
         images: folder of the `tagged` table.
-        processor: makes the model's inputs.
-        settings: mix, held-out part, seeds.
+        processor: computes the model's inputs.
+        settings: the mix, the held-out part, and the seeds.
 
     Raises:
         UserError: a part of the mix has no samples, or a sample's image is not in the `tagged` table.
@@ -88,7 +88,9 @@ class StageData:
                                        f"{images} does not have")  # fmt: skip
         if (unanswered := pc.sum(pc.less(pc.fill_null(pc.list_value_length(self._samples["answers"]), 0), 1))
                 .as_py()):  # fmt: skip
-            raise UserError(f"{unanswered} samples of {samples} have no answer to train on; leave such sets out.")
+            raise UserError(
+                f"{unanswered} samples of {samples} have no answer to train on; leave their data sets out of the table."
+            )
         mixture = make_mixture(self._samples, samples, settings)
         self._parts = [*(pool.rows for pool in mixture.pools), mixture.validation]
         self.pools = tuple(len(pool.rows) for pool in mixture.pools)
@@ -96,7 +98,7 @@ class StageData:
         self.validation = [Draw(len(self.pools), index, 0) for index in range(len(mixture.validation))]
 
     def length(self, draw: Draw) -> int:
-        """Letters of the question and of the image's tags, of which the prompt is made."""
+        """Return the number of letters of the question and of the image's tags, of which the prompt consists."""
         row = int(self._parts[draw.pool][draw.index])
         return len(self._samples["instruction"][row].as_py()) + int(self._tag_letters[self._image_rows[row]])
 
@@ -108,38 +110,38 @@ class StageData:
         return np.concatenate([letters_of_tags(chunk, self._rule) for chunk in self._images["tags"].chunks])
 
     def load(self, draw: Draw) -> Sample:
-        """Return a sample with its picture; of several answers each epoch draws one."""
+        """Return a sample with its picture. If it has several answers, each epoch draws one of them."""
         row = int(self._parts[draw.pool][draw.index])
         sample = self._samples.slice(row, 1).to_pylist()[0]
         image_row = int(self._image_rows[row])
         image = self._images.slice(image_row, 1).to_pylist()[0]
         answers = sample["answers"]
         held_out = draw.pool == len(self.pools)
-        # Held-out samples have the same answers in every training, whatever its seed: their losses are compared.
+        # Held-out samples have the same answers in trainings of all seeds, so that their losses can be compared.
         seed = self._settings.held_out_seed if held_out else self._settings.loop.seed
-        chance = generator(seed, draw.pool, draw.epoch, draw.index)
-        answer = answers[int(chance.integers(len(answers)))] if len(answers) > 1 else answers[0]
+        rng = generator(seed, draw.pool, draw.epoch, draw.index)
+        answer = answers[int(rng.integers(len(answers)))] if len(answers) > 1 else answers[0]
         try:
             picture = load_image(image["uri"], self._content(image_row))
         except BadImage as error:
             raise UserError(
                 f"The image of sample {sample['sample_id']} cannot be read any more ({error}); put it back and run the "
-                "same command again, or precompute again, which sets it aside."
+                "same command again, or run precompute again, which moves the image to quarantine."
             ) from error
         tags = tags_from_rows(image["tags"])
         task, level, instruction = sample["task"], sample["level"], sample["instruction"]
         if self._settings.augment and level == "region" and not held_out:
-            picture, instruction, answer = augment(picture, instruction, answer, task, chance)
+            picture, instruction, answer = augment(picture, instruction, answer, task, rng)
         return Sample(sample["sample_id"], task, level, instruction, answer, tags, picture)
 
     def _content(self, image_row: int) -> bytes | None:
-        """Return the encoded bytes of an image where the table holds them."""
+        """Return the encoded bytes of an image, or None if the table has no embedded images."""
         if self._embedded is None or self._embedded_rows is None:
             return None
         return self._embedded.content(int(self._embedded_rows[image_row]))
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Return the model's inputs. The weight is the number of answer tokens: the loss is their mean."""
+        """Return the model's inputs. The weight is the number of answer tokens: the loss is the mean over tokens."""
         try:
             tensors = self._processor.get()(
                 images=[sample.image for sample in samples],
@@ -149,7 +151,9 @@ class StageData:
                 answers=[sample.answer for sample in samples],
             )
         except ValueError as error:
-            raise UserError(f"Among the samples {[sample.sample_id for sample in samples][:8]}: {error}") from error
+            raise UserError(
+                f"One of the samples {[sample.sample_id for sample in samples][:8]} cannot be used: {error}"
+            ) from error
         answer_tokens = int((tensors["labels"] != -100).sum())
         return Batch(
             dict(tensors),
@@ -162,15 +166,15 @@ class StageData:
 
 @dataclasses.dataclass(frozen=True)
 class StageTask:
-    """The task that the loop trains.
+    """A stage's training, as the loop runs it; see `pipelines.training.task.Task`.
 
     Attributes:
         settings: the training's configuration.
         samples: folder of the `instructions` table.
         images: folder of the `tagged` table.
-        start: the LION's folder that the weights come from, a path or a URI.
-        tag_encoder: the tag encoder's folder; None: the start's own, or none at all.
-        digests: of the start and the tag encoder.
+        start: folder or URI of the LION from which the weights come.
+        tag_encoder: folder or URI of a trained tag encoder; None: the one of `start`, if it has one.
+        digests: names and digests of the start and the tag encoder.
     """
 
     settings: TrainStageConfig
@@ -182,12 +186,12 @@ class StageTask:
 
     @property
     def base(self) -> Mapping[str, str]:
-        """What the frozen weights come from."""
+        """Digest of each input that frozen weights come from, by name."""
         return dict(self.digests)
 
     @property
     def _folders(self) -> tuple[str, str | None]:
-        """The start and the tag encoder on the machine that asks."""
+        """The folders of the start and the tag encoder on this machine."""
         return local_copy(self.start), local_copy(self.tag_encoder) if self.tag_encoder else None
 
     def build(self) -> LionForConditionalGeneration:
@@ -195,14 +199,14 @@ class StageTask:
         return self._prepared(start_model(*self._folders, self.settings))
 
     def outline(self) -> LionForConditionalGeneration:
-        """`build`'s LION on the meta device."""
+        """Return the LION of `build` on the meta device, without weights."""
         with torch.device("meta"):
             model = LionForConditionalGeneration(start_config(*self._folders, self.settings))
         set_precision(model, compute_dtype(self.settings.loop))
         return self._prepared(model)
 
     def longest(self, model: Any, samples: int) -> Tensor:
-        """Return the loss of prompts, questions, answers and tags of their greatest lengths."""
+        """Return the loss of `samples` samples with prompts, answers and tags of the greatest lengths."""
         config = model.config
 
         def tokens(length: int) -> Tensor:
@@ -223,7 +227,7 @@ class StageTask:
         return self.forward(model, Batch(tensors, 1.0, ())).loss
 
     def _prepared(self, model: LionForConditionalGeneration) -> LionForConditionalGeneration:
-        """Return the stage's groups require gradients, in the precision of each."""
+        """Return the model in training mode; exactly the stage's parameter groups require gradients."""
         try:
             set_trainable(model, self.settings.trained_groups)
         except ValueError as error:
@@ -233,9 +237,9 @@ class StageTask:
         return model.train()
 
     def processor(self) -> LionProcessor:
-        """Return the start's processor for this training's prompt and tags.
+        """Return the processor of the start, with this training's prompt and tag rule.
 
-        What the tag encoder reads is what it was trained with: its own processor's settings, or the parent's of it.
+        The tag encoder reads tags as it was trained: by the settings of its processor, or those that the parent has.
         """
         start, tag_encoder = self._folders
         config = start_config(start, tag_encoder, self.settings)
@@ -259,59 +263,61 @@ class StageTask:
                 tag_encoder_thresholds=reader.thresholds if has_encoder else None,
             )
         except ValueError as error:
-            raise UserError(f"{self.start} does not fit: {error}") from error
+            raise UserError(f"The processor of {self.start} does not fit this training: {error}") from error
 
     def rules(self) -> ModelRules:
-        """Which tags the text lists, and which the tag encoder reads."""
+        """Return the rules by which the prompt's text lists tags, and by which the tag encoder reads them."""
         processor = self.processor()
         return ModelRules(processor.rule, processor.tag_reader.rule if self.settings.prompt.dynamic else None)
 
     def group_of(self, name: str) -> str:
-        """LION's own groups."""
+        """Return LION's parameter group of a parameter."""
         return parameter_group(name)
 
     @property
     def groups(self) -> Sequence[str]:
-        """The groups that a setting may name."""
+        """The parameter groups that settings may name."""
         return GROUPS
 
     def data(self) -> StageData:
-        """Return the samples."""
+        """Return the training and validation samples."""
         return StageData(self.samples, self.images, self.processor(), self.settings)
 
     def forward(self, model: Any, batch: Batch) -> Output:
-        """Cross entropy of the answers' tokens, also by task."""
+        """Return the cross entropy summed over answer tokens, and the sums by task for `metrics`."""
         losses = model(**batch.tensors).sample_loss
         tokens = (batch.tensors["labels"] != -100).sum(dim=1)
         sums: dict[str, Tensor] = {}
         for task in sorted(set(batch.tasks)):
-            mine = torch.tensor([name == task for name in batch.tasks], device=losses.device)
-            sums[f"loss/{task}"] = losses.detach()[mine].double().sum()
-            sums[f"tokens/{task}"] = tokens[mine].sum().double()
+            rows = torch.tensor([name == task for name in batch.tasks], device=losses.device)
+            sums[f"loss/{task}"] = losses.detach()[rows].double().sum()
+            sums[f"tokens/{task}"] = tokens[rows].sum().double()
         return Output(losses.sum(), sums)
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the validation loss of each task."""
+        """Return the mean validation loss of each task."""
         tasks = [name.partition("/")[2] for name in sums if name.startswith("loss/")]
         return {f"loss/{task}": float(sums[f"loss/{task}"] / sums[f"tokens/{task}"]) for task in tasks}
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """Return the whole LION, frozen parts and tag encoder included, with its processor."""
+        """Write the whole LION, with frozen parts and tag encoder, and its processor."""
         assert isinstance(model, LionForConditionalGeneration)
         model.save_pretrained(folder)
         self.processor().save_pretrained(folder)
 
 
 def start_config(start: str, tag_encoder: str | None, settings: TrainStageConfig) -> LionConfig:
-    """Return the start's configuration with this training's prompt and tag encoder.
+    """Return the configuration of the start, with this training's prompt and tag encoder.
 
     Raises:
-        UserError: the folder is no LION's, or a dynamic prompt has no tag encoder.
+        UserError: the folder has no LION, or a dynamic prompt has no tag encoder.
     """
     try:
         config = LionConfig.from_pretrained(start)
         if not isinstance(config, LionConfig) or config.model_type != LionConfig.model_type:
-            raise UserError(f"{start} holds a {config.model_type!r} model, not a LION.")
+            raise UserError(
+                f"{start} has a model of type {config.model_type!r}, not a LION; set parents to the folder of a LION."
+            )
         fields = config.to_dict()
         parent_encoder = fields.get("tag_encoder_config")
         prompt = PromptConfig(**dataclasses.asdict(settings.prompt))
@@ -319,9 +325,9 @@ def start_config(start: str, tag_encoder: str | None, settings: TrainStageConfig
             if tag_encoder:
                 fields["tag_encoder_config"] = TagEncoder.config_class.from_pretrained(tag_encoder).to_dict()
             elif not parent_encoder:
-                raise UserError(f"A dynamic prompt needs a trained tag encoder, and {start} has none: --tag_encoder.")
+                raise UserError(f"A dynamic prompt needs a trained tag encoder, and {start} has none; set tag_encoder.")
         if unknown := set(settings.fp32_groups) - set(GROUPS):
-            raise UserError(f"fp32_groups names {sorted(unknown)}; choose of {', '.join(GROUPS)}.")
+            raise UserError(f"fp32_groups has unknown groups {sorted(unknown)}; choose from {', '.join(GROUPS)}.")
         kept = sorted({*config.fp32_groups, *settings.fp32_groups})
         return LionConfig.from_dict({**fields, "prompt": prompt.to_dict(), "fp32_groups": kept})
     except (ValueError, OSError) as error:
@@ -329,10 +335,10 @@ def start_config(start: str, tag_encoder: str | None, settings: TrainStageConfig
 
 
 def start_model(start: str, tag_encoder: str | None, settings: TrainStageConfig) -> LionForConditionalGeneration:
-    """Return the start's LION with this training's prompt; what the prompt brings along and the start lacks is new.
+    """Return the LION of the start with this training's prompt. Weights of the prompt that the start lacks are new.
 
     Raises:
-        UserError: the start lacks weights other than the prompt's.
+        UserError: the start lacks other weights than those of the prompt, or has unknown ones.
     """
     config = start_config(start, tag_encoder, settings)
     dtype = compute_dtype(settings.loop)
@@ -343,36 +349,45 @@ def start_model(start: str, tag_encoder: str | None, settings: TrainStageConfig)
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(f"The stage cannot start from {start}: {error}") from error
     model, info = loaded
-    renewed = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
-    if lost := sorted(key for key in renewed if not key.startswith(_PROMPT_PARTS)):
-        raise UserError(f"{start} lacks weights of a LION, or has them in another size, among them {lost[:3]}.")
+    new = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+    if lost := sorted(key for key in new if not key.startswith(_PROMPT_PARTS)):
+        raise UserError(
+            f"{start} lacks weights of a LION, or has them in another size, such as {lost[:3]}; copy the whole folder."
+        )
     if extra := sorted(key for key in info["unexpected_keys"] if not key.startswith(_PROMPT_PARTS)):
-        raise UserError(f"{start} has weights that its configuration does not name, among them {extra[:3]}.")
+        raise UserError(
+            f"{start} has weights that its config.json does not describe, such as {extra[:3]}; use a matching pair."
+        )
     if tag_encoder is not None and settings.prompt.dynamic:
         model.set_tag_encoder(TagEncoder.from_pretrained(tag_encoder, dtype=dtype))
     return model
 
 
 def merge_parents(stage1: str, stage2: str, target: str) -> None:
-    """Write the LION that stage 3 starts from: stage 1's image path, stage 2's region path, a fresh router.
+    """Write the LION from which stage 3 starts: stage 1's image path, stage 2's region path, and a new router.
 
-    Processor and generation settings are stage 1's; a warning names each setting that stage 2 has otherwise.
+    Processor and generation settings are those of stage 1; a warning names each setting in which stage 2 differs.
+
+    Args:
+        stage1: folder of stage 1's LION.
+        stage2: folder of stage 2's LION.
+        target: folder to write.
 
     Raises:
-        UserError: the two do not belong together.
+        UserError: the two models do not fit together.
     """
     try:
         first, second = (LionForConditionalGeneration.from_pretrained(folder) for folder in (stage1, stage2))
         fields = {**first.config.to_dict(), "visual_input": "all", "adapters": list(LEVELS)}
         if not first.config.uses_aggregator:
             fields |= {name: second.config.to_dict()[name] for name in ("aggregator_config", "aggregator_levels")}
-        into = LionForConditionalGeneration(LionConfig.from_dict(fields))
-        merge_stages(first, second, into).save_pretrained(target)
-        for name, (kept, left) in differing_settings(first, second).items():
+        merged = LionForConditionalGeneration(LionConfig.from_dict(fields))
+        merge_stages(first, second, merged).save_pretrained(target)
+        for name, (kept, dropped) in differing_settings(first, second).items():
             log.warning(
                 "Stage 1 (%s) decodes with %s %s and stage 2 (%s) with %s: the merged model keeps stage 1's. Set "
-                "another in its generation_config.json, or for one evaluation with --inference.decoding.",
-                stage1, name, kept, stage2, left,
+                "another value in its generation_config.json, or for one evaluation with --inference.decoding.",
+                stage1, name, kept, stage2, dropped,
             )  # fmt: skip
     except (ValueError, OSError) as error:
         raise UserError(f"Stage 1 ({stage1}) and stage 2 ({stage2}) cannot be merged: {error}") from error

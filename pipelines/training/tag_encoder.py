@@ -1,7 +1,8 @@
-"""The tag encoder's training: tags with confidences near their image's caption, far from another image's.
+"""The training of the tag encoder: an image's tags get a vector near that of its caption.
 
-Dynamic LION: anchor a = BERT(tag string), positive p = caption of the same image, negative n = caption of another
-image, L = max(‖a − p‖ − ‖a − n‖ + margin, 0).
+Dynamic LION trains with triplets: the anchor a is the vector of an image's tags with confidences, the positive p that
+of a caption of the same image, the negative n that of a caption of another image. The default loss is
+L = max(‖a − p‖ − ‖a − n‖ + margin, 0); `losses` has the registry of losses.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor, triplet_margin_loss
+from models.tag_encoder import TagEncoder, TagEncoderConfig, TagEncoderProcessor
 from models.tags import ImageTags, TagRule, tags_from_rows
 from pipelines.core.copies import local_copy
 from pipelines.core.errors import UserError
@@ -22,6 +23,7 @@ from pipelines.core.tables import TAGGED
 from pipelines.core.tag_rules import table_rule
 from pipelines.training.config import TrainTagEncoderConfig
 from pipelines.training.data import Batch, PerThread, generator
+from pipelines.training.losses import TagEncoderLoss, find_loss
 from pipelines.training.order import Draw, held_out
 from pipelines.training.precision import compute_dtype
 from pipelines.training.task import Output
@@ -29,16 +31,22 @@ from pipelines.training.task import Output
 log = logging.getLogger("lion.training")
 PRESETS = ("tiny",)
 COLUMNS = ("image_id", "tags", "caption", "captions")
-# Tries to find another image's caption that differs from the image's own before the data counts as unusable.
+# Number of draws for a caption of another image that differs from the image's captions, before the data is refused.
 _TRIES = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Triplet:
-    """One sample: an image's tags, its captions, and another image's.
+    """One sample: an image's tags, its captions, and the captions of another image.
 
-    Captions are one each, or all of an image: a mean over several against a single one could be told apart by its form,
-    without reading either.
+    Both images have a single caption, or both have all their captions: the encoder could tell a mean of several vectors
+    from a single vector without reading the captions.
+
+    Attributes:
+        image_id: id of the image.
+        tags: its tags with confidences.
+        positives: its captions.
+        negatives: captions of another image.
     """
 
     image_id: str
@@ -50,13 +58,13 @@ class Triplet:
 class TagEncoderData:
     """Triplets from the `tagged` table.
 
-    Images without tags above the threshold stay: the encoder must place "nothing was seen", too. Images without a
-    caption are left out.
+    Images without tags above the threshold stay, because the encoder needs a vector for "no tags", too. Images without
+    a caption are left out.
 
     Args:
         table: folder of the `tagged` table.
-        processor: makes tokens of tags and captions.
-        settings: what is positive, what is held out, and the seeds.
+        processor: tokenizes tags and captions.
+        settings: the choice of positives, the held-out part, and the seeds.
 
     Raises:
         UserError: fewer than four images have a caption, or all captions are the same.
@@ -68,9 +76,13 @@ class TagEncoderData:
         captions = self._rows.column("caption")
         usable = np.flatnonzero(captions.is_valid().to_numpy())
         if len(usable) < 4:
-            raise UserError(f"{table} has {len(usable)} images with a caption; triplets need at least four.")
+            raise UserError(
+                f"{table} has {len(usable)} images with a caption; triplets need at least 4: add images with captions."
+            )
         if len(usable) < len(captions):
-            log.warning("%d of %d images have no caption and are left out", len(captions) - len(usable), len(captions))
+            log.warning(
+                "%d of %d images have no caption; they are left out", len(captions) - len(usable), len(captions)
+            )
         ids = self._rows.column("image_id").take(usable)
         out = held_out(ids, settings.validation_fraction, settings.held_out_seed)
         self._parts = (usable[~out], usable[out])
@@ -79,18 +91,18 @@ class TagEncoderData:
         self.validation = [Draw(1, index, 0) for index in range(len(self._parts[1]))]
 
     def load(self, draw: Draw) -> Triplet:
-        """Return the triplet of an image; its negative changes from epoch to epoch."""
+        """Return the triplet of an image. Each epoch draws another negative."""
         part = self._parts[draw.pool]
         row = self._row(int(part[draw.index]))
         own = {row["caption"], *(row["captions"] or ())}
-        # Held-out images meet the same captions in every training, whatever its seed: their losses are compared.
+        # Held-out images have the same negatives in trainings of all seeds, so that their losses can be compared.
         seed = self._settings.held_out_seed if draw.pool else self._settings.loop.seed
-        chance = generator(seed, draw.pool, draw.epoch, draw.index)
+        rng = generator(seed, draw.pool, draw.epoch, draw.index)
         tags = tags_from_rows(row["tags"])
-        return Triplet(row["image_id"], tags, self._texts(row), self._negatives(part, draw.index, own, chance))
+        return Triplet(row["image_id"], tags, self._texts(row), self._negatives(part, draw.index, own, rng))
 
     def _texts(self, row: dict[str, Any]) -> list[str]:
-        """What stands for an image in words."""
+        """Return the captions that represent an image: one, or all of them."""
         if self._settings.positive == "centroid":
             return [row["caption"]]
         return sorted({row["caption"], *(row["captions"] or ())})
@@ -98,24 +110,28 @@ class TagEncoderData:
     def _row(self, number: int) -> dict[str, Any]:
         return self._rows.slice(number, 1).to_pylist()[0]
 
-    def _negatives(self, part: np.ndarray, index: int, own: set[str], chance: np.random.Generator) -> list[str]:
-        """Return the words of another image of the same part, none of them among this image's own."""
-        if len(part) < 2:
+    def _negatives(self, part: np.ndarray, index: int, own: set[str], rng: np.random.Generator) -> list[str]:
+        """Return the captions of another image of the same part that differ from `own`, this image's captions."""
+        if len(part) < 2:  # a single held-out image takes its negative from the training images
             part, index = self._parts[0], -1
         for _ in range(_TRIES):
-            other = int(chance.integers(len(part)))
+            other = int(rng.integers(len(part)))
             if other == index:
                 continue
             texts = self._texts(self._row(int(part[other])))
             if own.isdisjoint(texts):
                 return texts
         raise UserError(
-            f"No other image's caption differs from {sorted(own)[:2]}; the captions are (nearly) all alike, so "
-            "that there is nothing to tell apart."
+            f"None of {_TRIES} other images has captions that differ from {sorted(own)[:2]}: (nearly) all captions of "
+            "the table are the same; use a table with different captions."
         )
 
     def collate(self, samples: Sequence[Triplet]) -> Batch:
-        """Tokens of anchors, then positives, then negatives, padded to one width; `forward` takes them apart again."""
+        """Return the tokens of anchors, positives and negatives, in this order and padded to one width.
+
+        `owner` has the index of the positive or, after all positives, of the negative to which each caption belongs:
+        `forward` averages the vectors of a sample's captions.
+        """
         processor = self._processor.get()
         anchors = processor([sample.tags for sample in samples])
         positives = [caption for sample in samples for caption in sample.positives]
@@ -128,37 +144,45 @@ class TagEncoderData:
         }
         pad = processor.tokenizer.pad_token_id
         tensors["input_ids"] = tensors["input_ids"].masked_fill(tensors["attention_mask"] == 0, pad)
-        # Which positive and, after those, which negative each caption belongs to: means are taken after encoding.
         texts = [*(sample.positives for sample in samples), *(sample.negatives for sample in samples)]
-        tensors["owner"] = torch.tensor([place for place, captions in enumerate(texts) for _ in captions])
+        tensors["owner"] = torch.tensor([index for index, captions in enumerate(texts) for _ in captions])
         ids = tuple(sample.image_id for sample in samples)
         return Batch(tensors, float(len(samples)), ids, int(tensors["attention_mask"].sum()))
 
 
 @dataclasses.dataclass(frozen=True)
 class TagEncoderTask:
-    """The task that the loop trains.
+    """The tag encoder's training, as the loop runs it; see `pipelines.training.task.Task`.
 
     Attributes:
         settings: the training's configuration.
         table: folder of the `tagged` table.
-        start: a BERT's or a tag encoder's folder, or a preset's name.
-        start_digest: its digest.
+        start: folder of a BERT or a tag encoder, or a preset's name.
+        start_digest: the digest of the start weights.
+        loss: the loss that `settings.loss` names.
+
+    Raises:
+        UserError: the loss is unknown.
     """
 
     settings: TrainTagEncoderConfig
     table: str
     start: str
     start_digest: str
+    loss: TagEncoderLoss = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        # The driver looks the loss up, because a registration from outside the package exists only in its process.
+        object.__setattr__(self, "loss", find_loss(self.settings.loss))
 
     @property
     def base(self) -> Mapping[str, str]:
-        """What the weights start from; all of them are trained."""
+        """Digest of the start weights, all of which are trained."""
         return {"start": self.start_digest}
 
     @property
     def _start(self) -> str:
-        """The start on the machine that asks."""
+        """The start weights on this machine: a local folder, or a preset's name."""
         return self.start if self.start in PRESETS else local_copy(self.start)
 
     def build(self) -> TagEncoder:
@@ -172,53 +196,53 @@ class TagEncoderTask:
         return model.to(compute_dtype(self.settings.loop)).train()
 
     def longest(self, model: Any, samples: int) -> Tensor:
-        """Return a loss of as many anchors, positives and negatives of the greatest length."""
+        """Return the loss of `samples` triplets with texts of the greatest length."""
         length = min(self.settings.max_length, model.config.bert.max_position_embeddings)
         tokens = torch.ones(3 * samples, length, dtype=torch.int64, device="meta")
         vectors = model(tokens, tokens, tokens.float()).float()
         anchor, positive, negative = vectors.chunk(3)
-        return triplet_margin_loss(anchor, positive, negative, self.settings.margin, self.settings.p).sum()
+        return self.loss(anchor, positive, negative, self.settings).sum()
 
     def rule(self) -> TagRule:
-        """Which tags of the table are read, and in which order."""
+        """Return the rule by which tags of the table are read: threshold, number and order."""
         return table_rule(self.table, self.settings.top_k, self.settings.threshold, self.settings.tag_order)
 
     def processor(self) -> TagEncoderProcessor:
-        """Read tags by this training's rule."""
-        made = TagEncoderProcessor.from_pretrained(_tokenizer(self._start))
+        """Return a processor that reads tags by this training's rule."""
+        processor = TagEncoderProcessor.from_pretrained(_tokenizer(self._start))
         rule = self.rule()
-        made.top_k, made.threshold, made.tag_order = rule.top_k, rule.threshold, rule.order
-        made.thresholds = rule.thresholds
+        processor.top_k, processor.threshold, processor.tag_order = rule.top_k, rule.threshold, rule.order
+        processor.thresholds = rule.thresholds
         longest = start_config(self._start, self.settings).bert.max_position_embeddings
-        made.max_length = min(self.settings.max_length, longest)
-        return made
+        processor.max_length = min(self.settings.max_length, longest)
+        return processor
 
     def group_of(self, name: str) -> str:
-        """Return all of it is one group."""
+        """Return `tag_encoder`: the whole encoder is one group."""
         return "tag_encoder"
 
     @property
     def groups(self) -> Sequence[str]:
-        """The groups that a setting may name."""
+        """The parameter groups that settings may name."""
         return ("tag_encoder",)
 
     def data(self) -> TagEncoderData:
-        """Return the triplets."""
+        """Return the training and validation triplets."""
         return TagEncoderData(self.table, self.processor(), self.settings)
 
     def forward(self, model: Any, batch: Batch) -> Output:
-        """Triplet margin loss, and what the cosines are made of."""
+        """Return the sum of the losses, and the sums from which `metrics` computes cosines and accuracy."""
         tensors = dict(batch.tensors)
         owner = tensors.pop("owner")
         count = len(batch.ids)
-        # Tag strings are often several times as long as captions: each kind is computed at its own width.
+        # Tag strings are often several times as long as captions: padding both to one width would waste computation.
         parts = (slice(None, count), slice(count, None))
         vectors = torch.cat([model(**_trimmed({n: t[part] for n, t in tensors.items()})).float() for part in parts])
         anchor, captions = vectors[:count], vectors[count:]
         means = torch.zeros_like(captions[:1]).repeat(2 * count, 1).index_add(0, owner, captions)
         positive, negative = (means / torch.bincount(owner, minlength=2 * count).unsqueeze(1)).chunk(2)
         p = self.settings.p
-        losses = triplet_margin_loss(anchor, positive, negative, self.settings.margin, p)
+        losses = self.loss(anchor, positive, negative, self.settings)
         with torch.no_grad():
             unit = nn.functional.normalize(anchor, dim=-1).double()
             sums = {
@@ -232,32 +256,38 @@ class TagEncoderTask:
         return Output(losses.sum(), sums)
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Means of the validation; `anchor_similarity` near 1 means that all images got one vector (collapse).
+        """Return the means over the validation.
 
-        `cosine_gap` and `triplet_accuracy` mean the same whatever the margin, unlike the loss and `violations`.
+        An `anchor_similarity` near 1 is a collapse: all images have the same vector. `cosine_gap` and
+        `triplet_accuracy` can be compared between losses and margins; the loss and `violations`, which is the share of
+        triplets with a loss above 0, cannot.
         """
         count = float(sums["count"])
-        found = {name: float(sums[name]) / count for name in ("cosine_positive", "cosine_negative", "violations")}
-        found["cosine_gap"] = found["cosine_positive"] - found["cosine_negative"]
-        found["triplet_accuracy"] = float(sums["nearer"]) / count
+        metrics = {name: float(sums[name]) / count for name in ("cosine_positive", "cosine_negative", "violations")}
+        metrics["cosine_gap"] = metrics["cosine_positive"] - metrics["cosine_negative"]
+        metrics["triplet_accuracy"] = float(sums["nearer"]) / count
         if count > 1:
-            # The mean cosine over all pairs of different images, from the sum of the unit vectors alone.
+            # The mean cosine over all pairs of different images follows from the sum of the unit vectors.
             squared = float((sums["unit_anchors"] ** 2).sum())
-            found["anchor_similarity"] = (squared - count) / (count * (count - 1))
-        return found
+            metrics["anchor_similarity"] = (squared - count) / (count * (count - 1))
+        return metrics
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """Return the encoder with its processor."""
+        """Write the encoder and its processor."""
         assert isinstance(model, TagEncoder)
         model.save_pretrained(folder)
         self.processor().save_pretrained(folder)
 
 
 def start_config(start: str, settings: TrainTagEncoderConfig) -> TagEncoderConfig:
-    """Return the configuration of the encoder that a training makes.
+    """Return the configuration of the encoder that is trained.
+
+    Args:
+        start: folder of a BERT or a tag encoder, or a preset's name.
+        settings: pooling, normalization and dropout.
 
     Raises:
-        UserError: `start` is no BERT and no tag encoder.
+        UserError: `start` is neither a BERT nor a tag encoder.
     """
     from transformers import AutoConfig, BertConfig
 
@@ -265,12 +295,15 @@ def start_config(start: str, settings: TrainTagEncoderConfig) -> TagEncoderConfi
         config = TagEncoderConfig.preset(start)
     else:
         try:
-            found = AutoConfig.from_pretrained(start)
+            loaded = AutoConfig.from_pretrained(start)
         except (ValueError, OSError) as error:
             raise UserError(f"The tag encoder cannot start from {start}: {error}") from error
-        if not isinstance(found, TagEncoderConfig | BertConfig):
-            raise UserError(f"The tag encoder starts from a BERT, but {start} holds a {found.model_type!r} model.")
-        config = found if isinstance(found, TagEncoderConfig) else TagEncoderConfig(bert=found)
+        if not isinstance(loaded, TagEncoderConfig | BertConfig):
+            raise UserError(
+                f"The tag encoder must start from a BERT, but {start} has a model of type {loaded.model_type!r}; "
+                "set base to a BERT or a tag encoder."
+            )
+        config = loaded if isinstance(loaded, TagEncoderConfig) else TagEncoderConfig(bert=loaded)
     config.pooling, config.normalize = settings.pooling, settings.normalize
     if settings.dropout is not None:
         config.bert.hidden_dropout_prob = config.bert.attention_probs_dropout_prob = settings.dropout
@@ -278,10 +311,10 @@ def start_config(start: str, settings: TrainTagEncoderConfig) -> TagEncoderConfi
 
 
 def start_model(start: str, settings: TrainTagEncoderConfig) -> TagEncoder:
-    """Return a tag encoder from a tag encoder's folder, a plain BERT's, or a preset's name (random weights).
+    """Return a tag encoder with the weights of a tag encoder or a plain BERT, or random ones for a preset.
 
     Raises:
-        UserError: the folder holds neither, or lacks weights.
+        UserError: the folder has neither model, or lacks weights.
     """
     config = start_config(start, settings)
     if start in PRESETS:
@@ -292,15 +325,17 @@ def start_model(start: str, settings: TrainTagEncoderConfig) -> TagEncoder:
         raise UserError(f"The tag encoder cannot start from {start}: {error}") from error
     model, info = loaded
     if info["missing_keys"]:
-        raise UserError(f"{start} lacks weights of its encoder, among them {sorted(info['missing_keys'])[:3]}.")
+        raise UserError(
+            f"{start} lacks weights of its encoder, such as {sorted(info['missing_keys'])[:3]}; copy the whole folder."
+        )
     return model
 
 
 def start_folder(base: str) -> str:
-    """Return the folder that a configured base means; a preset's name stays.
+    """Return the folder of a configured base; the name of a preset is returned unchanged.
 
     Raises:
-        UserError: the package of all-MiniLM-L6-v2 is missing.
+        UserError: the package of all-MiniLM-L6-v2 is not installed.
     """
     return _minilm() if base == "minilm" else base
 
@@ -322,7 +357,7 @@ def _distance(first: Tensor, second: Tensor, p: float) -> Tensor:
 
 
 def _trimmed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the columns in which every text is padding."""
+    """Return the tensors without the columns that are padding in every text."""
     used = tensors["attention_mask"].any(0)
     return {name: tensor[:, used] for name, tensor in tensors.items()}
 

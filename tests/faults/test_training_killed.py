@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from pipelines.core.resources import LaunchConfig
 from pipelines.core.runtime import RayConfig
 from pipelines.training.config import LoopConfig, OptimizerConfig, TrainTagEncoderConfig
-from pipelines.training.launch import Job, launch
+from pipelines.training.launch import WorkerJob, launch
 from pipelines.training.tag_encoder import TagEncoderTask
 from tests.pipelines.training import conftest as drawn
 from tests.pipelines.training.conftest import World
@@ -24,12 +24,12 @@ STEPS = 60
 world, tag_encoder = drawn.world, drawn.tag_encoder  # fixtures
 
 
-def make_job(world: World, start: str, folder: Path) -> Job:
+def make_job(world: World, start: str, folder: Path) -> WorkerJob:
     loop = LoopConfig(steps=STEPS, batch_size=8, checkpoint_every=5, zero_stage=2, trace=True, keep_checkpoints=99)
     optimizer = OptimizerConfig(learning_rate=1e-3, warmup=5)
     settings = TrainTagEncoderConfig(world.tagged, start, normalize=True, loop=loop, optimizer=optimizer)
     task = TagEncoderTask(settings, world.tagged, start, "digest")
-    return Job(task, loop, optimizer, str(folder), "identity", "killed", threads=1)
+    return WorkerJob(task, loop, optimizer, str(folder), "identity", "killed", threads=1)
 
 
 def kill_in_the_middle(folder: Path, killed: list[int]) -> None:

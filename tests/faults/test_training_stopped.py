@@ -59,7 +59,7 @@ def test_a_driver_that_gets_sigterm_lets_its_workers_save(
     arguments = command(world, tag_encoder, tmp_path, launcher)
     code, stderr, seconds = stopped(arguments, tmp_path, root)
     assert code == 1, stderr
-    assert "train_tag_encoder: Stopped from outside after step" in stderr.splitlines()[-1]
+    assert "train_tag_encoder: Stopped by a request after step" in stderr.splitlines()[-1]
     assert seconds < 60
     done = len(traced(tmp_path, 0))
     assert 5 <= done < STEPS

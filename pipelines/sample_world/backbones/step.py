@@ -10,8 +10,8 @@ from pipelines.core import storage
 from pipelines.core.errors import UserError
 from pipelines.core.steps import StepFolder, StepResult, run_step
 from pipelines.sample_world.backbones.config import PARTS, PretrainTinyConfig
-from pipelines.training.finish import save_model, write_history
-from pipelines.training.launch import Job, launch
+from pipelines.training.launch import WorkerJob, launch
+from pipelines.training.results import save_model, write_history
 
 BACKBONES = "backbones"
 
@@ -73,7 +73,7 @@ def _train(part: str, config: PretrainTinyConfig, folder: StepFolder) -> None:
 
     settings, task = getattr(config, part), task_of(part, config)
     own = StepFolder(part, folder.child(part), f"{folder.hash}/{part}")
-    job = Job(task, settings.loop, settings.optimizer, own.path, own.hash, f"pretrain_{part}")
+    job = WorkerJob(task, settings.loop, settings.optimizer, own.path, own.hash, f"pretrain_{part}")
     begun = time.monotonic()
     launch(job, config.launch, config.ray)
     _note_seconds(own, time.monotonic() - begun)

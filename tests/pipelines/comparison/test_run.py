@@ -82,7 +82,7 @@ def test_a_killed_comparison_resumes_without_training_again(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("done again")
 
-    monkeypatch.setattr("pipelines.training.loop.Training.run", never)
+    monkeypatch.setattr("pipelines.training.loop.train", never)
     monkeypatch.setattr("pipelines.inference.answerer.Answerer.__init__", never)
     again = compare(config, prepare)
     assert not again.skipped

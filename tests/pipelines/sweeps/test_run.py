@@ -145,7 +145,7 @@ def test_trials_that_are_done_are_not_run_again(finished: StepResult, config: Sw
         ({"space": {"margin": {"choice": [0.1, 0.2]}}, "metric": "loss", "mode": "min"}, "depends on"),
         ({"space": {"held_out_seed": {"choice": [0, 1]}}}, "on which samples a trial is measured"),
         ({"space": {"validation_fraction": {"uniform": [0.1, 0.2]}}}, "on which samples a trial is measured"),
-        ({"seed": -1}, "a seed is 0 or more"),
+        ({"seed": -1}, "set it to 0 or more"),
         ({"trials": 0}, "at least 1"),
         ({"concurrent": 0}, "at least 1"),
         ({"training": {"launch": {"launcher": "local"}}}, "trials are Ray Train runs"),

@@ -65,7 +65,7 @@ def test_an_exploding_gradient_stops_and_leaves_the_checkpoint_before(
 
 
 def test_fp16_without_a_gpu_is_refused(world: World, tag_encoder: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="fp16, which DeepSpeed runs on GPUs alone"):
+    with pytest.raises(UserError, match="fp16, which DeepSpeed runs on GPUs only"):
         run(encoder_task(world, tag_encoder), tmp_path, precision="fp16")
 
 

@@ -17,7 +17,7 @@ from pipelines.core.runtime import RayConfig
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.config import LoopConfig, OptimizerConfig, TrainTagEncoderConfig
 from pipelines.training.interrupts import Interrupts
-from pipelines.training.launch import Job, launch
+from pipelines.training.launch import WorkerJob, launch
 from pipelines.training.tag_encoder import TagEncoderTask
 from tests.pipelines.training.conftest import World
 
@@ -43,7 +43,7 @@ class Signalled(TagEncoderTask):
         return super().forward(model, batch)
 
 
-def make_job(world: World, start: str, folder: Path) -> Job:
+def make_job(world: World, start: str, folder: Path) -> WorkerJob:
     # Two micro-batches a step, and two batches of validation, so that the signal comes in the middle of either.
     loop = LoopConfig(steps=STEPS, batch_size=10, micro_batch_size=5, validate_every=3, checkpoint_every=99,
                       keep_checkpoints=9, trace=True)  # fmt: skip
@@ -51,7 +51,7 @@ def make_job(world: World, start: str, folder: Path) -> Job:
         world.tagged, start, normalize=True, validation_fraction=0.2, loop=loop, optimizer=OPTIMIZER
     )
     task = Signalled(settings, world.tagged, start, "digest")
-    return Job(task, loop, OPTIMIZER, str(folder), "identity", "stopped")
+    return WorkerJob(task, loop, OPTIMIZER, str(folder), "identity", "stopped")
 
 
 def seen(folder: Path) -> dict[int, tuple[float, list[str]]]:
@@ -106,9 +106,9 @@ def test_sigterm_saves_first_and_the_training_goes_on_exactly(
 def test_a_drivers_mark_is_heard_by_a_worker_that_no_signal_reaches(tmp_path: Path) -> None:
     interrupts = Interrupts(str(tmp_path / "mark"), every=0.01)
     with interrupts.listening():
-        assert not interrupts._asked.wait(0.1)
+        assert not interrupts._stop.wait(0.1)
         (tmp_path / "mark").touch()
-        assert interrupts._asked.wait(5)
+        assert interrupts._stop.wait(5)
 
 
 def test_each_machine_that_is_about_to_be_taken_is_news_once() -> None:

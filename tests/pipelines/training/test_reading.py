@@ -113,8 +113,8 @@ def test_a_stage_that_says_otherwise_than_its_encoder_warns_with_both_values(
     settings = stage(world, world.tagged, lion, Path("runs"), short, prompt=DYNAMIC, top_k=40, threshold=0.5)
     rules = StageTask(settings, "", world.tagged, lion, short, ()).rules()
     top_k, threshold = differences(rules, world.tagged, settings)
-    assert "top_k is 40, and the tag encoder was trained with 5" in top_k
-    assert "threshold is 0.5, and the tag encoder was trained with 0.7" in threshold
+    assert "top_k is 40, but the tag encoder was trained with 5" in top_k
+    assert "threshold is 0.5, but the tag encoder was trained with 0.7" in threshold
     silent = dataclasses.replace(settings, top_k=None, threshold=0.7)
     assert not list(differences(StageTask(silent, "", world.tagged, lion, short, ()).rules(), world.tagged, silent))
 

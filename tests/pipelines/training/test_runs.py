@@ -105,7 +105,7 @@ def test_a_crash_before_registering_loses_nothing(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("pipelines.training.loop.Training._step", never)
+    monkeypatch.setattr("pipelines.training.engine.Engine.backward", never)
     result = train_tag_encoder(config)
     assert not result.skipped
     assert result.summary["registered"].startswith("models:/lion-tag-encoder/")

@@ -114,5 +114,5 @@ def test_a_seed_below_0_is_refused() -> None:
         lambda: TrainStageConfig("d", "t", "p", held_out_seed=-1),
         lambda: TrainTagEncoderConfig("d", held_out_seed=-1),
     ):
-        with pytest.raises(UserError, match=r"seed is -1; a seed is 0 or more"):
+        with pytest.raises(UserError, match=r"seed is -1; set it to 0 or more"):
             make()
