@@ -1,1 +1,1 @@
-"""Asking a model about images in this process, without Ray: what `jobs.predict` and the demo page share."""
+"""Answers of a model in this process, without Ray: `jobs.predict`, the demo page, serving, and evaluation's actors."""

@@ -1,7 +1,7 @@
-"""How answers are decoded: what a run may set, and which settings hold once the model's own are merged in.
+"""Decoding of answers: the settings of a run, merged with the model's own into the effective settings.
 
-Every setting left open is the model's own, as its `generation_config.json` has it; nothing is overridden silently. The
-settings that hold, the *effective* ones, are part of an evaluation's hash and stand in its predictions and metrics.
+An empty setting is the model's own, from its `generation_config.json`; nothing is overridden silently. The effective
+settings are part of an evaluation's hash and are written into its predictions and metrics.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ from pipelines.core import storage
 from pipelines.core.errors import UserError
 
 BOX_TASKS = ("rec", "grounded_caption")
-"""Tasks whose answers hold boxes: their digits repeat, and a penalty on repetition changes them."""
+"""Tasks whose answers hold boxes. The digits of boxes repeat, so that a penalty on repetition changes them."""
 GENERATION_FILE = "generation_config.json"
-# What transformers generates with where neither the call nor the model says otherwise.
+# The defaults of transformers, used where neither the call nor the model sets a value.
 _DEFAULTS: Mapping[str, bool | int | float] = {
     "num_beams": 1,
     "do_sample": False,
@@ -28,41 +28,41 @@ _DEFAULTS: Mapping[str, bool | int | float] = {
     "top_k": 50,
     "top_p": 1.0,
 }
-_OF_BEAMS = ("length_penalty", "early_stopping")
-_OF_SAMPLING = ("temperature", "top_k", "top_p")
-# Lengths are the tasks' own; the rest says how `generate` works, not which tokens it chooses.
+_BEAM_SETTINGS = ("length_penalty", "early_stopping")
+_SAMPLING_SETTINGS = ("temperature", "top_k", "top_p")
+# Keys that are no settings here: tasks set the lengths, and the others do not change which tokens are chosen.
 _NO_SETTING = ("transformers_version", "max_length", "max_new_tokens", "use_cache", "cache_implementation")
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """Settings of decoding beside the beams. Each one left empty is the model's own."""
+    """Settings of decoding other than the number of beams. An empty setting is the model's own."""
 
     max_new_tokens: int | None = None
-    """Most tokens of an answer, for every task; empty: the limit of the task or the benchmark."""
+    """Largest number of tokens of an answer, for every task. Empty: the limit of the task or the benchmark."""
     min_length: int | None = None
-    """Fewest tokens of an answer, the decoder's start token counted; 0 and 1 demand nothing."""
+    """Smallest number of tokens of an answer, including the decoder's start token; 0 and 1 have no effect."""
     repetition_penalty: float | None = None
-    """Above 1, tokens that the answer already has become less likely; 1: no penalty; LION's is 1.5. Digits of boxes
-    repeat, so that a penalty makes boxes wrong."""
+    """Penalty on tokens that the answer already has: above 1 they are less likely, 1 is no penalty. LION's is 1.5.
+    Digits of boxes repeat, so that a penalty makes boxes wrong: set 1 for tasks with boxes."""
     no_repeat_ngram_size: int | None = None
-    """Sequences of so many tokens stand in an answer once; 0: no such rule."""
+    """Length of token sequences that may occur only once in an answer, for example 3; 0: no such rule."""
     length_penalty: float | None = None
-    """Exponent of the length that a beam's score is divided by: above 0 long answers gain, below 0 short ones. Only
-    with several beams."""
+    """Exponent of the length in the divisor of a beam's score: above 0 favors long answers, below 0 short ones. Needs
+    several beams."""
     early_stopping: bool | None = None
-    """End a beam search as soon as there are as many whole answers as beams. Only with several beams."""
+    """Whether a beam search ends as soon as it has as many complete answers as beams. Needs several beams."""
     do_sample: bool | None = None
-    """Draw each token by its probability instead of taking the likeliest. Every row is then answered by itself, so that
-    an answer depends on no batch; that is slower."""
+    """Whether each token is drawn by its probability; otherwise the likeliest is taken. Each row is then a batch by
+    itself, so that its answer does not depend on other rows, which is slower."""
     temperature: float | None = None
-    """With do_sample: logits are divided by it; below 1 likely tokens become likelier."""
+    """With do_sample: divisor of the logits; below 1, likely tokens become more likely."""
     top_k: int | None = None
-    """With do_sample: only so many of the likeliest tokens are drawn from; 0: all."""
+    """With do_sample: number of the likeliest tokens that are drawn from; 0: all tokens."""
     top_p: float | None = None
-    """With do_sample: only the likeliest tokens that together have this probability are drawn from; 1: all."""
+    """With do_sample: total probability of the likeliest tokens that are drawn from; 1: all tokens."""
     seed: int | None = None
-    """With do_sample: what the draws follow from, together with the row's id; empty: 0."""
+    """With do_sample: seed of the draws, together with the row's id. Empty: 0."""
 
     def check(self, beams: int | None) -> None:
         """Refuse values that no model can decode with.
@@ -71,7 +71,7 @@ class DecodingConfig:
             beams: width of the beam search; None: the model's own.
 
         Raises:
-            UserError: a value is out of its range, or has no effect beside the others.
+            UserError: a value is out of its range, or has no effect with the other values.
         """
         if beams is not None and beams < 1:
             raise UserError(f"inference.beams is {beams}; give at least 1, or nothing for the model's own.")
@@ -85,14 +85,14 @@ class DecodingConfig:
         if self.top_p is not None and self.top_p > 1:
             raise UserError(f"inference.decoding.top_p is {self.top_p}; it is a probability: give at most 1.")
         if self.do_sample is not True:
-            self._refuse((*_OF_SAMPLING, "seed"), "nothing is drawn: add inference.decoding.do_sample true")
+            self._refuse((*_SAMPLING_SETTINGS, "seed"), "nothing is drawn: add inference.decoding.do_sample true")
         if beams == 1:
-            self._refuse(_OF_BEAMS, "there is one beam: raise inference.beams")
+            self._refuse(_BEAM_SETTINGS, "there is one beam: raise inference.beams")
 
-    def _refuse(self, names: Collection[str], why: str) -> None:
+    def _refuse(self, names: Collection[str], reason: str) -> None:
         for name in names:
             if getattr(self, name) is not None:
-                raise UserError(f"inference.decoding.{name} has no effect, since {why}, or leave {name} out.")
+                raise UserError(f"inference.decoding.{name} has no effect, since {reason}, or leave {name} out.")
 
 
 # Name: the lowest value, and whether it is excluded.
@@ -110,14 +110,14 @@ _LOWEST: Mapping[str, tuple[int, bool]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """The settings that hold for a model in a run.
+    """The effective settings of a model in a run.
 
     Attributes:
-        settings: arguments of `generate`; those without effect are left out (of beams with one beam, of sampling
-            without it).
-        own: further settings of the model's own that `generate` reads from the model.
-        max_new_tokens: most tokens of every answer; None: the tasks' limits hold.
-        seed: of sampling; None: nothing is drawn.
+        settings: arguments of `generate`, without those that have no effect (of beams with one beam, of sampling
+            without sampling).
+        own: further settings of the model, which `generate` reads from the model.
+        max_new_tokens: largest number of tokens of every answer; None: the tasks' limits apply.
+        seed: seed of sampling; None: no sampling.
     """
 
     settings: Mapping[str, bool | int | float]
@@ -126,19 +126,19 @@ class Decoding:
     seed: int | None = None
 
     def limits(self, tasks: Mapping[str, int]) -> dict[str, int]:
-        """Return the most tokens of an answer by task, from the tasks' own limits."""
+        """Return the largest number of tokens of an answer by task, from the tasks' own limits."""
         return {task: self.max_new_tokens or limit for task, limit in tasks.items()}
 
     def check(self, limits: Mapping[str, int]) -> None:
-        """Refuse a shortest answer that is longer than the longest.
+        """Refuse a smallest length that exceeds the largest length.
 
         Args:
-            limits: most tokens of an answer, by the tasks that are asked.
+            limits: largest number of tokens of an answer, by task.
 
         Raises:
             UserError: min_length exceeds a task's limit.
         """
-        least = self.settings["min_length"] - 1  # the start token is counted there and not here
+        least = self.settings["min_length"] - 1  # min_length counts the start token, the limits do not
         if short := [task for task, limit in limits.items() if limit < least]:
             raise UserError(
                 f"min_length {self.settings['min_length']} is more than the {limits[short[0]]} tokens that an answer "
@@ -146,18 +146,18 @@ class Decoding:
             )
 
     def as_dict(self, limits: Mapping[str, int] | None = None) -> dict[str, Any]:
-        """Return plain JSON values: all settings, and the most tokens of an answer, by task where limits are given."""
-        drawn = {} if self.seed is None else {"seed": self.seed}
+        """Return plain JSON values: all settings, and the largest number of tokens (by task where `limits` is set)."""
+        sampling = {} if self.seed is None else {"seed": self.seed}
         longest = self.max_new_tokens if limits is None else dict(limits)
-        return {**self.settings, **drawn, **self.own, "max_new_tokens": longest}
+        return {**self.settings, **sampling, **self.own, "max_new_tokens": longest}
 
 
 def resolve_decoding(model: str, config: DecodingConfig, beams: int | None) -> Decoding:
-    """Merge a run's settings with those of a model's folder; nothing of the model is loaded.
+    """Merge a run's settings with those of a model's folder, without loading the model.
 
     Args:
-        model: a `from_pretrained` folder or its URI; without `generation_config.json` LION's published settings hold.
-        config: what the run sets.
+        model: a `from_pretrained` folder or its URI; without `generation_config.json`, LION's published settings apply.
+        config: the settings of the run.
         beams: width of the beam search; None: the model's own.
 
     Raises:
@@ -169,15 +169,15 @@ def resolve_decoding(model: str, config: DecodingConfig, beams: int | None) -> D
     changes = {name: value for name, value in dataclasses.asdict(config).items() if name in _DEFAULTS}
     changes["num_beams"] = beams
     values |= {name: value for name, value in changes.items() if value is not None}
-    without = () if values["num_beams"] > 1 else _OF_BEAMS
+    without = () if values["num_beams"] > 1 else _BEAM_SETTINGS
     for name in without:
         if getattr(config, name) is not None:
             raise UserError(
-                f"inference.decoding.{name} has no effect: {model} decodes with one beam of its own; raise "
+                f"inference.decoding.{name} has no effect: {model} decodes with one beam by default; raise "
                 f"inference.beams, or leave {name} out."
             )
     if not values["do_sample"]:
-        without = (*without, *_OF_SAMPLING)
+        without = (*without, *_SAMPLING_SETTINGS)
     settings = {
         name: float(value) if isinstance(_DEFAULTS[name], float) else value
         for name, value in values.items()
@@ -199,17 +199,17 @@ def _own_settings(model: str) -> Mapping[str, Any]:
 
 
 def _is_own(name: str, value: Any) -> bool:
-    """Whether a key of a model's file is a setting that a run cannot change and that changes answers."""
-    listed = name in _DEFAULTS or name in _NO_SETTING or name.endswith("_token_id")
-    return value is not None and not listed and not name.startswith(("_", "output_", "return_"))
+    """Return whether a key of a model's file changes answers and is not a setting of a run."""
+    excluded = name in _DEFAULTS or name in _NO_SETTING or name.endswith("_token_id")
+    return value is not None and not excluded and not name.startswith(("_", "output_", "return_"))
 
 
 def box_warning(settings: Mapping[str, Any], tasks: Collection[str]) -> str | None:
-    """Return a warning where a penalty on repetition meets tasks whose answers hold boxes, else None.
+    """Return a warning if a penalty on repetition is active and answers hold boxes, else None.
 
     Args:
         settings: effective settings, such as `Decoding.settings`.
-        tasks: what is asked.
+        tasks: the tasks of the questions.
     """
     boxes = [task for task in BOX_TASKS if task in tasks]
     penalties = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
@@ -218,13 +218,13 @@ def box_warning(settings: Mapping[str, Any], tasks: Collection[str]) -> str | No
         return None
     return (
         f"Answers of {' and '.join(boxes)} hold boxes, whose digits repeat, and the model decodes with "
-        f"{' and '.join(active)}: boxes come out wrong that the model knows. Set "
-        "--inference.decoding.repetition_penalty 1 --inference.decoding.no_repeat_ngram_size 0 to measure without."
+        f"{' and '.join(active)}: boxes are wrong although the model knows them. Set "
+        "--inference.decoding.repetition_penalty 1 --inference.decoding.no_repeat_ngram_size 0 to decode without."
     )
 
 
 def in_words(document: Mapping[str, Any]) -> str:
-    """Return effective settings, as `Decoding.as_dict` gives them, in one line."""
+    """Return effective settings, as `Decoding.as_dict` returns them, as one line of text."""
     return ", ".join(f"{name} {_value(value)}" for name, value in document.items() if value is not None)
 
 

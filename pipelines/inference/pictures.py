@@ -1,4 +1,4 @@
-"""The pictures that somebody names, wherever they are: files, folders, s3:// and gs://, web addresses."""
+"""Pictures from files, folders, s3:// and gs://, web addresses and tagged tables."""
 
 import os
 import urllib.error
@@ -15,37 +15,40 @@ from pipelines.sources.embedded import open_embedded
 from pipelines.sources.formats.folder import IMAGE_SUFFIXES
 from pipelines.sources.images import BadImage, Reason, decode_image, load_image
 
-_TIMEOUT = 30.0  # seconds without a byte
+_TIMEOUT = 30.0  # seconds without a byte from the server
 _MOST_BYTES = 200_000_000
 
 
 def is_web(uri: str) -> bool:
-    """Whether it is a web address."""
+    """Return whether a URI is a web address."""
     return uri.startswith(("http://", "https://"))
 
 
-def find_pictures(named: Sequence[str]) -> list[str]:
-    """Return every picture that is named, a folder standing for all image files under it, by name.
+def find_pictures(names: Sequence[str]) -> list[str]:
+    """Return the URIs of pictures, in order; a folder stands for all image files in it, sorted by name.
+
+    Args:
+        names: files, folders, URIs and web addresses.
 
     Raises:
-        UserError: a folder holds no image file, or nothing is named.
+        UserError: a folder holds no image file, or the list is empty.
     """
-    found: list[str] = []
-    for name in named:
+    uris: list[str] = []
+    for name in names:
         if is_web(name) or not storage.is_folder(name):
-            found.append(name if is_web(name) else storage.absolute(name))
+            uris.append(name if is_web(name) else storage.absolute(name))
             continue
         inside = _image_files(name)
         if not inside:
             raise UserError(f"{name} holds no image file ({', '.join(IMAGE_SUFFIXES)}).")
-        found += inside
-    if not found:
+        uris += inside
+    if not uris:
         raise UserError("No image is named; give --image FILE, FOLDER or ADDRESS.")
-    return found
+    return uris
 
 
 def find_table(name: str) -> dict[str, Callable[[], bytes | None]] | None:
-    """Return the pictures of a tagged table by URI, each with what reads its embedded bytes; None: it is no such table.
+    """Return the pictures of a tagged table: URI → a function that reads the embedded bytes. None: it is no such table.
 
     Args:
         name: a Parquet file, or a folder that holds Parquet files and no image file, such as a precompute step's.
@@ -58,7 +61,7 @@ def find_table(name: str) -> dict[str, Callable[[], bytes | None]] | None:
     files = table_files(name)
     if not files or (storage.is_folder(name) and _image_files(name)):
         return None
-    images = pa.concat_tables([_places(file) for file in files])
+    images = pa.concat_tables([_uris(file) for file in files])
     embedded = open_embedded(name)
     rows = [-1] * images.num_rows if embedded is None else embedded.rows(images["image_id"]).tolist()
 
@@ -68,10 +71,10 @@ def find_table(name: str) -> dict[str, Callable[[], bytes | None]] | None:
     return {uri: reader(row) for uri, row in zip(images["uri"].to_pylist(), rows, strict=True)}
 
 
-def _places(file: str) -> pa.Table:
+def _uris(file: str) -> pa.Table:
     table = read_file(file, ["image_id", "uri"])
     if missing := {"image_id", "uri"} - set(table.column_names):
-        raise UserError(f"{file} is no tagged table: it lacks the columns {sorted(missing)}.")
+        raise UserError(f"{file} is not a tagged table: it lacks the columns {sorted(missing)}.")
     return table
 
 
@@ -80,11 +83,11 @@ def _image_files(folder: str) -> list[str]:
 
 
 def open_picture(uri: str, content: bytes | None = None) -> "Image.Image | BadImage":
-    """Return the picture, upright and RGB, or why there is none, as a value.
+    """Return a picture, upright and RGB, or the reason why it cannot be read.
 
     Args:
-        uri: where it is.
-        content: its encoded bytes, where a table embeds them.
+        uri: a file, a URI or a web address.
+        content: the encoded bytes, where a table embeds them.
     """
     try:
         return decode_image(_download(uri)) if is_web(uri) else load_image(uri, content)
@@ -95,12 +98,12 @@ def open_picture(uri: str, content: bytes | None = None) -> "Image.Image | BadIm
 def _download(address: str) -> bytes:
     request = urllib.request.Request(address, headers={"User-Agent": "dynamic-lion"})
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            content: bytes = answer.read(_MOST_BYTES + 1)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            content: bytes = response.read(_MOST_BYTES + 1)
     except urllib.error.HTTPError as error:
         reason: Reason = "missing" if error.code in (404, 410) else "unreadable"
-        raise BadImage(reason, f"{address} answers {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:  # among them URLError and time-outs
+        raise BadImage(reason, f"{address} responds with {error.code} {error.reason}") from error
+    except (OSError, ValueError) as error:  # includes URLError and time-outs
         raise BadImage("unreadable", f"{address}: {error}") from error
     if len(content) > _MOST_BYTES:
         raise BadImage("too_large", f"{address} sends more than {_MOST_BYTES} bytes")

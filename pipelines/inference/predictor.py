@@ -1,4 +1,4 @@
-"""A loaded LION and, where there is one, its tagger, in this process."""
+"""A loaded LION with its tagger, if it needs one, in this process."""
 
 import dataclasses
 import logging
@@ -32,18 +32,18 @@ class LocalInference:
     """How the models are run in this process."""
 
     beams: int | None = None
-    """Width of the beam search; empty: the model's own (the released LION's is 5)."""
+    """Width of the beam search. Empty: the model's own (the released LION's is 5)."""
     decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
-    """The other settings of decoding; each one left empty is the model's own."""
+    """The other settings of decoding. Each empty setting is the model's own."""
     batch_size: int = 8
-    """Images per forward pass."""
+    """Images per forward pass. Lower it if the memory is too small."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the models: `auto` is bf16 on a GPU and fp32 on a CPU."""
+    """Arithmetic of the models. `auto`: bf16 on a GPU and fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where they run: `auto` is the GPU where there is one."""
+    """Device of the models. `auto`: the GPU if there is one, else the CPU."""
 
     def check(self) -> None:
-        """Refuse what no run can work with.
+        """Refuse values that no run can work with.
 
         Raises:
             UserError: batch_size is below 1, or a setting of decoding is wrong.
@@ -55,7 +55,7 @@ class LocalInference:
 
 @dataclasses.dataclass(frozen=True)
 class TagReading:
-    """Threshold and order of the tags; None: as the model was trained."""
+    """Threshold and order of the tags. None: as the model was trained."""
 
     threshold: Threshold | None = None
     tag_order: TagOrder | None = None
@@ -65,25 +65,25 @@ def find_model(reference: str, registry: RegistryConfig, out: str) -> ModelRefer
     """Return the LION behind `models:/NAME@ALIAS`, a `from_pretrained` folder or a training's result folder.
 
     Raises:
-        UserError: nothing is there, or it is no LION.
+        UserError: there is no model, or it is not a LION.
     """
-    named = reference.startswith("models:")
-    found = Registry(registry, out).lookup(reference) if named else ModelReference(resolve(reference))
-    kind = storage.read_json(storage.join(found.folder, "config.json")).get("model_type")
+    registered = reference.startswith("models:")
+    model = Registry(registry, out).lookup(reference) if registered else ModelReference(resolve(reference))
+    kind = storage.read_json(storage.join(model.folder, "config.json")).get("model_type")
     if kind != "lion":
         raise UserError(f"{reference} is no LION, its model_type is {kind!r}; give a model of train_stage or convert.")
-    return found
+    return model
 
 
 def prompt_reads_tags(folder: str) -> bool:
-    """Whether a LION's prompt is made with the tags of the image."""
+    """Return whether a LION's prompt contains the tags of the image."""
     from models.lion import LionConfig
 
     return bool(LionConfig.from_pretrained(folder).prompt.reads_tags)
 
 
 def parse_tags(text: str) -> ImageTags:
-    """`dog: 0.98, ball` as tags with confidences, one without a number being certain, by falling confidence.
+    """Parse `dog: 0.98, ball` as tags with confidences, by falling confidence; a tag without a number has 1.
 
     Raises:
         UserError: a tag is blank, or a confidence is not a number from 0 to 1.
@@ -106,15 +106,15 @@ class Predictor:
     """A LION that answers questions about pictures.
 
     Args:
-        model: which; see `find_model`.
-        tagger: a RAM's folder, or None where tags are given or not read.
+        model: the model, as `find_model` returns it.
+        tagger: a tagger's folder; None where the caller supplies the tags or the model reads none.
         settings: how it is run.
-        reading: threshold and order of the tags; empty: as the model was trained.
-        thresholds: the tagger's, where it is loaded elsewhere.
+        reading: threshold and order of the tags.
+        thresholds: the tagger's thresholds, where the caller has loaded the tagger.
 
     Raises:
-        UserError: the tagger's folder is not a RAM's, there is no GPU where one is needed, or `reading` needs
-            thresholds that neither the model nor the tagger has.
+        UserError: the folder holds no tagger, `device` is cuda without a GPU, or `reading` needs thresholds that
+            neither the model nor the tagger has.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Predictor:
 
         settings.check()
         if settings.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("inference.device is cuda, but torch sees no GPU here; leave it out to use the CPU.")
+            raise UserError("inference.device is cuda, but torch sees no GPU; leave it out to use the CPU.")
         on_gpu = settings.device != "cpu" and torch.cuda.is_available()
         precision: Literal["fp32", "bf16"] = (
             ("bf16" if on_gpu else "fp32") if settings.precision == "auto" else settings.precision
@@ -137,10 +137,10 @@ class Predictor:
         self.version = str(model)
         self.tagger = None if tagger is None else load_tagger(tagger, on_gpu, precision, settings.batch_size)
         thresholds = thresholds if self.tagger is None else self.tagger.thresholds
-        own = model_rules(model.folder, thresholds)
-        self.rules = own.changed(reading.threshold, reading.tag_order, thresholds)
-        if self.rules != own:
-            log.warning("%s was made to read %s; now %s.", model, own.in_words(), self.rules.in_words())
+        trained = model_rules(model.folder, thresholds)
+        self.rules = trained.changed(reading.threshold, reading.tag_order, thresholds)
+        if self.rules != trained:
+            log.warning("%s was trained with %s; it now reads %s", model, trained.in_words(), self.rules.in_words())
         decoding = resolve_decoding(model.folder, settings.decoding, settings.beams)
         self.answerer = Answerer(
             AnswererSettings(
@@ -157,22 +157,22 @@ class Predictor:
         )
 
     def reads(self, tags: ImageTags) -> list[bool]:
-        """Whether each tag is above its threshold, for the prompt's text or for its vectors."""
-        every = [rule.reads(tags) for rule in (self.rules.text, self.rules.vector) if rule is not None]
-        return [any(of_tag) for of_tag in zip(*every, strict=True)]
+        """Return for each tag whether it is above its threshold, for the prompt's text or for its vectors."""
+        by_rule = [rule.reads(tags) for rule in (self.rules.text, self.rules.vector) if rule is not None]
+        return [any(reads) for reads in zip(*by_rule, strict=True)]
 
     @property
     def reads_tags(self) -> bool:
-        """Whether the prompt is made with tags."""
+        """Whether the prompt contains tags."""
         return bool(self.answerer.model.config.prompt.reads_tags)
 
     def replies(
         self, images: "Sequence[Image | BadImage]", questions: Sequence[Question], tags: Sequence[ImageTags]
     ) -> list[str | Unanswered]:
-        """Return the answer to each question about the image in its place, or why there is none.
+        """Return the answer to each question about the image of the same index, or the reason why there is none.
 
-        Each task is asked by itself, within its own longest answer, so that an answer does not depend on its
-        neighbors and is the one that an evaluation of the task gives.
+        The questions of each task are answered separately, with the limit of the task: an answer then does not depend
+        on the other questions and equals that of an evaluation of the task.
         """
         rows = [
             {
@@ -180,33 +180,33 @@ class Predictor:
                 "task": question.task,
                 "level": question.level,
                 "instruction": question.instruction,
-                "tags": tags_to_rows(listed),
+                "tags": tags_to_rows(image_tags),
             }
-            for image, question, listed in zip(images, questions, tags, strict=True)
+            for image, question, image_tags in zip(images, questions, tags, strict=True)
         ]
-        found: dict[int, str | Unanswered] = {}
+        replies: dict[int, str | Unanswered] = {}
         for task in dict.fromkeys(question.task for question in questions):
-            places = [place for place, row in enumerate(rows) if row["task"] == task]
+            numbers = [number for number, row in enumerate(rows) if row["task"] == task]
             limits = {task: self.answerer.settings.limits[task]}
-            found |= zip(places, self.answerer.replies([rows[place] for place in places], limits), strict=True)
-        return [found[place] for place in range(len(rows))]
+            replies |= zip(numbers, self.answerer.replies([rows[number] for number in numbers], limits), strict=True)
+        return [replies[number] for number in range(len(rows))]
 
 
 def tagger_thresholds(folder: str) -> dict[str, float] | None:
     """Return the thresholds of a tagger's folder without loading its weights; None for a tagger without thresholds.
 
     Raises:
-        UserError: the folder is of no registered tagger, or is damaged.
+        UserError: the folder belongs to no registered tagger, or is damaged.
     """
     thresholds = tagger_of(folder).thresholds
     return None if thresholds is None else dict(thresholds)
 
 
 def load_tagger(folder: str, on_gpu: bool, precision: Literal["fp32", "bf16"], batch_size: int) -> Tagger:
-    """Return the tagger that a folder holds, as precompute runs it, loaded in this process.
+    """Load the tagger of a folder in this process, with the arithmetic of precompute.
 
     Raises:
-        UserError: the folder is of no registered tagger, or is damaged.
+        UserError: the folder belongs to no registered tagger, or is damaged.
     """
     import torch
 
@@ -216,15 +216,16 @@ def load_tagger(folder: str, on_gpu: bool, precision: Literal["fp32", "bf16"], b
 
 
 def tags_of(tagger: Tagger, images: "Sequence[Image | BadImage]") -> list[ImageTags]:
-    """Return each picture's tags by falling confidence; none for one that could not be read."""
+    """Return each picture's tags by falling confidence; no tags for a picture that could not be read."""
     from PIL import Image
 
     side = tagger.image_size or 0
-    good = [place for place, image in enumerate(images) if isinstance(image, Image.Image)]
+    good = [number for number, image in enumerate(images) if isinstance(image, Image.Image)]
     pixels = [
         np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
         for image in images
         if isinstance(image, Image.Image)
     ]
-    found = dict(zip(good, tagger.tag([str(place) for place in good], np.stack(pixels)) if good else [], strict=True))
-    return [found.get(place, []) for place in range(len(images))]
+    tags = tagger.tag([str(number) for number in good], np.stack(pixels)) if good else []
+    by_image = dict(zip(good, tags, strict=True))
+    return [by_image.get(number, []) for number in range(len(images))]

@@ -1,1 +1,1 @@
-"""Models as MLflow serves them: one file per kind, logged as code together with `models` and `pipelines`."""
+"""Models as MLflow serves them: one file per kind of model, logged as code with `models` and `pipelines`."""

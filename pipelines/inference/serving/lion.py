@@ -16,11 +16,13 @@ from pipelines.sources.images import BadImage, decode_image, load_image
 
 
 class ServedLion(PythonModel):
-    """Rows of `image`, `task`, `text`, `prompt` and `tags` to rows of `answer` and `box`, as `jobs.predict` gives them.
+    """A served LION: rows of `image`, `task`, `text`, `prompt` and `tags` in, rows of `answer` and `box` out.
+
+    The answers are those of `jobs.predict`.
 
     `image` is the encoded picture: bytes in a data frame, base64 in a request. In a data frame it may also be a path,
     `s3://…` or `gs://…`; a request cannot name files of the server. `task` is a task of `jobs.predict`, `text` its
-    question, `prompt` a wording of one's own, and `tags` a list of `{"tag", "score"}` where the prompt is made of tags.
+    question, `prompt` the user's wording, and `tags` a list of `{"tag", "score"}` if the model's prompt contains tags.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -33,8 +35,8 @@ class ServedLion(PythonModel):
         """Return an `answer` per row, and the `box` in it (x1, y1, x2, y2 in [0, 1]) or None.
 
         Raises:
-            ValueError: an image cannot be read, or a question cannot be asked; the row is named.
-            UserError: a task is unknown, or lacks its text.
+            ValueError: an image cannot be read, or a question does not fit the model; the message names the row.
+            UserError: a task is unknown, or its text is missing.
         """
         rows = model_input.to_dict("records")
         questions = [build_question(row["task"], _text(row, "text"), (), _text(row, "prompt") or None) for row in rows]
@@ -44,17 +46,17 @@ class ServedLion(PythonModel):
         for number, reply in enumerate(replies):
             if isinstance(reply, Unanswered):
                 raise ValueError(f"Row {number} cannot be answered: {reply.reason}: {reply.detail}")
-            found = parse_box(reply)
-            answers.append({"answer": reply, "box": list(found.box) if found else None})
+            parsed = parse_box(reply)
+            answers.append({"answer": reply, "box": list(parsed.box) if parsed else None})
         return pd.DataFrame(answers, columns=["answer", "box"])
 
     def _tags(self, number: int, row: dict[Any, Any]) -> ImageTags:
-        listed = row.get("tags")
-        if listed is None or isinstance(listed, float):  # pandas writes a missing value as NaN
+        tags = row.get("tags")
+        if tags is None or isinstance(tags, float):  # pandas writes a missing value as NaN
             if self.predictor.reads_tags:
-                raise ValueError(f"Row {number} has no tags, and the model's prompt is made of them; [] says: none.")
+                raise ValueError(f"Row {number} has no tags, but the model's prompt contains tags; write [] for none.")
             return []
-        return tags_from_rows(listed)
+        return tags_from_rows(tags)
 
 
 def _text(row: dict[Any, Any], name: str) -> str:
@@ -63,7 +65,7 @@ def _text(row: dict[Any, Any], name: str) -> str:
 
 
 def _picture(image: Any) -> Any:
-    """Return a picture, or the reason why there is none, as a value."""
+    """Return a picture, or the reason why it cannot be read."""
     try:
         return load_image(image) if isinstance(image, str) else decode_image(bytes(image))
     except BadImage as error:

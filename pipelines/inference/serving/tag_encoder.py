@@ -13,7 +13,7 @@ from models.tags import tags_from_rows
 
 
 class ServedTagEncoder(PythonModel):
-    """Rows of `tags` (a list of `{"tag", "score"}`) to vectors of the encoder's width."""
+    """A served tag encoder: rows of `tags` (a list of `{"tag", "score"}`) in, vectors of the encoder's width out."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the `from_pretrained` folder that the model carries."""
@@ -25,7 +25,7 @@ class ServedTagEncoder(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[list[float]]:
-        """One vector (a list of floats) per row of the data frame."""
+        """Return a vector (a list of floats) per row of the data frame."""
         rows = [tags_from_rows(tags) for tags in model_input["tags"]]
         with torch.inference_mode():
             return self.encoder.encode(**self.processor(rows).as_dict()).float().tolist()

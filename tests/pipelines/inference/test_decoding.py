@@ -72,7 +72,7 @@ def test_other_settings_of_the_model_are_listed(tmp_path: Path) -> None:
         ({"temperature": 0.5}, None, "temperature has no effect.*do_sample true"),
         ({"seed": 1, "do_sample": False}, None, "seed has no effect"),
         ({"length_penalty": 0.5}, 1, "length_penalty has no effect.*raise inference.beams"),
-        ({"early_stopping": True}, None, "decodes with one beam of its own"),
+        ({"early_stopping": True}, None, "decodes with one beam by default"),
     ],
 )
 def test_mistakes_are_refused(tmp_path: Path, changes: dict[str, Any], beams: int | None, message: str) -> None:

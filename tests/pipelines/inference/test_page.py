@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from pipelines.core.errors import UserError
-from pipelines.inference.page import DemoPageConfig, Oracle, exact_tags, shown_tags, start_page
+from pipelines.inference.demo import DemoModels, exact_tags, shown_tags
+from pipelines.inference.page import DemoPageConfig, start_page
 from pipelines.inference.predictor import LocalInference, Predictor, TagReading, load_tagger
 from pipelines.inference.run import PredictConfig, predict
 from pipelines.registry import ModelReference
@@ -62,11 +63,11 @@ def test_the_page_shows_the_tags_that_a_model_reads(lions: Lions) -> None:
     listed = [("red", 0.9), ("square", float(np.float32(0.504))), ("circle", float(np.float32(0.21)))]
     model = ModelReference(f"{lions.dynamic}/model")
     own = Predictor(model, None, LocalInference(), thresholds=thresholds)
-    assert Oracle({"dynamic": own}, None).read_tags(listed) == listed[1:]
+    assert DemoModels({"dynamic": own}, None).read_tags(listed) == listed[1:]
     number = Predictor(model, None, LocalInference(), TagReading(threshold=0.5))
-    oracle = Oracle({"own": own, "number": number}, None)
-    assert oracle.read_tags(listed) == listed
-    assert oracle.rules_in_words == "above its own threshold or above 0.5"
+    models = DemoModels({"own": own, "number": number}, None)
+    assert models.read_tags(listed) == listed
+    assert models.rules_in_words == "above its own threshold or above 0.5"
     assert own.reads(exact_tags(shown_tags(listed), listed, listed)) == [False, True, True]
 
 
@@ -104,37 +105,37 @@ def test_what_is_rounded_on_the_page_is_exact_in_the_prompt(text: str, tags: lis
 def test_models_get_the_taggers_own_numbers(lions: Lions, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inference = LocalInference()
     predictor = Predictor(ModelReference(lions.tagless), None, inference)
-    oracle = Oracle({"static": predictor}, load_tagger(lions.tagger, False, "fp32", 1))
+    models = DemoModels({"static": predictor}, load_tagger(lions.tagger, False, "fp32", 1))
     file = str(pictures / "a/one.png")
-    exact = [(tag, 0.5 + score / 1000) for tag, score in oracle.tags(file)][:3]  # all of them shown as 0.50
+    exact = [(tag, 0.5 + score / 1000) for tag, score in models.tags(file)][:3]  # all of them shown as 0.50
     assert len(exact) == 3
-    monkeypatch.setattr("pipelines.inference.page.tags_of", lambda *_: [exact])
-    given: list[Any] = []
+    monkeypatch.setattr("pipelines.inference.demo.tags_of", lambda *_: [exact])
+    requests: list[Any] = []
     replies = predictor.replies
 
     def recorded(images: Any, questions: Any, tags: Any) -> Any:
-        given.append(tags)
+        requests.append(tags)
         return replies(images, questions, tags)
 
     monkeypatch.setattr(predictor, "replies", recorded)
-    Oracle(oracle.models, oracle.tagger).ask(file, "Caption", "", f"{exact[1][0]}: 0.50, {exact[2][0]}: 0.7")
-    assert given == [[[(exact[2][0], 0.7), exact[1]]]]
+    DemoModels(models.models, models.tagger).ask(file, "Caption", "", f"{exact[1][0]}: 0.50, {exact[2][0]}: 0.7")
+    assert requests == [[[(exact[2][0], 0.7), exact[1]]]]
 
 
 def test_a_file_that_is_no_picture_is_said(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("hello")
     with pytest.raises(UserError, match="cannot be read: not_an_image"):
-        Oracle({}, None).ask(str(tmp_path / "x.png"), "Caption", "", "")
+        DemoModels({}, None).ask(str(tmp_path / "x.png"), "Caption", "", "")
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"host": "0.0.0.0"}, "give a --token"),
+        ({"host": "0.0.0.0"}, "a password with --token"),
         ({"models": {}}, "Name the models"),
-        ({"models": {"<b>": "x"}}, "is no name for the page"),
+        ({"models": {"<b>": "x"}}, "has the name '<b>'"),
         ({"models": {"a": "nowhere"}}, "not a model's folder"),
-        ({"examples": "nowhere.png"}, "no file of this machine"),
+        ({"examples": "nowhere.png"}, "not a file on this machine"),
     ],
 )
 def test_what_cannot_be_served_is_said_first(config: DemoPageConfig, change: dict[str, object], complaint: str) -> None:

@@ -1,4 +1,4 @@
-"""Questions in words: the evaluation's own, somebody's own, and those that cannot be asked."""
+"""Questions in the evaluation's wording and in the user's, and questions that are refused."""
 
 from typing import get_args
 
@@ -16,17 +16,17 @@ def test_the_tasks_of_the_command_line_are_those_of_the_templates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "text", "asked", "level"),
+    ("task", "text", "wording", "level"),
     [
         ("caption", "", "Describe what the picture shows", "image"),
         ("vqa", "What is {it}?", "What is {it}?", "image"),
         ("rec", "the red circle", "meant by: the red circle. Answer with its box [x1,y1,x2,y2]", "region"),
-        ("reg", "(10,20),(500,999)", "region [0.010,0.020,0.501,1.000]", "region"),
+        ("reg", "(0.01,0.02),(0.501,1.0)", "region [0.010,0.020,0.501,1.000]", "region"),
     ],
 )
-def test_questions_are_asked_as_the_evaluation_asks(task: str, text: str, asked: str, level: str) -> None:
+def test_questions_are_asked_as_the_evaluation_asks(task: str, text: str, wording: str, level: str) -> None:
     question = build_question(task, text)
-    assert asked in question.instruction
+    assert wording in question.instruction
     assert question.level == level
 
 
@@ -39,17 +39,19 @@ def test_own_wordings_and_choices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("arguments", "complaint"),
     [
         ({"task": "vqa"}, "needs --text"),
         ({"task": "vqa_choice", "text": "Which?"}, "needs --choices"),
         ({"task": "reg", "text": "the left one"}, "needs --text: a box"),
+        # The text does not show whether these are thousandths or pixels.
+        ({"task": "reg", "text": "(10,20),(500,999)"}, r"needs --text: a box \[x1,y1,x2,y2\] in \[0, 1\]"),
         ({"task": "caption", "text": "Why?"}, "no place for --text 'Why[?]'"),
         ({"task": "vqa", "text": "Why?", "choices": ["a"]}, "no place for --choices"),
         ({"task": "vqa", "text": "Why?", "prompt": "Say why."}, "'Say why[.]' has no place for --text"),
         ({"task": "dance"}, "no task 'dance'"),
     ],
 )
-def test_what_cannot_be_asked_is_said(given: dict[str, object], complaint: str) -> None:
+def test_wrong_questions_are_refused(arguments: dict[str, object], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        build_question(**given)  # type: ignore[arg-type]
+        build_question(**arguments)  # type: ignore[arg-type]

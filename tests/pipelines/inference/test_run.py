@@ -129,7 +129,7 @@ def test_a_prompt_without_tags_needs_none(lions: Lions, pictures: Path, tmp_path
         ({"tagger": "somewhere"}, "not both"),
         ({"tags": "red: much"}, "'red: much' is no tag"),
         ({"tags": None, "tagger": "nowhere"}, "no RAM"),
-        ({"image": "nowhere.png"}, "No image could be asked about; the first: missing"),
+        ({"image": "nowhere.png"}, "no answer for any of 1 images; the first: missing"),
         ({"image": []}, "No image is named"),
         ({"model": "nowhere"}, "not a model's folder"),
         ({"task": "vqa"}, "needs --text"),

@@ -11,7 +11,8 @@ from PIL import Image
 from pipelines.core.errors import UserError
 from pipelines.core.steps import fingerprint, read_manifest
 from pipelines.core.tag_rules import thresholds_of
-from pipelines.inference.page import DemoPageConfig, Oracle, _prepare
+from pipelines.inference.demo import DemoModels
+from pipelines.inference.page import DemoPageConfig, _prepare
 from pipelines.inference.predictor import load_tagger, tagger_thresholds
 from pipelines.inference.run import PredictConfig, predict
 from pipelines.precompute import TaggerConfig, precompute
@@ -58,9 +59,9 @@ def test_predict_takes_a_registered_tagger_by_its_folder(lions: Lions, pictures:
 
 def test_the_page_takes_a_registered_tagger_by_its_folder(lions: Lions, pictures: Path, tmp_path: Path) -> None:
     colors = write_colors(tmp_path / "colors")
-    oracle, _ = _prepare(DemoPageConfig(models={"dynamic": lions.dynamic}, tagger=colors, out=str(tmp_path)))
-    assert isinstance(oracle, Oracle)
-    assert oracle.tags(str(pictures / "a/one.png")) == [("red", pytest.approx(1.0))]
+    models, _ = _prepare(DemoPageConfig(models={"dynamic": lions.dynamic}, tagger=colors, out=str(tmp_path)))
+    assert isinstance(models, DemoModels)
+    assert models.tags(str(pictures / "a/one.png")) == [("red", pytest.approx(1.0))]
     assert tagger_thresholds(colors) == {"red": 0.9, "green": 0.1, "blue": 0.5}
 
 

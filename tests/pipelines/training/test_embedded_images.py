@@ -148,7 +148,7 @@ def test_prediction_takes_a_tagged_table(
 
 def test_a_folder_of_other_parquet_is_no_tagged_table(tables: Tables, tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="is no tagged table: it lacks the columns"):
+    with pytest.raises(UserError, match="is not a tagged table: it lacks the columns"):
         find_table(str(tmp_path))
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
     assert find_table(str(tmp_path)) is None  # a folder of images, whatever lies beside them
