@@ -77,8 +77,8 @@ def test_animated_gif_gives_its_first_frame() -> None:
 def test_exif_orientation_is_applied(orientation: int, size: tuple[int, int], left_top: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image, records = decode_with_size(encoded(picture(), "JPEG", exif=exif))
-    assert image.size == records == size
+    image, full_size = decode_with_size(encoded(picture(), "JPEG", exif=exif))
+    assert image.size == full_size == size
     assert int(np.argmax(corner(image))) == {"red": 0, "blue": 2}[left_top]
 
 
@@ -137,10 +137,10 @@ def test_the_content_decides_not_the_ending(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "found, annotated", [((640, 480), (640, 480)), ((256, 192), (640, 480)), ((333, 500), (427, 640))]
+    "decoded, annotated", [((640, 480), (640, 480)), ((256, 192), (640, 480)), ((333, 500), (427, 640))]
 )
-def test_resized_copies_agree_with_their_annotation(records: tuple[int, int], annotated: tuple[int, int]) -> None:
-    check_size(records, annotated)
+def test_resized_copies_agree_with_their_annotation(decoded: tuple[int, int], annotated: tuple[int, int]) -> None:
+    check_size(decoded, annotated)
 
 
 @pytest.mark.parametrize("annotated", [(480, 640), (0, 480), (640, 0), (-640, -480), (600, 480)])

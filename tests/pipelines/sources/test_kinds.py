@@ -1,6 +1,8 @@
 """Formats are selected by kind, and a format from outside the package needs one module and one registration."""
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ from pipelines.instructions import InstructionsConfig, InstructionSet, instructi
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig
 from pipelines.precompute.config import check
 from pipelines.sources import (
+    IMAGE_SOURCES,
     QUESTION_SOURCES,
     ImageRecord,
     ImageSource,
@@ -26,6 +29,15 @@ from pipelines.sources import (
 )
 
 TOY = "tests.pipelines.sources.toy_format"
+
+
+@pytest.fixture(autouse=True)
+def unregister() -> Iterator[None]:
+    """Remove the format after each test, so that other tests see only the formats of the project."""
+    yield
+    IMAGE_SOURCES.pop("bird_list", None)
+    QUESTION_SOURCES.pop("birds", None)
+    sys.modules.pop(TOY, None)
 
 
 @pytest.fixture

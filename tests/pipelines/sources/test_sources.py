@@ -16,10 +16,6 @@ from pipelines.sources import (
 )
 from pipelines.sources.records import ImageRecord, QuestionRecord
 
-# Without the formats that other test modules register.
-PROJECT_IMAGES = sorted(kind for kind in IMAGE_SOURCES if not kind.endswith("folder") and kind != "bird_list")
-PROJECT_QUESTIONS = sorted(kind for kind in QUESTION_SOURCES if kind != "birds")
-
 
 @pytest.mark.parametrize(
     ("kind", "annotations", "images", "captions"),
@@ -88,7 +84,7 @@ def test_sample_world_is_read_by_the_same_readers(world: Path) -> None:
             assert {record.image_id for record in questions} <= ids
 
 
-@pytest.mark.parametrize("kind", PROJECT_IMAGES)
+@pytest.mark.parametrize("kind", sorted(kind for kind in IMAGE_SOURCES if not kind.endswith("folder")))
 def test_missing_image_annotations_are_the_users_mistake(kind: str, tmp_path: Path) -> None:
     missing = str(tmp_path / "nothing.json")
     with pytest.raises(UserError, match=r"nothing\.json does not exist"):
@@ -97,7 +93,7 @@ def test_missing_image_annotations_are_the_users_mistake(kind: str, tmp_path: Pa
         list(read_images(kind, None, str(tmp_path)))
 
 
-@pytest.mark.parametrize("kind", PROJECT_QUESTIONS)
+@pytest.mark.parametrize("kind", sorted(QUESTION_SOURCES))
 def test_missing_question_files_are_the_users_mistake(kind: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(nothing|pid_splits|image_data)\.json (does not exist|is not a folder)"):
         list(read_questions(kind, QuestionFiles(str(tmp_path / "nothing.json"))))
