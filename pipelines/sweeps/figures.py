@@ -40,7 +40,7 @@ def draw_parallel(outcomes: Sequence[TrialOutcome], ranges: Sequence[Range], met
     axes.set_ylim(-0.1, 1.1)
     for position in range(len(ranges) + 1):
         axes.axvline(position, color="0.6", linewidth=0.8, zorder=1)
-    axes.set_title(f"Settings and {metric} of each trial (thick: best, dotted: stopped early)")
+    axes.set_title(f"Settings and {metric} of each trial\n(thick line: best, dotted line: stopped early)")
     return _png(figure)
 
 
