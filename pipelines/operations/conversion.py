@@ -178,6 +178,7 @@ def _to_released(config: ConvertConfig) -> StepResult:
         raise UserError(
             f"{out} exists and was not written from the present {config.checkpoint}; remove it or rename --out."
         )
+    # The note is written before the rename: a complete file always has one, also after a crash in between.
     partial = out.with_name(out.name + ".partial")
     if config.kind == "lion":
         from models.lion.conversion import export_lion

@@ -78,7 +78,7 @@ def check(config: PipelineConfig, prepare: Prepare) -> None:
         if name in names:
             raise UserError(f"{name!r} names both a step and a variable, or two steps; rename one.")
         prepare(spec.verb, spec.config)
-        names.add(name)
+        names.add(name)  # after the check, so that a step can only refer to earlier ones
 
 
 def run_pipeline(config: PipelineConfig, prepare: Prepare) -> StepResult:

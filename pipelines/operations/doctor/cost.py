@@ -117,6 +117,7 @@ def _samples_per_image(manifest: dict[str, Any]) -> float:
     if manifest["step"] == "precompute":
         return 1.0
     inputs = manifest["inputs"]
+    # A tag encoder's `data` is the tagged table; a stage's `data` is the instructions, with `tagged` as another input.
     tagged = inputs.get("tagged", inputs["data"])["path"]
     if not storage.exists(tagged):
         raise UserError(f"{tagged} does not exist any more, so the number of images of a training with "

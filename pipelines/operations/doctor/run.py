@@ -12,15 +12,10 @@ from pipelines.core.runtime import live_nodes, ray_session
 from pipelines.core.workflow import Prepare, merged
 from pipelines.operations.doctor.config import DoctorConfig
 from pipelines.operations.doctor.cost import cost_findings
-from pipelines.operations.doctor.environment import (
-    cpu_finding,
-    driver_findings,
-    node_findings,
-    package_findings,
-    probe_nodes,
-)
+from pipelines.operations.doctor.environment import cpu_finding, driver_findings, package_findings
 from pipelines.operations.doctor.findings import Finding
 from pipelines.operations.doctor.job import job_findings
+from pipelines.operations.doctor.nodes import node_findings, probe_nodes
 
 _REQUIREMENTS = Path(__file__).resolve().parents[3] / "requirements.txt"
 
@@ -36,6 +31,7 @@ def examine(config: DoctorConfig, prepare: Prepare) -> Iterator[Finding]:
         yield from package_findings(_REQUIREMENTS.read_text())
     yield from driver_findings(config)
     yield from cost_findings(config.cost)
+    # Without Ray, the findings above are still useful, so its absence is a finding, not an error.
     try:
         with ray_session(config.ray):
             yield from _on_ray(config, prepare, values)

@@ -34,6 +34,7 @@ class JobRequest:
         As in the names of step folders, settings that do not change the result (inference batch size, Ray address) are
         not hashed. The folder of the results is.
         """
+        # The same command gives the same id, so that it follows its job instead of starting another.
         return f"lion-{self.verb}-{digest_of({'verb': self.verb, 'config': canonical(self.config)})[:12]}"
 
 

@@ -12,16 +12,10 @@ import pytest
 from jobs.pipeline import prepare
 from pipelines.core.errors import UserError
 from pipelines.operations.doctor.config import DoctorConfig
-from pipelines.operations.doctor.environment import (
-    NodeProbe,
-    cpu_finding,
-    driver_findings,
-    node_findings,
-    package_findings,
-    probe_nodes,
-)
+from pipelines.operations.doctor.environment import cpu_finding, driver_findings, package_findings
 from pipelines.operations.doctor.findings import Finding
 from pipelines.operations.doctor.job import job_findings
+from pipelines.operations.doctor.nodes import NodeProbe, node_findings, probe_nodes
 from pipelines.operations.doctor.run import examine
 from pipelines.registry import RegistryConfig
 
