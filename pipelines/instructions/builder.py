@@ -89,7 +89,7 @@ def _rows(
         values["box"] = _region(box, record.text if task == "rec" else _REGION_PHRASE, wording.notation)
     answers = _answers(record, task, entry.mode == "train", values, expressions, picture, wording)
     if not answers and entry.annotations is not None:
-        raise BadAnnotation(NO_ANSWER, "the file has no answer")
+        raise BadAnnotation(NO_ANSWER, "the file gives no answer")
     many = task == "caption" and entry.mode == "train"
     mode: Mode = "train" if entry.mode == "train" else "evaluate"
     for number, references in enumerate([(answer,) for answer in answers] if many else [answers]):
@@ -140,5 +140,5 @@ def _box(box: Xywh, picture: Picture) -> Box:
         BadAnnotation: the size of the image is unknown, or the box is outside it.
     """
     if picture.width is None or picture.height is None:
-        raise BadAnnotation(UNKNOWN_SIZE, "the tagged table has no width and height for the image")
+        raise BadAnnotation(UNKNOWN_SIZE, "the tagged table does not say how large the image is")
     return normalize_xywh(fit_box(box, picture.width, picture.height), picture.width, picture.height)

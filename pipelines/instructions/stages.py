@@ -110,8 +110,8 @@ class BuildShard:
                 built.bad.append(BadRecord(record.image_id, None, STAGE, IMAGE_NOT_TAGGED, detail))
             elif is_another(picture, record.file_name):
                 detail = (
-                    f"{entry.name}: sample {record.sample_id} is about {record.file_name}, but the picture of that id "
-                    f"in `tagged` is {picture.uri}; set the collection of one of them"
+                    f"{entry.name}: sample {record.sample_id} is about {record.file_name}, and the picture of that id "
+                    f"in `tagged` is {picture.uri}; name the collection of one of them"
                 )
                 built.bad.append(BadRecord(record.image_id, picture.uri, STAGE, OTHER_PICTURE, detail))
             elif not self._leaks(entry, record, picture, built):

@@ -1,7 +1,7 @@
 """Precompute: tags with confidences and the centroid caption of every image, each image once.
 
-The unit of everything is the shard: `shard_rows` images in source order. A shard is one block of Ray Data, one file of
-the result, and one entry of the list of what is done.
+A shard is the unit of work, retries and progress: `shard_rows` images in source order. It is one block of Ray Data and
+one file of the result, and a proof file marks it as done.
 
 config      the settings of a run
 shards      the source cut into shards

@@ -18,16 +18,17 @@ LION = Wording(seed=0)
 
 
 def build(
-    found: list[QuestionRecord],
+    questions: list[QuestionRecord],
     picture: Picture = PICTURE,
     left_out: Counter[str] | None = None,
     wording: Wording = LION,
     expressions: tuple[str, ...] | None = None,
     **settings: Any,
 ) -> tuple[list[dict[str, Any]], list[BadRecord]]:
+    """Return the rows of questions about one picture, and the records that could not be used."""
     entry = InstructionSet(**{"name": "s", "kind": "refcoco", "annotations": "a.jsonl", **settings})
-    counted = Counter[str]() if left_out is None else left_out
-    built = [row for record in found for row in build_rows(entry, record, picture, wording, counted, expressions)]
+    counts = Counter[str]() if left_out is None else left_out
+    built = [row for record in questions for row in build_rows(entry, record, picture, wording, counts, expressions)]
     rows = [row for row in built if not isinstance(row, BadRecord)]
     return rows, [row for row in built if isinstance(row, BadRecord)]
 
@@ -84,7 +85,7 @@ def test_boxes_are_written_in_the_builds_notation(notation: Any, answer: str, sh
     assert form[notation] in rows[0]["instruction"]
 
 
-def test_a_grounded_caption_says_its_boxes() -> None:
+def test_a_grounded_caption_has_its_boxes_in_the_text() -> None:
     phrases = (("A man", (20.0, 10.0, 40.0, 50.0)), (" in ", None), ("a hat", (20.0, 10.0, 20.0, 10.0)), (" .", None))
     text = "A man in a hat ."
     record = QuestionRecord("1", "7", "grounded_caption", "region", text, (text,), phrases=phrases)
@@ -113,8 +114,8 @@ def test_each_caption_is_a_sample_of_training(mode: str, answers: list) -> None:
 
 
 def test_choices_stand_in_the_instruction() -> None:
-    asked = question(("dog",), choices=("cat", "dog"), correct_choice=1)
-    rows, _ = build([asked], kind="aokvqa", tasks=["vqa", "vqa_choice"])
+    record = question(("dog",), choices=("cat", "dog"), correct_choice=1)
+    rows, _ = build([record], kind="aokvqa", tasks=["vqa", "vqa_choice"])
     assert [row["task"] for row in rows] == ["vqa", "vqa_choice"]
     assert rows[1]["answers"] == ["dog"]
     assert "cat, dog" in rows[1]["instruction"]
@@ -122,10 +123,10 @@ def test_choices_stand_in_the_instruction() -> None:
 
 
 def test_difficult_direct_answers_are_left_out_of_evaluation() -> None:
-    asked = question(("dog",), choices=("cat", "dog"), correct_choice=1, difficult=True)
+    record = question(("dog",), choices=("cat", "dog"), correct_choice=1, difficult=True)
     for mode, tasks in (("train", ["vqa", "vqa_choice"]), ("evaluate", ["vqa_choice"])):
         left_out: Counter[str] = Counter()
-        rows, _ = build([asked], PICTURE, left_out, kind="aokvqa", tasks=["vqa", "vqa_choice"], mode=mode)
+        rows, _ = build([record], PICTURE, left_out, kind="aokvqa", tasks=["vqa", "vqa_choice"], mode=mode)
         assert [row["task"] for row in rows] == tasks
         assert left_out.total() == 2 - len(tasks)
 
@@ -142,16 +143,16 @@ def test_a_benchmarks_own_wording() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "picture", "reason"),
+    ("record", "picture", "reason"),
     [
         (expression(box=(190.0, 10.0, 40.0, 50.0)), PICTURE, records.BOX_OUTSIDE_IMAGE),
         (expression(), Picture(PICTURE.uri, None, None), UNKNOWN_SIZE),
         (question(()), PICTURE, records.NO_ANSWER),
     ],
 )
-def test_what_cannot_be_used_is_set_aside(found: QuestionRecord, picture: Picture, reason: str) -> None:
-    _, bad = build([found], picture, tasks=[found.task])
-    assert [(record.reason, record.uri, record.image_id) for record in bad] == [(reason, picture.uri, "7")]
+def test_records_that_cannot_be_used_are_set_aside(record: QuestionRecord, picture: Picture, reason: str) -> None:
+    _, bad = build([record], picture, tasks=[record.task])
+    assert [(row.reason, row.uri, row.image_id) for row in bad] == [(reason, picture.uri, "7")]
 
 
 def test_the_rows_after_a_bad_one_are_built() -> None:

@@ -1,4 +1,4 @@
-"""What cannot work is refused before anything is read."""
+"""Wrong settings are refused before any file is read."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def config(*sets: dict[str, Any], **changes: Any) -> InstructionsConfig:
     return InstructionsConfig(**{"tagged": "t", "sets": [InstructionSet(**entry) for entry in sets], **changes})
 
 
-def test_a_good_one_passes_and_stays_as_it_is() -> None:
+def test_a_correct_configuration_passes_and_is_not_changed() -> None:
     evaluated = {**GOOD, "name": "test", "annotations": None, "questions": "q.json", "mode": "evaluate"}
     good = config(GOOD, evaluated)
 
@@ -44,7 +44,7 @@ def test_a_good_one_passes_and_stays_as_it_is() -> None:
         (config({"name": "p", "kind": "pope", "annotations": "p.json", "questions": "q.json"}), "no use for questions"),
     ],
 )
-def test_the_users_mistakes(wrong: InstructionsConfig, message: str) -> None:
+def test_wrong_settings_are_refused(wrong: InstructionsConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check(wrong)
 

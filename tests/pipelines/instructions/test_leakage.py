@@ -1,4 +1,4 @@
-"""Evaluation images are known by id, by what another collection says of them, and by content."""
+"""Evaluation images are recognized by id, by the id in another collection, and by content."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pipelines.sources.records import QuestionRecord
 
 @pytest.fixture
 def evaluation(tmp_path: Path) -> EvaluationImages:
+    """Three evaluation images, one with a digest and one with a file name."""
     import pyarrow as pa
 
     schema = pa.schema([*EVALUATION, pa.field("digest", pa.binary())])
@@ -27,7 +28,7 @@ def evaluation(tmp_path: Path) -> EvaluationImages:
 
 
 @pytest.mark.parametrize(
-    ("image_id", "same_as", "digest", "known"),
+    ("image_id", "same_as", "digest", "match"),
     [
         ("309", None, None, ("id", "refcoco")),
         ("vg/5", "310", b"b", ("same_picture", "pope")),
@@ -36,11 +37,11 @@ def evaluation(tmp_path: Path) -> EvaluationImages:
         ("311", None, b"b", None),
     ],
 )
-def test_how_an_image_is_known(
-    evaluation: EvaluationImages, image_id: str, same_as: str | None, digest: bytes | None, known: object
+def test_how_an_image_is_recognized(
+    evaluation: EvaluationImages, image_id: str, same_as: str | None, digest: bytes | None, match: object
 ) -> None:
     record = QuestionRecord("1", image_id, "rec", "region", "man", (), same_as=same_as)
-    assert evaluation.find(record, Picture("/x.jpg", 4, 3, digest)) == known
+    assert evaluation.find(record, Picture("/x.jpg", 4, 3, digest)) == match
 
 
 def test_another_collections_picture_of_that_number_is_not_kept_out(evaluation: EvaluationImages) -> None:

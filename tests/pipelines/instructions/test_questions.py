@@ -13,12 +13,14 @@ from pipelines.sources.records import QuestionRecord
 
 
 def cut(entry: InstructionSet, folder: Path, rows: int = 7) -> list[tuple[QuestionRecord, tuple[str, ...] | None]]:
+    """Cut a set and return its records as its shards have them."""
     index = cut_set(entry, str(folder), rows)
     shards = shard_set(str(folder), entry)
-    return [found for shard in range(index.shards) for found in read_records(shards.read(shard, QUESTIONS))]
+    return [record for shard in range(index.shards) for record in read_records(shards.read(shard, QUESTIONS))]
 
 
 def evaluated(entry: InstructionSet, folder: Path) -> list[str]:
+    """Return the ids of a set's evaluation images."""
     return pq.read_table(folder / evaluation_name(entry))["image_id"].to_pylist()
 
 
@@ -27,9 +29,9 @@ def evaluated(entry: InstructionSet, folder: Path) -> list[str]:
                        ("coco_captions", "captions_train.json")],
 )  # fmt: skip
 def test_records_come_back_as_they_were_read(world: Path, tmp_path: Path, kind: str, name: str) -> None:
-    found = cut(InstructionSet(name="s", kind=kind, annotations=str(world / name)), tmp_path)
-    assert [record for record, _ in found] == list(read_questions(kind, QuestionFiles(str(world / name))))
-    assert {expressions for _, expressions in found} == {None}
+    records = cut(InstructionSet(name="s", kind=kind, annotations=str(world / name)), tmp_path)
+    assert [record for record, _ in records] == list(read_questions(kind, QuestionFiles(str(world / name))))
+    assert {expressions for _, expressions in records} == {None}
 
 
 def test_phrases_come_back_as_they_were_read(tmp_path: Path) -> None:
@@ -44,14 +46,14 @@ def test_phrases_come_back_as_they_were_read(tmp_path: Path) -> None:
     assert record.phrases == (("A man", (0.0, 1.0, 2.0, 2.5)), (" runs .", None))  # counted from 1 in the file
 
 
-def test_a_regions_expressions_are_given_once_for_its_description(world: Path, tmp_path: Path) -> None:
+def test_the_first_record_of_a_region_has_all_its_expressions(world: Path, tmp_path: Path) -> None:
     path = str(world / "refcoco/refs(sample).p")
     entry = InstructionSet(name="s", kind="refcoco", annotations=path, tasks=["reg"], mode="evaluate", split="val")
-    found = cut(entry, tmp_path)
-    given = {record.region_id: expressions for record, expressions in found if expressions}
-    assert len(given) == len({(record.image_id, record.region_id) for record, _ in found})
-    for region, expressions in given.items():
-        assert sorted(expressions or ()) == sorted(record.text for record, _ in found if record.region_id == region)
+    records = cut(entry, tmp_path)
+    by_region = {record.region_id: expressions for record, expressions in records if expressions}
+    assert len(by_region) == len({(record.image_id, record.region_id) for record, _ in records})
+    for region, expressions in by_region.items():
+        assert sorted(expressions or ()) == sorted(record.text for record, _ in records if record.region_id == region)
 
 
 @pytest.mark.parametrize("split", ["train", None])
@@ -62,7 +64,7 @@ def test_evaluation_images_in_a_training_sets_file_are_listed(world: Path, tmp_p
     assert {image_id[0] for image_id in evaluated(entry, tmp_path)} == {"2", "3"}, "val and test begin with 2 and 3"
 
 
-def test_a_set_that_is_kept_out_gives_its_images_only(tmp_path: Path) -> None:
+def test_a_set_of_mode_keep_out_gives_only_its_images(tmp_path: Path) -> None:
     path = tmp_path / "pope.json"
     row = {"question_id": 1, "image": "COCO_val2014_000000000309.jpg", "text": "Is it?", "label": "no"}
     path.write_text(json.dumps(row) + "\n{broken\n")

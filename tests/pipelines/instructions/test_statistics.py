@@ -1,4 +1,4 @@
-"""Counts that add up, lengths by the real tokenizer, and the prompt that LION's processor writes."""
+"""Nested counts, lengths by the real tokenizer, and the prompt that LION's processor writes."""
 
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,10 @@ def test_lengths_by_flan_t5s_tokenizer(shared: Path) -> None:
     assert Tokens(folder).lengths(["", "Answer: [0.440,0.060,0.650,0.367]"])[0] == 0
     row = {"task": "vqa", "level": "image", "instruction": "What is it?", "answers": ["a cat", "dog"], "box": None}
     counts = row_statistics([row], [7], folder)["tokens"]["vqa"]
-    ((asked, _),) = counts["instruction"].items()
+    ((instruction, _),) = counts["instruction"].items()
     ((whole, _),) = counts["prompt with tags"].items()
     (fixed,) = Tokens(folder).lengths([PROMPT.replace("{tags}", "")])
-    assert int(whole) == fixed + 7 + int(asked)
+    assert int(whole) == fixed + 7 + int(instruction)
     assert sum(counts["answer"].values()) == 2
 
 
@@ -57,7 +57,7 @@ def test_histograms_in_words() -> None:
     assert describe({"10": 98, "129": 2}) == {"mean": 12.38, "median": 10, "p99": 129, "max": 129, "over_128": 0.02}
 
 
-def test_the_prompt_is_the_processors() -> None:
+def test_the_prompt_is_that_of_the_processor() -> None:
     from models.lion import PromptConfig
     from models.lion.processing import LionProcessor
 

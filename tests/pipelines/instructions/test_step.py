@@ -1,4 +1,4 @@
-"""Instructions as a step: complete, skipped when done, continued where stopped, refused when too much is bad."""
+"""Instructions as a step: complete, skipped when done, resumed when stopped, refused when too much is bad."""
 
 import dataclasses
 import json
@@ -66,7 +66,7 @@ def test_every_question_becomes_a_row_once(world: Path, tagged: Path, tmp_path: 
     assert (again.skipped, again.summary) == (True, result.summary)
 
 
-def test_a_shard_that_is_built_again_leaves_no_quarantine_of_before(world: Path, tagged: Path, tmp_path: Path) -> None:
+def test_a_shard_that_is_built_again_deletes_its_old_quarantine(world: Path, tagged: Path, tmp_path: Path) -> None:
     config = InstructionsConfig(tagged=str(tagged), sets=sets(world), out=str(tmp_path), shard_rows=20)
     result = Path(instructions(config).path)
     (result / "manifest.json").unlink()
@@ -78,7 +78,7 @@ def test_a_shard_that_is_built_again_leaves_no_quarantine_of_before(world: Path,
     assert not stale.exists()
 
 
-def test_what_comes_in_goes_out_or_is_set_aside(world: Path, tagged: Path, tmp_path: Path) -> None:
+def test_every_record_gives_a_row_or_is_set_aside(world: Path, tagged: Path, tmp_path: Path) -> None:
     refs = str(world / "refcoco/refs(sample).p")
     every_split = InstructionSet(name="all", kind="refcoco", annotations=refs)
     result = instructions(InstructionsConfig(tagged=str(tagged), sets=[*sets(world), every_split], out=str(tmp_path)))
@@ -89,15 +89,13 @@ def test_what_comes_in_goes_out_or_is_set_aside(world: Path, tagged: Path, tmp_p
     assert result.summary["images_not_tagged"] == counts["test"]
     assert result.summary["evaluation_records_kept_out"] == counts["val"]
     assert result.summary["quarantined"] == 0
-    (found,) = [entry for entry in read_manifest(result.path)["sets"] if entry["name"] == "all"]
-    assert found["rows_in"] == found["rows"] + sum(found["reasons"].values()) == sum(counts.values())
+    (summary,) = [entry for entry in read_manifest(result.path)["sets"] if entry["name"] == "all"]
+    assert summary["rows_in"] == summary["rows"] + sum(summary["reasons"].values()) == sum(counts.values())
 
 
-def test_a_picture_of_another_collection_is_never_put_under_a_question(
-    world: Path, tagged: Path, tmp_path: Path
-) -> None:
+def test_a_question_never_gets_a_picture_of_another_collection(world: Path, tagged: Path, tmp_path: Path) -> None:
     document = json.loads((world / "captions_train.json").read_text())
-    document["images"][0]["file_name"] = "0013ea2087020901.jpg"  # nocaps' picture of that number
+    document["images"][0]["file_name"] = "0013ea2087020901.jpg"  # the picture of nocaps with that number
     path = tmp_path / "captions.json"
     path.write_text(json.dumps(document))
     entry = InstructionSet("nocaps", "coco_captions", str(path), mode="evaluate")
@@ -112,13 +110,13 @@ def test_a_picture_of_another_collection_is_never_put_under_a_question(
         instructions(named)
 
 
-def test_a_stopped_build_goes_on_and_ends_the_same(world: Path, tagged: Path, tmp_path: Path) -> None:
+def test_a_stopped_build_resumes_with_the_same_result(world: Path, tagged: Path, tmp_path: Path) -> None:
     config = InstructionsConfig(tagged=str(tagged), sets=sets(world), out=str(tmp_path), shard_rows=20)
     path = Path(instructions(config).path)
     whole = read_manifest(str(path))
     (path / "manifest.json").unlink()
     (path / "done/refcoco-00000001.json").unlink()  # as if killed between a result and its proof
-    (path / "instructions/pope-00000002.parquet").unlink()  # as if somebody lost a file
+    (path / "instructions/pope-00000002.parquet").unlink()  # as if a file was lost
     (path / "source/captions.json").unlink()  # as if killed while the source was cut
     untouched = (path / "instructions/refcoco-00000000.parquet").stat().st_mtime_ns
     again = instructions(config)
@@ -155,9 +153,7 @@ def test_evaluation_images_are_kept_out_of_training_by_id_and_by_content(
     assert (manifest["rows"], manifest["evaluation_images_in_training"]) == (5 * 48, 2)
 
 
-def test_the_card_shows_what_is_there_and_needs_no_network(
-    world: Path, tagged: Path, shared: Path, tmp_path: Path
-) -> None:
+def test_the_card_has_every_part_and_needs_no_network(world: Path, tagged: Path, shared: Path, tmp_path: Path) -> None:
     tokenizer = str(shared / "tokenizers/flan-t5")
     config = InstructionsConfig(tagged=str(tagged), sets=sets(world), out=str(tmp_path), tokenizer=tokenizer)
     result = instructions(config)
@@ -201,7 +197,7 @@ def test_too_many_bad_annotations_are_refused_and_kept(world: Path, tagged: Path
     assert len(read(result.path, "quarantine")) == sum(reasons.values())
 
 
-def test_a_set_without_rows_is_the_users_mistake(world: Path, tagged: Path, tmp_path: Path) -> None:
+def test_a_set_without_rows_is_a_user_error(world: Path, tagged: Path, tmp_path: Path) -> None:
     wrong_split = InstructionSet(name="r", kind="aokvqa", annotations=str(world / "aokvqa_val.json"), split="train")
     with pytest.raises(UserError, match=r"'r' gave no row in split 'train'"):
         instructions(InstructionsConfig(tagged=str(tagged), sets=[wrong_split], out=str(tmp_path)))
@@ -209,9 +205,7 @@ def test_a_set_without_rows_is_the_users_mistake(world: Path, tagged: Path, tmp_
         instructions(InstructionsConfig(tagged=str(tagged), sets=sets(world, "test")[:1], out=str(tmp_path)))
 
 
-def test_a_file_of_another_kind_among_the_tagged_is_the_users_mistake(
-    world: Path, tagged: Path, tmp_path: Path
-) -> None:
+def test_a_file_of_another_kind_in_the_tagged_table_is_a_user_error(world: Path, tagged: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tagged"
     shutil.copytree(tagged, folder)
     shutil.copy(world / "tags_detector.parquet", folder / "zz.parquet")

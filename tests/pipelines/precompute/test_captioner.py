@@ -1,4 +1,4 @@
-"""Which caption is nearest the centroid, and where a sentence encoder may come from."""
+"""The caption nearest the centroid, and the folders and names that a sentence encoder is loaded from."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from pipelines.precompute.captioner import pick_caption, resolve_encoder
 
 
 def unit(*rows: tuple[float, float]) -> np.ndarray:
+    """Return the rows as vectors of length 1."""
     vectors = np.array(rows)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -21,12 +22,12 @@ def test_the_caption_in_the_middle_is_picked() -> None:
 
 
 def test_of_equally_near_captions_the_first_is_picked() -> None:
-    pick = pick_caption(["one", "same"], unit((3, 4), (3, 4)))
+    pick = pick_caption(["first", "same"], unit((3, 4), (3, 4)))
     assert (pick.index, pick.similarity) == (0, pytest.approx(1.0))
 
 
-def test_captions_that_cancel_out_still_give_one() -> None:
-    assert pick_caption(["here", "there"], unit((1, 0), (-1, 0))).index in (0, 1)
+def test_opposite_captions_still_give_a_pick() -> None:
+    assert pick_caption(["left", "right"], unit((1, 0), (-1, 0))).index in (0, 1)
 
 
 def test_the_packaged_encoder_is_the_default() -> None:
@@ -35,7 +36,7 @@ def test_the_packaged_encoder_is_the_default() -> None:
 
 
 @pytest.mark.parametrize("path", ["no/such-model", "/no/such/folder", "a/b/c"])
-def test_an_encoder_that_is_not_here_is_the_users_mistake_at_once(path: str) -> None:
+def test_a_missing_encoder_is_refused_without_a_download(path: str) -> None:
     with pytest.raises(UserError, match=r"captioner\.path"):
         resolve_encoder(path)
 

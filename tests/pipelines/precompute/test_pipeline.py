@@ -1,4 +1,4 @@
-"""What the design asks of Ray Data at the pinned version: whole shards, and decoding that runs beside the model."""
+"""Properties of the pinned Ray Data that the design needs: whole shards, and decoding in parallel to the model."""
 
 import threading
 import time
@@ -40,7 +40,7 @@ class Rows(Tagger):
 
 
 class SlowRows(Rows):
-    """Takes half a second for it."""
+    """Takes half a second per shard."""
 
     def tag(self, image_ids: Sequence[str], pixels: np.ndarray | None) -> list[ImageTags]:
         time.sleep(0.5)
@@ -59,18 +59,18 @@ def test_decoding_is_not_fused_into_an_actor(tmp_path: Path, captioner: ModelPoo
     while operator.input_dependencies:
         kinds.append(type(operator))
         (operator,) = operator.input_dependencies
-    # Commit, tag, decode (which may be one task with reading a shard); a model is one with nothing.
+    # Commit, tag, decode. Reading may be fused into decoding; models must not be fused with anything.
     expected = [TaskPoolMapOperator, ActorPoolMapOperator, TaskPoolMapOperator]
     assert kinds == expected + [ActorPoolMapOperator] * bool(captioner)
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_blocks_larger_than_ray_datas_stay_whole_and_the_callers_context_is_untouched(
+def test_blocks_above_ray_datas_limit_stay_whole_and_the_callers_context_is_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DataContext.get_current(), "target_max_block_size", 2**20)
     config = folder_config(tmp_path, shard_rows=SHARD_ROWS)
-    (picture,) = write_pictures(tmp_path / "one", 1)
+    (picture,) = write_pictures(tmp_path / "pictures", 1)
     records = (ImageRecord(str(n), str(picture), None, None, None, "test", ()) for n in range(2 * SHARD_ROWS + 1))
     index = shards.cut_source(records, str(tmp_path), SHARD_ROWS)
     plan = ModelPlan(ModelPool(1, 1.0, 0.0), None)
@@ -81,10 +81,10 @@ def test_blocks_larger_than_ray_datas_stay_whole_and_the_callers_context_is_unto
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_run_that_is_given_up_leaves_no_thread_that_asks_ray(tmp_path: Path) -> None:
-    """Such a thread ends the process where Ray ends right after, as it does when a run is refused."""
+def test_a_stopped_run_leaves_no_thread_that_uses_ray(tmp_path: Path) -> None:
+    """A refused run shuts Ray down right after; a thread that still used Ray would then end the process."""
     config = folder_config(tmp_path, shard_rows=2)
-    (picture,) = write_pictures(tmp_path / "one", 1)
+    (picture,) = write_pictures(tmp_path / "pictures", 1)
     records = (ImageRecord(str(n), str(picture), None, None, None, "test", ()) for n in range(12))
     index = shards.cut_source(records, str(tmp_path), 2)
     plan = ModelPlan(ModelPool(1, 1.0, 0.0), None)
@@ -103,6 +103,6 @@ def fill_a_disk(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_full_disk_is_said_with_what_to_do() -> None:
-    with pytest.raises(UserError, match=r"No space left on device\); make room and run the same command again"):
+def test_a_full_disk_is_reported_with_what_to_do() -> None:
+    with pytest.raises(UserError, match=r"No space left on device\); free space and run the same command again"):
         list(blocks(from_items([{"shard": 0}]).map_batches(fill_a_disk)))

@@ -1,4 +1,4 @@
-"""What the plan fills in, and what it refuses before anything starts (P11)."""
+"""The pools that a plan fills in, and plans that are refused before anything starts (P11)."""
 
 import pytest
 
@@ -11,21 +11,21 @@ GPU_NODE = {"CPU": 16.0, "GPU": 4.0}
 
 
 @pytest.mark.parametrize("cpus, taggers", [(3, 1), (4, 2), (8, 6), (64, 48)])
-def test_without_gpus_each_core_gets_a_tagger_and_a_quarter_is_left_to_the_rest(cpus: int, taggers: int) -> None:
+def test_without_gpus_there_is_a_tagger_per_core_on_three_quarters_of_the_cpus(cpus: int, taggers: int) -> None:
     plan = make_plan(TaggerConfig(), CaptionerConfig(), [{"CPU": float(cpus)}])
     assert plan == ModelPlan(ModelPool(taggers, 1.0, 0.0), ModelPool(1, 1.0, 0.0))
     assert plan.total()["CPU"] <= cpus
     check_fit(plan, [{"CPU": float(cpus)}])
 
 
-def test_a_node_has_no_more_taggers_than_cores_and_room_in_memory() -> None:
+def test_cores_and_memory_of_a_node_limit_its_taggers() -> None:
     assert make_plan(TaggerConfig(), None, [{"CPU": 8.0, "cores": 2.0}]).tagger == ModelPool(2, 1.0, 0.0)
     crowded = {"CPU": 16.0, "memory": 13 * 2.0**30}
     assert make_plan(TaggerConfig(), None, [crowded]).tagger == ModelPool(3, 4.0, 0.0)
     assert make_plan(TaggerConfig(), None, [{"CPU": 8.0, "memory": 2.0**30}]).tagger == ModelPool(1, 6.0, 0.0)
 
 
-def test_of_taggers_and_their_threads_one_may_be_given() -> None:
+def test_either_taggers_or_their_threads_may_be_set() -> None:
     assert make_plan(TaggerConfig(actors=2), None, LAPTOP).tagger == ModelPool(2, 3.0, 0.0)
     assert make_plan(TaggerConfig(cpus=3), None, LAPTOP).tagger == ModelPool(2, 3.0, 0.0)
 
@@ -49,7 +49,7 @@ def test_a_gpu_is_whole_without_captions_and_idle_without_a_model() -> None:
     assert make_plan(TaggerConfig(), CaptionerConfig(), [GPU_NODE], needs_model=False).total() == {"CPU": 3.0}
 
 
-def test_what_the_user_says_holds() -> None:
+def test_the_users_values_are_kept() -> None:
     tagger = TaggerConfig(actors=2, cpus=1.5, gpus=0.0)
     plan = make_plan(tagger, CaptionerConfig(actors=3, cpus=0.5, gpus=0.25), [GPU_NODE])
     assert plan == ModelPlan(ModelPool(2, 1.5, 0.0), ModelPool(3, 0.5, 0.25))
@@ -59,8 +59,8 @@ def test_what_the_user_says_holds() -> None:
 @pytest.mark.parametrize(
     "tagger, nodes",
     [
-        (TaggerConfig(cpus=8), LAPTOP),  # nothing is left to decode with
-        (TaggerConfig(cpus=6), [{"CPU": 4.0}, {"CPU": 4.0}]),  # enough in all, too little on any
+        (TaggerConfig(cpus=8), LAPTOP),  # no CPU is left for decoding
+        (TaggerConfig(cpus=6), [{"CPU": 4.0}, {"CPU": 4.0}]),  # enough in total, too little on each node
         (TaggerConfig(actors=1, gpus=2), [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}]),
         (TaggerConfig(gpus=1, actors=1), LAPTOP),
     ],
@@ -70,6 +70,6 @@ def test_a_plan_that_fits_nowhere_is_refused(tagger: TaggerConfig, nodes: list[d
         check_fit(make_plan(tagger, None, nodes), nodes)
 
 
-def test_a_plan_reads_well() -> None:
+def test_a_plan_in_words() -> None:
     plan = ModelPlan(ModelPool(4, 1.0, 1.0), ModelPool(1, 0.5, 0.0))
     assert str(plan) == "taggers: 4 of 1 CPU and 1 GPU; captioners: 1 of 0.5 CPU"

@@ -1,4 +1,4 @@
-"""Images read from an object store and results written to one (moto's S3 server in a process of its own)."""
+"""Images read from an object store and results written to one (moto's S3 server, in a separate process)."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from tests.pipelines.precompute.worlds import folder_config, rows_of
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """An empty bucket; every S3 client of this process and of its children finds the server by the environment."""
+    """An empty bucket. S3 clients of this process and of its children find the server by environment variables."""
     with s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
         for name, value in settings(endpoint).items():
             patch.setenv(name, value)
@@ -32,7 +32,7 @@ def upload(folder: Path, uri: str) -> None:
 
 
 def test_a_run_from_bucket_to_bucket_equals_the_local_one(bucket: str, tmp_path: Path) -> None:
-    """In a process of its own, whose Ray workers know the server (the session's Ray was started before it)."""
+    """In a separate process: the session's Ray started before the server, so its workers lack the variables."""
     config = folder_config(tmp_path, count=5, shard_rows=2)
     upload(tmp_path / "images", f"{bucket}/images")
     command = [
@@ -56,19 +56,19 @@ def test_a_run_from_bucket_to_bucket_equals_the_local_one(bucket: str, tmp_path:
     assert shards.shard_set(folder).done() == {0, 1, 2}
 
 
-def test_an_object_that_is_not_there_is_missing(bucket: str) -> None:
+def test_an_object_that_does_not_exist_is_missing(bucket: str) -> None:
     with pytest.raises(BadImage, match="missing"):
         load_image(f"{bucket}/nowhere.jpg")
 
 
-def test_what_is_asked_about_may_lie_in_a_bucket(bucket: str, tmp_path: Path) -> None:
-    """jobs.predict takes an object or a prefix of them, and writes its answers and pictures there."""
+def test_predict_reads_pictures_from_a_bucket(bucket: str, tmp_path: Path) -> None:
+    """An object or a prefix of objects."""
     for name, color in (("one.png", "red"), ("two.png", "blue")):
         Image.new("RGB", (60, 40), color).save(tmp_path / name)
-    upload(tmp_path, f"{bucket}/asked")
-    assert find_pictures([f"{bucket}/asked", f"{bucket}/asked/one.png"]) == [
-        f"{bucket}/asked/{name}.png" for name in ("one", "two", "one")
+    upload(tmp_path, f"{bucket}/pictures")
+    assert find_pictures([f"{bucket}/pictures", f"{bucket}/pictures/one.png"]) == [
+        f"{bucket}/pictures/{name}.png" for name in ("one", "two", "one")
     ]
-    opened = open_picture(f"{bucket}/asked/two.png")
+    opened = open_picture(f"{bucket}/pictures/two.png")
     assert isinstance(opened, Image.Image)
     assert opened.getpixel((0, 0)) == (0, 0, 255)

@@ -1,4 +1,4 @@
-"""The source cut into shards, and which of them count as done."""
+"""The source cut into shards, and the shards that count as done."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def image(number: int) -> ImageRecord:
 BAD = BadRecord("7", None, "annotation", "empty_text", "nothing")
 
 
-def test_every_record_lands_once_and_in_order(tmp_path: Path) -> None:
+def test_every_record_is_in_a_shard_once_and_in_order(tmp_path: Path) -> None:
     records = [image(0), BAD, image(1), image(2), image(3), BAD, image(4)]
     index = shards.cut_source(records, str(tmp_path), shard_rows=2)
     assert (index.rows, index.counts, index.shards, index.bad_records) == (5, {"captions": 10}, 3, {"empty_text": 2})
@@ -44,14 +44,14 @@ def test_a_second_cut_leaves_no_bad_records_of_the_first(tmp_path: Path) -> None
     others = [
         tmp_path / "quarantine" / name for name in ("part-00000000.parquet", "annotations@part-b-00000000.parquet")
     ]
-    for file in others:  # of a shard, and of a set whose name begins alike
+    for file in others:  # of a shard, and of a set whose name begins with "part"
         file.touch()
     index = shards.cut_source([image(0)], str(tmp_path), shard_rows=2)
     assert index.bad_records == {}
     assert sorted((tmp_path / "quarantine").iterdir()) == sorted(others)
 
 
-def test_a_cut_that_is_begun_again_is_not_proven_by_the_first(tmp_path: Path) -> None:
+def test_a_second_cut_that_is_killed_leaves_no_index_of_the_first(tmp_path: Path) -> None:
     shards.cut_source([image(0), BAD], str(tmp_path), shard_rows=2)
 
     def killed() -> Iterator[ImageRecord]:
@@ -70,13 +70,13 @@ def test_a_source_that_was_not_cut_to_the_end_has_no_index(tmp_path: Path) -> No
 
 
 def test_a_shard_is_done_when_its_proof_and_its_result_are_there(tmp_path: Path) -> None:
-    found = shards.shard_set(str(tmp_path))
-    assert found.done() == set()
-    for path in (found.result_file(1), found.result_file(2), found.done_file(2), found.done_file(3),
-                 found.quarantine_file(2)):  # fmt: skip
+    shard_set = shards.shard_set(str(tmp_path))
+    assert shard_set.done() == set()
+    for path in (shard_set.result_file(1), shard_set.result_file(2), shard_set.done_file(2), shard_set.done_file(3),
+                 shard_set.quarantine_file(2)):  # fmt: skip
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).touch()
     (tmp_path / "tagged/part-00000004.parquet.0a1b2c3d.partial").touch()
     (tmp_path / "quarantine/annotations@part-00000000.parquet").touch()
-    assert found.done() == {2}
-    assert found.quarantined() == {2}
+    assert shard_set.done() == {2}
+    assert shard_set.quarantined() == {2}

@@ -24,7 +24,7 @@ SIDE = 16
 
 
 class Brightness(Tagger):
-    """Tags every image with its mean value, so that tags show which pixels they were made of."""
+    """A tagger whose confidence is the mean of the pixels, so that a tag shows which pixels it is from."""
 
     image_size = SIDE
 
@@ -39,7 +39,7 @@ class Brightness(Tagger):
 
 @pytest.fixture
 def world(tmp_path: Path) -> tuple[str, ShardIndex, list[Path]]:
-    """Two shards of three and two pictures, of which one is torn and one missing."""
+    """Two shards of three and two pictures, of which one is truncated and one missing."""
     pictures = write_pictures(tmp_path / "images", 5)
     pictures[1].write_bytes(pictures[1].read_bytes()[:200])
     pictures[4].unlink()
@@ -77,7 +77,7 @@ def test_bad_images_go_to_quarantine_and_the_others_get_their_own_tags(
     ]
 
 
-def test_results_have_the_tables_schema_and_say_who_made_them(
+def test_results_have_the_schema_of_the_table_and_the_name_of_the_tagger(
     world: tuple[str, ShardIndex, list[Path]],
 ) -> None:
     folder, index, _ = world
@@ -105,7 +105,7 @@ def test_a_repaired_image_leaves_the_quarantine(world: tuple[str, ShardIndex, li
     assert rows_of(folder, "quarantine") == []
 
 
-def test_a_kill_while_a_shard_is_done_again_leaves_no_proof_of_the_attempt_before(
+def test_a_kill_while_a_shard_is_repeated_leaves_no_proof_of_the_first_attempt(
     world: tuple[str, ShardIndex, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, index, pictures = world
@@ -114,7 +114,7 @@ def test_a_kill_while_a_shard_is_done_again_leaves_no_proof_of_the_attempt_befor
 
     quarantine, delete_file = shards.shard_set(folder).quarantine_file(0), storage.delete_file
 
-    def killed_there(uri: str) -> None:
+    def killed_at_quarantine(uri: str) -> None:
         if uri == quarantine:
             raise KeyboardInterrupt
         delete_file(uri)
@@ -123,7 +123,7 @@ def test_a_kill_while_a_shard_is_done_again_leaves_no_proof_of_the_attempt_befor
         raise KeyboardInterrupt
 
     # While the old quarantine is deleted, and while the new result is written.
-    for name, strike in (("delete_file", killed_there), ("write_atomic", killed)):
+    for name, strike in (("delete_file", killed_at_quarantine), ("write_atomic", killed)):
         with monkeypatch.context() as patch:
             patch.setattr(storage, name, strike)
             with pytest.raises(KeyboardInterrupt):
@@ -154,7 +154,7 @@ def test_a_block_that_is_not_one_whole_shard_is_never_written(
     assert rows_of(folder) == []
 
 
-def test_a_shard_of_bad_images_only_is_done_all_the_same(tmp_path: Path) -> None:
+def test_a_shard_of_bad_images_only_counts_as_done(tmp_path: Path) -> None:
     records = [ImageRecord(str(n), str(tmp_path / f"{n}.jpg"), None, None, None, "test", ()) for n in range(2)]
     index = shards.cut_source(records, str(tmp_path), 2)
     assert run(str(tmp_path), index, 0)["quarantined"] == {"missing": 2}

@@ -15,7 +15,7 @@ from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, p
 from pipelines.precompute.step import Tally
 from tests.pipelines.precompute.worlds import digests_of, folder_config, rows_of, save_tiny_ram, write_pictures
 
-# The centroid's cosines were published with four digits.
+# The reference has the cosines with four digits.
 COSINE_TOLERANCE = 1e-4
 
 
@@ -43,9 +43,7 @@ def test_the_real_images_with_the_captions_that_minilm_picks(shared: Path, tmp_p
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_run_is_continued_where_it_was_and_computes_only_what_is_missing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_resumed_run_computes_only_the_missing_shards(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = folder_config(tmp_path, count=10, shard_rows=4, max_bad_fraction=0.2)
     (tmp_path / "images/picture-0001.jpg").write_bytes(b"no image")
     result = precompute(config)
@@ -55,7 +53,7 @@ def test_a_run_is_continued_where_it_was_and_computes_only_what_is_missing(
     folder = Path(result.path)
     (folder / "manifest.json").unlink()
     Path(shards.shard_set(result.path).done_file(1)).unlink()  # as if killed between a result and its proof
-    Path(shards.shard_set(result.path).result_file(2)).unlink()  # as if somebody lost a file
+    Path(shards.shard_set(result.path).result_file(2)).unlink()  # as if a file was lost
     untouched = Path(shards.shard_set(result.path).result_file(0)).stat().st_mtime_ns
     with caplog.at_level(logging.INFO, logger="lion.precompute"):
         again = precompute(config)
@@ -68,7 +66,7 @@ def test_a_run_is_continued_where_it_was_and_computes_only_what_is_missing(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_too_much_bad_input_is_refused_and_repaired_input_goes_on(tmp_path: Path) -> None:
+def test_too_much_bad_input_is_refused_and_a_repaired_run_resumes(tmp_path: Path) -> None:
     config = folder_config(tmp_path, count=8, shard_rows=4, max_bad_fraction=0.2)
     for number in (4, 5):
         (tmp_path / f"images/picture-000{number}.jpg").write_bytes(b"")
@@ -76,7 +74,7 @@ def test_too_much_bad_input_is_refused_and_repaired_input_goes_on(tmp_path: Path
         precompute(config)
     (folder,) = (tmp_path / "runs").iterdir()
     assert not (folder / "manifest.json").exists()
-    with pytest.raises(DataRefused):  # nothing is computed again to find that out
+    with pytest.raises(DataRefused):  # immediately, without computing anything again
         precompute(config)
     write_pictures(tmp_path / "images", 8)
     result = precompute(dataclasses.replace(config, retry_quarantined=True))
@@ -96,16 +94,16 @@ def test_a_finished_run_starts_no_ray_and_a_changed_one_has_its_own_folder(
     again = precompute(config)
     assert again.skipped
     assert again.summary == result.summary
-    assert precompute(dataclasses.replace(config, max_bad_fraction=0.5)).skipped  # says how to run, not what comes out
+    assert precompute(dataclasses.replace(config, max_bad_fraction=0.5)).skipped  # a runtime setting
     with pytest.raises(TypeError):
         precompute(dataclasses.replace(config, shard_rows=1))
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_plan_that_cannot_be_scheduled_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_plan_that_cannot_be_scheduled_is_refused_without_waiting(tmp_path: Path) -> None:
     config = folder_config(tmp_path, count=2)
-    for wish in ({"actors": 99}, {"gpus": 1.0}):
-        tagger = dataclasses.replace(config.tagger, **wish)
+    for settings in ({"actors": 99}, {"gpus": 1.0}):
+        tagger = dataclasses.replace(config.tagger, **settings)
         with pytest.raises(UserError, match="needs"):
             precompute(dataclasses.replace(config, tagger=tagger))
     ram = TaggerConfig(path=str(save_tiny_ram(tmp_path / "ram")))
@@ -114,7 +112,7 @@ def test_a_plan_that_cannot_be_scheduled_is_refused_and_not_waited_for(tmp_path:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_broken_annotation_file_comes_back_as_the_users_mistake(tmp_path: Path) -> None:
+def test_a_broken_annotation_file_is_a_user_error(tmp_path: Path) -> None:
     config = folder_config(tmp_path, count=1)
     (tmp_path / "captions.json").write_text('{"images": [')
     source = SourceConfig(annotations=str(tmp_path / "captions.json"), images=str(tmp_path / "images"))
@@ -149,7 +147,7 @@ def test_the_tally_counts_annotations_and_earlier_runs() -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_taggers_thresholds_lie_beside_its_tags(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_taggers_thresholds_are_written_next_to_its_tags(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = folder_config(tmp_path, count=4)
     with caplog.at_level(logging.INFO, logger="lion.precompute"):
         without = precompute(config)
@@ -166,15 +164,16 @@ def test_the_taggers_thresholds_lie_beside_its_tags(tmp_path: Path, caplog: pyte
     assert thresholds_of(named.path) == {"low": 0.1, "high": 0.95}
     assert named.path != without.path
 
-    # A precomputed table is a table of tags: it brings its thresholds, and so does a file with them beside it.
+    # A precomputed table can be read as a table of tags. Its thresholds come with it; a table that is one file has them
+    # in a file next to it.
     again = precompute(dataclasses.replace(config, tagger=TaggerConfig(kind="table", path=f"{named.path}/tagged")))
     assert thresholds_of(again.path) == {"low": 0.1, "high": 0.95}
     own.rename(tmp_path / "_tag_thresholds.json")
-    beside = precompute(config)
-    assert (beside.path, beside.skipped) == (named.path, True)  # the same thresholds, wherever they lie
+    neighbor = precompute(config)
+    assert (neighbor.path, neighbor.skipped) == (named.path, True)  # the same thresholds in another place
 
 
-def test_thresholds_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_wrong_thresholds_are_refused(tmp_path: Path) -> None:
     config = folder_config(tmp_path, count=1)
     lost = dataclasses.replace(config.tagger, thresholds=str(tmp_path / "lost.json"))
     with pytest.raises(UserError, match=r"lost\.json does not exist"):

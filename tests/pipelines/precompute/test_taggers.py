@@ -1,4 +1,4 @@
-"""RAM as a tagger gives what RAM gives; a table gives what is in it, in every form that tables have."""
+"""The tagger RAM gives the tags of RAM's processor and model; a table gives its tags, in each of its forms."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def ram(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_ram(tmp_path_factory.mktemp("ram"))
 
 
-def test_ram_tags_as_its_own_processor_and_model_do(ram: Path) -> None:
+def test_ram_tags_as_its_processor_and_model_do(ram: Path) -> None:
     from models.ram import RamForImageTagging, RamProcessor
 
     tagger = make_tagger(TaggerConfig(path=str(ram), batch_size=2, floor=0.05))
@@ -32,11 +32,11 @@ def test_ram_tags_as_its_own_processor_and_model_do(ram: Path) -> None:
     assert tagger.image_size is not None
     side = (tagger.image_size, tagger.image_size)
     images = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (*side, 3), dtype=np.uint8)) for n in range(5)]
-    found = tagger.tag([""] * 5, np.stack([np.asarray(image) for image in images]))
+    result = tagger.tag([""] * 5, np.stack([np.asarray(image) for image in images]))
     processor = RamProcessor.from_pretrained(ram)
     expected = processor.tags(RamForImageTagging.from_pretrained(ram).confidences(**processor(images)), floor=0.05)
-    assert [[tag for tag, _ in tags] for tags in found] == [[tag for tag, _ in tags] for tags in expected]
-    np.testing.assert_allclose([s for t in found for _, s in t], [s for t in expected for _, s in t], atol=1e-5)
+    assert [[tag for tag, _ in tags] for tags in result] == [[tag for tag, _ in tags] for tags in expected]
+    np.testing.assert_allclose([s for t in result for _, s in t], [s for t in expected for _, s in t], atol=1e-5)
 
 
 def test_ram_brings_its_thresholds_in_the_order_of_its_list(ram: Path) -> None:
@@ -61,7 +61,7 @@ def test_bf16_stays_near_fp32(ram: Path) -> None:
     np.testing.assert_allclose(scores[0], scores[1], atol=0.02)
 
 
-def test_weights_that_give_nan_stop_the_run_and_are_not_taken_for_an_image_without_tags(ram: Path) -> None:
+def test_nan_stops_the_run_and_does_not_pass_for_an_image_without_tags(ram: Path) -> None:
     import torch
 
     tagger: Any = make_tagger(TaggerConfig(path=str(ram)))
@@ -95,8 +95,14 @@ def test_tables_are_sorted_by_id_and_looked_up(tmp_path: Path) -> None:
     ]
     tagger = TableTagger(TaggerConfig(kind="table", floor=0.5))
     tagger.table = table
-    found = tagger.tag(["b", "zebra", "a", "c"], None)
-    assert found == [[("dog", pytest.approx(0.9))], [], [], []]  # strictly above the floor; unknown images have none
+    # Above the floor, not at it; an image that is not in the table has no tags.
+    result = tagger.tag(["b", "zebra", "a", "c"], None)
+    assert result == [
+        [("dog", pytest.approx(0.9))],
+        [],
+        [],
+        [],
+    ]
 
 
 def test_a_folder_of_integer_ids_with_parallel_lists(tmp_path: Path) -> None:
@@ -119,7 +125,7 @@ def test_a_folder_of_integer_ids_with_parallel_lists(tmp_path: Path) -> None:
         ({"image_id": [None], "tags": [["x"]], "scores": [[0.5]]}, "without image_id"),
     ],
 )
-def test_a_table_that_cannot_be_trusted_is_refused(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+def test_a_wrong_table_is_refused(tmp_path: Path, content: dict[str, Any], message: str) -> None:
     pq.write_table(pa.table(content), tmp_path / "tags.parquet")
     with pytest.raises(UserError, match=message):
         read_tag_table(str(tmp_path / "tags.parquet"))

@@ -1,4 +1,4 @@
-"""Small inputs for precompute: pictures, tag tables, a RAM of random weights, and what came out."""
+"""Small inputs for precompute (pictures, tag tables, a RAM with random weights), and readers of its results."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int] = (40, 30)) -> list[Path]:
-    """`picture-0000.jpg` …: noise of a seed each, so that no two are alike."""
+    """Write `picture-0000.jpg` … of noise from different seeds, so that no two are equal, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"picture-{number:04d}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
@@ -26,14 +26,14 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int] = (40, 30)) -
 
 
 def write_tags(path: Path, tags: Mapping[str, Sequence[tuple[str, float]]]) -> Path:
-    """A tag table with a list of (tag, score) for each image id."""
-    listed = [tags_to_rows(found) for found in tags.values()]
-    pq.write_table(pa.table({"image_id": list(tags), "tags": pa.array(listed, pa.list_(TAG))}), path)
+    """Write a tag table with a list of (tag, score) for each image id and return its path."""
+    column = [tags_to_rows(image_tags) for image_tags in tags.values()]
+    pq.write_table(pa.table({"image_id": list(tags), "tags": pa.array(column, pa.list_(TAG))}), path)
     return path
 
 
 def save_tiny_ram(folder: Path) -> Path:
-    """A RAM of random weights that runs on a CPU."""
+    """Save a RAM with random weights, small enough for a CPU, and return its folder."""
     import torch
 
     from models.ram import RamConfig, RamForImageTagging, RamProcessor
@@ -46,7 +46,7 @@ def save_tiny_ram(folder: Path) -> Path:
 
 
 def folder_config(root: Path, count: int = 10, shard_rows: int = 4, **changes: Any) -> PrecomputeConfig:
-    """A run over `count` pictures without captions and a table of tags: no model has to be loaded."""
+    """Return a run over `count` pictures without captions, with tags from a table, so that no model is loaded."""
     pictures = write_pictures(root / "images", count)
     tags = {picture.name: [("low", 0.2), ("high", 0.9), ("noise", 0.01)] for picture in pictures}
     table = write_tags(root / "tags.parquet", tags)
@@ -60,12 +60,12 @@ def folder_config(root: Path, count: int = 10, shard_rows: int = 4, **changes: A
 
 
 def rows_of(folder: str, table: str = "tagged") -> list[dict[str, Any]]:
-    """The rows of a result table, by file name and row."""
+    """Return the rows of a result table, in the order of the file names."""
     files = sorted(Path(folder, table).glob("*.parquet"))
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
 def digests_of(folder: str) -> dict[str, str]:
-    """The digest of every Parquet file of a result, by its path inside the folder."""
+    """Return the SHA-256 of every Parquet file of a result, by its path inside the folder."""
     files = [file for table in ("tagged", "quarantine") for file in sorted(Path(folder, table).glob("*.parquet"))]
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
