@@ -90,6 +90,7 @@ class TagRule:
             if math.isnan(score) or not 0.0 <= score <= 1.0:
                 raise ValueError(f"The confidence of tag {tag!r} is {score}; it must be a number between 0 and 1.")
         above = [tag for tag, is_read in zip(tags, self.reads(tags), strict=True) if is_read]
+        # top_k keeps the most confident tags in either order, so it applies before the list's order.
         surest = sorted(above, key=lambda item: -item[1])[: self.top_k]
         if self.order == "confidence":
             return surest

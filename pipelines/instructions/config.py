@@ -26,7 +26,8 @@ class InstructionSet:
     name: str
     """Name of the set. The ids of its samples begin with it."""
     kind: str
-    """Format of its files: a question source, such as coco_captions, vqa, aokvqa, refcoco or pope."""
+    """Format of its files: coco_captions, textcaps, flickr30k, vqa, aokvqa, gqa, ocrvqa, vsr, iconqa, visdial, refcoco,
+    visual_genome, flickr30k_entities, flickr30k_phrases or pope. A format of your own is MODULE:KIND."""
     annotations: str | None = path_field("input", None)
     """The annotation file (Flickr30K Entities: the folder). Empty only for VQA's test splits, which have no answers."""
     questions: str | None = path_field("input", None)

@@ -17,8 +17,9 @@ class SourceConfig:
     """The images, and their annotations."""
 
     kind: str = "coco_captions"
-    """Format of the annotation file, such as coco_captions, visual_genome or flickr30k (the image sources of
-    `pipelines.sources`). `folder` takes every image of a folder and needs no annotations."""
+    """Format of the annotation file: coco_captions, coco_instances, textcaps, flickr30k or visual_genome. Without
+    annotations: folder takes every image of a folder; flickr30k_folder, gqa_folder, iconqa_folder and ocrvqa_folder
+    give the files the ids that the questions of these collections refer to. A format of your own is MODULE:KIND."""
     annotations: str | None = path_field("input", None)
     """The annotation file: a path or a URI such as `s3://bucket/captions_train2014.json`."""
     images: str = path_field("input", "")

@@ -43,6 +43,7 @@ def text_chunks(stream: pa.NativeFile, size: int = _CHUNK) -> Iterator[str]:
         UnicodeDecodeError: UTF-16 or UTF-32 that ends inside a character.
     """
     head = stream.read(size)
+    # Invalid bytes become lone surrogates instead of an exception, so that only their value is rejected.
     encoding, errors = "utf-8-sig", "surrogateescape"
     for mark, name in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
@@ -108,6 +109,7 @@ def _complete(text: str) -> int:
     start = max(len(text) - _LONGEST_ESCAPE, 0)
     if "\\" not in text[start:]:
         return len(text)
+    # Begin before a run of backslashes: only from its first one is it clear which of them are escaped.
     while start and text[start - 1] == "\\":
         start -= 1
     return next(match.start() for match in _OPEN.finditer(text, start) if match["open"] is not None)

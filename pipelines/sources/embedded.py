@@ -121,6 +121,7 @@ def _images(name: str) -> Iterator[tuple[str, bytes]]:
 
 def _copy(uri: str, path: str) -> None:
     """Write PATH.bin, the bytes of all images, then PATH.arrow, their ranges, which marks the copy as complete."""
+    # A process that is killed leaves only this file: .bin and .arrow appear complete, by renaming.
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     ids: list[str] = []
     ends: list[int] = []

@@ -20,7 +20,7 @@ class RowsByKey:
     """
 
     def __init__(self) -> None:
-        self._hashes = array("Q")
+        self._hashes = array("Q")  # 8 bytes per row; a list of Python integers would take 44
         self._pending: list[tuple[str, str]] = []
         self._chunks: list[pa.RecordBatch] = []
         self._order: np.ndarray | None = None

@@ -35,6 +35,7 @@ class SeenIds:
         if self._has(hashed):
             return False
         self._recent.add(hashed)
+        # Merging is linear in all ids, so it is done once per 65,536 ids and not for each.
         if len(self._recent) == _RECENT:
             new = np.sort(np.fromiter(self._recent, np.uint64, _RECENT))
             self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, new), new)

@@ -46,7 +46,7 @@ MAX_PIXELS = 100_000_000
 """Default limit of width × height. Pillow's limit (178,956,970) applies even if `max_pixels` is larger."""
 BACKGROUND = (255, 255, 255)
 
-Image.init()
+Image.init()  # loads all plugins of Pillow, so that `Image.OPEN` is complete
 _READABLE = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
 _FORMATS = tuple(name for name in _READABLE if name in Image.OPEN)  # Pillow may be built without some of them
 _HEADS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")
@@ -169,6 +169,7 @@ def decode_with_size(
             raise BadImage("truncated" if "truncated" in str(error) else "damaged", _sentence(error)) from error
     if upright is None:
         return rgb, (width, height)
+    # Rotation comes last, because a draft has fewer pixels to rotate.
     turned = rgb.transpose(upright)
     swapped = upright not in (
         Image.Transpose.FLIP_LEFT_RIGHT,
@@ -191,6 +192,7 @@ def check_size(decoded: tuple[int, int], annotated: tuple[int, int]) -> None:
     width, height = decoded
     if min(annotated) > 0:
         scale = width / annotated[0]
+        # A pixel of rounding in the annotated height is `scale` pixels of this image.
         if abs(height - annotated[1] * scale) <= max(1.0, scale):
             return
     turned = ", turned by its EXIF orientation" if (height, width) == annotated else ""

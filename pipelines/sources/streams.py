@@ -47,9 +47,11 @@ def array_elements(uri: str, key: str | None) -> Iterator[Any]:
     prefix = f"{key}.item" if key else "item"
     is_empty = True
     with _json(uri) as content:
+        # use_float: ijson's default is Decimal, which is slower and differs from the numbers of `json`.
         for element in ijson.items(content, prefix, use_float=True):
             is_empty = False
             yield content.restored(element)
+    # ijson yields nothing both for an empty array and for a missing one; a second pass tells them apart.
     if is_empty and not _has_array(uri, key or ""):
         missing = f"no array under {key!r}" if key else "no array at its top level"
         raise UserError(f"{uri} has {missing}: it has another format; choose the kind of that format.")

@@ -111,6 +111,7 @@ def _scale_of(numbers: Sequence[str], values: Sequence[float]) -> Literal[1, 999
 
     Numbers of three digits with leading zeros (`[000,001,500,999]`) are thousandths: no model pads pixels.
     """
+    # With a decimal point or an exponent, numbers up to 1.5 are fractions of the image; larger ones may be pixels.
     if any(character in number for number in numbers for character in ".eE"):
         return 1 if max(values) <= 1 + _OVERSHOOT else None
     if any(number[0] == "0" for number in numbers) and all(_THREE_DIGITS.fullmatch(number) for number in numbers):

@@ -107,7 +107,7 @@ def scan(text: str, form: BoxFormat = AUTO, size: Size | None = None) -> Iterato
 
 def _candidates(text: str) -> Iterator[list[re.Match[str]]]:
     """Yield the bracketed numbers and token pairs of a text. Corners in separate brackets are grouped."""
-    corners: list[re.Match[str]] = []
+    corners: list[re.Match[str]] = []  # successive matches of two numbers each, as in `(x1,y1),(x2,y2)`
     for match in _CANDIDATE.finditer(text):
         is_corner = match[1] is not None and len(_NUMBERS.findall(match[1])) == 2
         if corners and not (is_corner and _CORNER_BREAK.fullmatch(text, corners[-1].end(), match.start())):

@@ -103,6 +103,7 @@ def download(url: str, target: Path, expected: Expected, tries: int, pause: floa
         except (OSError, http.client.HTTPException) as error:  # among them URLError, time-outs, resets, short reads
             problem = str(error) or type(error).__name__
         after = part.stat().st_size if part.exists() else 0
+        # Only tries without progress count, so that a slow network that often breaks still finishes a large file.
         failures = 0 if after > before else failures + 1
         if failures >= tries:
             raise DownloadFailed(f"{url} failed {failures} times in a row: {problem}")
@@ -145,6 +146,7 @@ def _receive(url: str, part: Path, name: str) -> None:
     version_file = part.with_name(part.name + ".json")
     recorded: dict[str, Any] = json.loads(version_file.read_text()) if version_file.exists() else {}
     received = part.stat().st_size if part.exists() else 0
+    # identity: positions of a Range are positions in the file only if the server does not compress it.
     headers = {"User-Agent": "dynamic-lion", "Accept-Encoding": "identity"}
     resumed = received > 0 and recorded.get("url") == url and bool(recorded.get("version"))
     if resumed:

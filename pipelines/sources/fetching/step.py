@@ -71,6 +71,7 @@ def fetch(config: FetchConfig, entries: Mapping[str, Entry] | None = None) -> St
     root = Path(storage.absolute(config.out))
     if config.list:
         return StepResult("fetch", str(root), True, {"rows": len(chosen)}, _list_rows(chosen, root))
+    # Two processes that fetch to one folder would append to the same partial files.
     with step_lock(StepFolder("fetch", str(root), "")):
         return _fetch_all(config, chosen, root)
 

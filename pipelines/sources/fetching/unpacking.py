@@ -24,6 +24,7 @@ def unpack(archive: Path, folder: Path) -> None:
     partial.mkdir(parents=True)
     try:
         if zipfile.is_zipfile(archive):
+            # extractall would silently move such a member into the folder; the published archives have none.
             with zipfile.ZipFile(archive) as opened:
                 for member in opened.namelist():
                     if Path(member).is_absolute() or ".." in Path(member).parts:
@@ -31,7 +32,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 opened.extractall(partial)
         else:
             with tarfile.open(archive) as opened_tar:
-                opened_tar.extractall(partial, filter="data")
+                opened_tar.extractall(partial, filter="data")  # rejects paths and links outside the folder
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
         raise BadArchive(f"{archive.name} cannot be unpacked: {error}") from error
     inside = [entry for entry in partial.iterdir() if entry.name != "__MACOSX"]

@@ -40,6 +40,7 @@ def read_questions(annotations: str, split: str | None) -> Iterator[QuestionReco
                 raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} is repeated")
             seen.add(question_id)
             choices = texts_field(entry, "choices", where)
+            # The published test split has neither answers nor correct choices.
             hidden = row_split == "test" and "correct_choice_idx" not in entry
             correct = None if hidden else int(field(entry, "correct_choice_idx", int, where))
             if len(choices) < 2 or (correct is not None and not 0 <= correct < len(choices)):

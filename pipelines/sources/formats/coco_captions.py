@@ -34,6 +34,7 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
     """
     if annotations is None:
         raise UserError("coco_captions needs an annotation file; set annotations.")
+    # The file is read twice: its captions refer to images by id and may come before or after them.
     captions = RowsByKey()
     yield from add_captions(captions, annotations, "annotations", "caption")
     listed = SeenIds()

@@ -85,6 +85,7 @@ def read_boxes(annotations: str, annotation_ids: frozenset[str] | None = None) -
     Raises:
         UserError: the file is missing, is not JSON, or has another format.
     """
+    # Three passes over the file: boxes need the sizes of their images, to be clipped, and the names of categories.
     sizes: dict[str, tuple[int, int] | None] = {}
     for image in image_entries(annotations, "", None, "coco_instances", SeenIds()):
         if isinstance(image, ImageRecord):

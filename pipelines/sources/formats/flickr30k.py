@@ -72,7 +72,7 @@ def _from_json(annotations: str, images: str, split: str | None) -> Iterator[Ima
 
 
 def _from_tokens(annotations: str, images: str, split: str | None) -> Iterator[ImageRecord | BadRecord]:
-    captions, names = RowsByKey(), dict[str, None]()
+    captions, names = RowsByKey(), dict[str, None]()  # a dict as an ordered set: images in the order of the file
     for number, line in text_lines(annotations):
         try:
             if isinstance(line, BadAnnotation):

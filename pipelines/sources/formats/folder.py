@@ -72,6 +72,7 @@ def _read(
         raise UserError(f"The image folder {images} does not exist; check images.")
     seen = SeenIds()
     for uri in storage.list_files(root):
+        # By suffix only: opening a million files on an object store to look at their content would take hours.
         if os.path.splitext(uri)[1].lower() not in IMAGE_SUFFIXES:
             continue
         name = uri[len(root) :].lstrip("/")

@@ -80,6 +80,7 @@ def _splits(pid_splits: str, split: str | None) -> Mapping[str, tuple[str, str]]
 def _problem(problem: str, image_id: str, entry: Any, kind: str, split: str, where: str) -> QuestionRecord:
     text = text_field(entry, "question", where)
     if kind == "fill_in_blank":
+        # The answer for a blank may be stored as a number.
         answer = str(field(entry, "answer", (str, int, float), where)).strip()
         if not answer:
             raise BadAnnotation(WRONG_VALUE, f"'answer' of {where} is empty")

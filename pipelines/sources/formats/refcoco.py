@@ -97,6 +97,7 @@ def _from_pickle(annotations: str, split: str | None, instances: str) -> Iterato
             image_id = id_field(ref, "image_id", where)
             region = id_field(ref, "ann_id", where)
             row_split = str(field(ref, "split", str, where))
+            # A box of another image shows that the instances belong to another set of refs.
             if region not in boxes or boxes[region].image_id != image_id:
                 raise BadAnnotation(UNKNOWN_REGION, f"{where}: image {image_id} has no usable box {region}")
             sentences = field(ref, "sentences", list, where)

@@ -28,6 +28,7 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
     """
     if annotations is None:
         raise UserError("textcaps needs an annotation file; set annotations.")
+    # The file is read twice: the captions of an image need not be in successive rows.
     captions = RowsByKey()
     yield from add_captions(captions, annotations, "data", "caption_str")
     seen: set[str] = set()

@@ -35,6 +35,7 @@ def read_questions(annotations: str) -> Iterator[QuestionRecord | BadRecord]:
     Raises:
         UserError: the file is missing, is not JSON, or has another format.
     """
+    # The split decides what the image ids mean, so it is read first.
     split = document_value(annotations, "split")
     if not isinstance(split, str) or not is_unicode(split):
         raise UserError(f"{annotations} has no split: it is not a VisDial 1.0 file; choose the kind of its format.")

@@ -32,6 +32,7 @@ def read_questions(annotations: str | None, questions: str) -> Iterator[Question
     Raises:
         UserError: a file is missing, is not JSON, or has another format.
     """
+    # Answers are kept as JSON texts in Arrow buffers: VQAv2's lists of ten Python strings would take hundreds of MB.
     answers = RowsByKey()
     if annotations is not None:
         for number, entry in enumerate(array_elements(annotations, "annotations")):

@@ -1,6 +1,8 @@
 """Formats are selected by kind, and a format from outside the package needs one module and one registration."""
 
+import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.cli import make_parser
 from pipelines.core.errors import UserError
 from pipelines.core.tables import TAGGED, to_table
 from pipelines.instructions import InstructionsConfig, InstructionSet, instructions
@@ -83,6 +86,15 @@ def test_rays_workers_import_the_users_module(birds: Path, tmp_path: Path) -> No
     entry = InstructionSet("birds", f"{TOY}:birds", annotations=str(birds))
     result = instructions(InstructionsConfig(tagged=str(tagged), sets=[entry], out=str(tmp_path / "out")))
     assert result.summary["rows"] == 2
+
+
+def test_the_fields_of_kinds_name_every_format_of_the_project() -> None:
+    helps = {action.dest: str(action.help) for action in make_parser("precompute", PrecomputeConfig)._actions}
+    for kind in IMAGE_SOURCES:
+        assert re.search(rf"\b{kind}\b", helps["source.kind"]), kind
+    described = inspect.getsource(InstructionSet)
+    for kind in QUESTION_SOURCES:
+        assert re.search(rf"\b{kind}\b", described), kind
 
 
 def test_a_kind_is_registered_once() -> None:
