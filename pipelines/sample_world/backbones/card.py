@@ -1,4 +1,4 @@
-"""The card of the tiny backbones: what they are, what they have seen, what they cost and how good they are."""
+"""The card of the tiny backbones: how they were made, their data, sizes, training time and measurements."""
 
 import json
 import os
@@ -14,15 +14,24 @@ from pipelines.sample_world.backbones.world import HELD_OUT_SEED
 CARD = "card.json"
 COMMAND = "python -m jobs.pretrain_tiny --out runs"
 _TITLES = {
-    "vision": "ViT (`InstructBlipVisionModel`): linear probes on patches that show an object",
-    "language": "T5 (`T5ForConditionalGeneration`): right answers of scenes given as a list or a grid of phrases",
-    "tagger": "RAM (`RamForImageTagging`): all tags, at a confidence of 0.5",
-    "tag_encoder": "BERT (`BertModel`), where a tag encoder starts",
+    "vision": "ViT (`InstructBlipVisionModel`): accuracy of linear probes on patches that show an object",
+    "language": "T5 (`T5ForConditionalGeneration`): accuracy with scenes described as a list or a grid of phrases",
+    "tagger": "RAM (`RamForImageTagging`): all tags, at a confidence threshold of 0.5",
+    "tag_encoder": "BERT (`BertModel`), from which a tag encoder starts",
 }
 
 
 def write_card(backbones: str, config: PretrainTinyConfig, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Measure the backbones of a folder on held-out scenes, and write `card.json`, `CARD.md`, `reliability.png`."""
+    """Measure the backbones of a folder on held-out scenes, and write `card.json`, `CARD.md` and `reliability.png`.
+
+    Args:
+        backbones: folder with a subfolder for each part.
+        config: configuration of the pre-training.
+        seconds: training time of each part.
+
+    Returns:
+        The content of `card.json`.
+    """
     measured = {part: _MEASURES[part](os.path.join(backbones, part), config) for part in config.parts}
     card = {
         "command": COMMAND,
@@ -45,7 +54,7 @@ def write_card(backbones: str, config: PretrainTinyConfig, seconds: Mapping[str,
 
 
 def count_parameters(folder: str) -> int:
-    """Parameters of the model of a folder, by what its weights file holds."""
+    """Count the parameters in the weights file of a folder."""
     from safetensors import safe_open
 
     with safe_open(os.path.join(folder, "model.safetensors"), framework="pt") as stream:
@@ -60,21 +69,31 @@ def count_parameters(folder: str) -> int:
 
 
 def card_text(card: Mapping[str, Any], config: PretrainTinyConfig) -> str:
-    """Return the card for people."""
+    """Return the card as a Markdown page.
+
+    Args:
+        card: content of `card.json`. Its `note`, in Markdown, replaces the line that names command and commit: weights
+            that several runs made need it.
+        config: configuration of the pre-training.
+    """
+    origin = (
+        f"Made by `{card['command']}` at commit {card['git_commit']}, seed {card['seed']}, on {card['cores']} cores."
+    )
     lines = [
-        "# Tiny backbones that know the sample world",
+        "# Tiny backbones pre-trained on the sample world",
         "",
-        "Made for laptops, CI and tests, where no released weights can be had. Weights are kept as float16 and run in",
-        "float32; the numbers below were measured after loading them, on held-out scenes of the preset `tiny`.",
+        *card.get("note", origin).split("\n"),
         "",
-        f"Made by `{card['command']}` at commit {card['git_commit']}, seed {card['seed']}, on {card['cores']} cores.",
+        "The backbones are for laptops, CI and tests, which have no released weights. The weights are stored as",
+        "float16 and run in float32. The numbers below were measured after loading them, on held-out scenes of the",
+        "preset `tiny`.",
         "",
-        "| part | parameters | seconds | what it has seen |",
+        "| part | parameters | seconds | data |",
         "|---|---|---|---|",
     ]
     for part in config.parts:
-        seen = " ".join((type(getattr(config, part)).__doc__ or "").split())
-        lines.append(f"| {part} | {card['parameters'][part]:,} | {card['seconds'][part]:,.0f} | {seen} |")
+        data = " ".join((type(getattr(config, part)).__doc__ or "").split())
+        lines.append(f"| {part} | {card['parameters'][part]:,} | {card['seconds'][part]:,.0f} | {data} |")
     for part in config.parts:
         lines += ["", f"## {_TITLES[part]}", "", "| measure | value |", "|---|---|"]
         lines += [f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in card["quality"][part].items()]
@@ -84,16 +103,16 @@ def card_text(card: Mapping[str, Any], config: PretrainTinyConfig) -> str:
 
 
 def _tagger(folder: str, config: PretrainTinyConfig) -> dict[str, float]:
-    """Also chooses the thresholds by tag that are kept beside the weights, on scenes other than those measured on."""
+    """Measure the tagger, and write its thresholds, which are chosen on other held-out scenes, to its folder."""
     from models.ram import RamProcessor
 
     tuning = quality.tag_held_out(folder, scenes=1024, seed=HELD_OUT_SEED + 1)
     processor = RamProcessor.from_pretrained(folder)
     processor.thresholds = quality.best_thresholds(tuning)
     processor.save_pretrained(folder)
-    tagging = quality.tag_held_out(folder, scenes=1024, seed=HELD_OUT_SEED)
-    quality.draw_reliability(tagging, os.path.join(os.path.dirname(folder), "reliability.png"))
-    return quality.measure_tagger(tagging)
+    output = quality.tag_held_out(folder, scenes=1024, seed=HELD_OUT_SEED)
+    quality.draw_reliability(output, os.path.join(os.path.dirname(folder), "reliability.png"))
+    return quality.measure_tagger(output)
 
 
 _MEASURES: Mapping[str, Callable[[str, PretrainTinyConfig], dict[str, float]]] = {

@@ -1,4 +1,4 @@
-"""`tiny_lion` as a step: an untrained LION on the tiny backbones, which the first stages start from."""
+"""The `tiny_lion` step: an untrained LION with the tiny backbones, from which the first training stages start."""
 
 import dataclasses
 from typing import Any, Literal
@@ -12,20 +12,22 @@ from pipelines.core.steps import StepFolder, StepResult, run_step
 
 @dataclasses.dataclass(frozen=True)
 class TinyLionConfig:
-    """Puts a LION together from the tiny backbones: its ViT and T5 know the sample world, all between them is new."""
+    """Builds a LION from the tiny backbones: ViT and T5 are pre-trained on the sample world, all other parts are
+    untrained."""
 
     backbones: str | None = path_field("input", None)
-    """`backbones/` of a pretrain_tiny step; empty: the ones that are kept in the repository."""
+    """Folder `backbones/` of a pretrain_tiny step. If empty, the backbones in the repository."""
     visual_input: Literal["all", "qformer", "aggregator"] = "all"
-    """What reaches the language model: qformer is what stage 1 starts from, aggregator stage 2."""
+    """Which visual tokens the language model reads. Stage 1 starts from `qformer`, stage 2 from `aggregator`; `all` is
+    both."""
     seed: int = 0
-    """Seed of the untrained weights."""
+    """Seed of the untrained weights; change it to start several trainings differently."""
     out: str = path_field("output", "runs")
-    """The folder or URI under which the result's folder lies."""
+    """Folder or URI for the step's folder."""
 
 
 def tiny_lion(config: TinyLionConfig) -> StepResult:
-    """Run the step: leaves `model/`, a `from_pretrained` folder.
+    """Run the step. Its folder gets `model/`, a `from_pretrained` folder.
 
     Raises:
         UserError: a backbone is missing.
@@ -41,9 +43,9 @@ def tiny_lion(config: TinyLionConfig) -> StepResult:
     def work(result: StepFolder) -> dict[str, Any]:
         from pipelines.sample_world.backbones.lion import make_lion
 
-        made = (backbones.vision, backbones.language, backbones.tag_encoder)
+        folders = (backbones.vision, backbones.language, backbones.tag_encoder)
         with local_results(result) as local:
-            make_lion(*made, local.child("model"), config.seed, visual_input=config.visual_input)
+            make_lion(*folders, local.child("model"), config.seed, visual_input=config.visual_input)
             digest = storage.sha256(local.child("model", "model.safetensors"))
         return {"rows": None, "files": [{"path": "model/model.safetensors", "rows": None, "sha256": digest}]}
 

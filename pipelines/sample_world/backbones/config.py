@@ -1,4 +1,4 @@
-"""Configuration of the tiny backbones' pre-training: what each of them sees, and for how long."""
+"""Configuration of the pre-training of the tiny backbones: their sizes, their data, and the length of training."""
 
 import dataclasses
 
@@ -21,125 +21,126 @@ def _optimizer(learning_rate: float) -> OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VisionSettings:
-    """The ViT. It has seen drawn images alone, with what lies under each patch (color, shape, size, box) as labels;
-    never a word."""
+    """The ViT. Its data are drawn images, with the object under each patch (color, shape, size, box) as labels, and no
+    text."""
 
     image_size: int = 60
-    """Height and width of its input in pixels."""
+    """Height and width of the input in pixels; a multiple of `patch_size`."""
     patch_size: int = 10
     """Height and width of a patch in pixels."""
     width: int = 96
-    """Width of its states."""
+    """Width of the hidden states."""
     feed_forward: int = 288
-    """Inner width of its feed-forward layers."""
+    """Inner width of the feed-forward layers."""
     layers: int = 4
-    """Blocks."""
+    """Number of blocks."""
     heads: int = 4
-    """Attention heads."""
+    """Number of attention heads."""
     scenes: int = 10_000_000
-    """How many scenes there are to draw from; each is seen once as long as they last."""
+    """Number of scenes to draw from. Each is used once before any is repeated."""
     small_fraction: float = 0.2
-    """Share of scenes of the sample world's preset `small`, which are more crowded; the others are `tiny`."""
+    """Fraction of scenes of the sample world's preset `small`, which have more objects; the others are `tiny`."""
     validation_scenes: int = 256
-    """Held-out scenes."""
+    """Number of held-out scenes for validation."""
     loop: LoopConfig = dataclasses.field(default_factory=lambda: _loop(4000, 32))
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: _optimizer(2e-3))
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageSettings:
-    """The T5. It has seen text alone: scenes put into words and boxes, questions about them, and the answers. Part of
-    the descriptions are packed, a phrase and its box in one input vector; where the answer is about some objects, one
-    of its attention heads was told at which phrases they are. Never a picture, never a ViT's features."""
+    """The T5. Its data are text: scenes described in words and boxes, questions about them, and the answers. Most
+    descriptions are packed: one input vector is the sum of a phrase and its box. If an answer is about certain objects,
+    a loss guides one attention head to their phrases. It has no images and no features of a ViT."""
 
     vocabulary: int = 768
-    """Most tokens of its vocabulary."""
+    """Largest number of tokens in the vocabulary."""
     width: int = 96
-    """Width of its states."""
+    """Width of the hidden states."""
     feed_forward: int = 192
-    """Inner width of its feed-forward layers."""
+    """Inner width of the feed-forward layers."""
     heads: int = 4
-    """Attention heads."""
+    """Number of attention heads."""
     encoder_layers: int = 1
-    """Blocks of the encoder: one, which joins the words of a name. In deeper ones the words of the question and of the
-    scene mixed, and a question with a one-word answer stayed at chance for thousands of steps."""
+    """Number of encoder blocks. One joins the words of a name. With more, the words of question and scene mixed, and
+    one-word answers stayed at the level of guessing for thousands of steps."""
     decoder_layers: int = 4
-    """Blocks of the decoder, which looks up: what is asked, where it is, what else is there."""
+    """Number of decoder blocks. An answer needs several look-ups: the subject of the question, its phrase, its box."""
     grid: int = 6
-    """Cells on a side of the descriptions that go cell by cell; the ViT's patches on a side."""
+    """Cells per side of the descriptions in the form of a grid; equal to the ViT's patches per side."""
     bundle: int = 64
-    """Short questions of a step; half as many with long answers."""
+    """Number of questions in a step. Kinds with longer answers have fewer."""
     scenes: int = 8000
-    """Scenes that are asked about, each many times."""
+    """Number of scenes; there are many questions about each."""
     form_shares: tuple[float, float, float, float] = (0.6, 0.3, 0.05, 0.05)
-    """How scenes are described: a list of packed phrases, a grid of them, both, or plain words with boxes as digits."""
+    """Fractions of the forms of description: a list of packed phrases, a grid of packed phrases, both, or plain words
+    with boxes as digits."""
     tagged_share: float = 0.2
-    """Share of questions behind LION's prompt with tags."""
+    """Fraction of noisy bundles whose questions follow LION's prompt with tags."""
     small_fraction: float = 0.25
-    """Share of scenes of the sample world's preset `small`."""
+    """Fraction of scenes of the sample world's preset `small`."""
     validation_bundles: int = 16
-    """Held-out bundles."""
+    """Number of held-out bundles for validation."""
     loop: LoopConfig = dataclasses.field(default_factory=lambda: _loop(9000, 1))
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: _optimizer(2e-3))
 
 
 @dataclasses.dataclass(frozen=True)
 class TaggerSettings:
-    """RAM, its preset `tiny`. It has seen drawn images with the tags that are true of them, and with what lies under
-    each of its Swin's tokens."""
+    """RAM, preset `tiny`. Its data are drawn images with their true tags, and with the object under each token of its
+    Swin as labels."""
 
     gamma_neg: float = 2.0
-    """Focusing of absent tags in the asymmetric loss. RAM's own 7 leaves absent ones at confidences around 0.5, above
-    which Dynamic LION reads a tag; that suits 4585 tags with thresholds of their own, not 80 with one."""
+    """Focusing of absent tags in the asymmetric loss. RAM's own value, 7, leaves absent tags at confidences near 0.5,
+    the threshold of Dynamic LION. That suits RAM's 4585 tags with a threshold each, not 80 tags with one threshold."""
     clip: float = 0.05
-    """Confidence below which an absent tag costs nothing."""
+    """Confidence below which an absent tag adds nothing to the loss."""
     scenes: int = 10_000_000
-    """How many scenes there are to draw from; each is seen once as long as they last."""
+    """Number of scenes to draw from. Each is used once before any is repeated."""
     small_fraction: float = 0.2
-    """Share of scenes of the sample world's preset `small`."""
+    """Fraction of scenes of the sample world's preset `small`."""
     validation_scenes: int = 512
-    """Held-out scenes."""
+    """Number of held-out scenes for validation."""
     loop: LoopConfig = dataclasses.field(default_factory=lambda: _loop(3000, 32))
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: _optimizer(2e-3))
 
 
 @dataclasses.dataclass(frozen=True)
 class TagTextSettings:
-    """The tag encoder's BERT. It has seen captions and tag strings, never which of them belong together."""
+    """The BERT of the tag encoder. Its data are captions and tag strings, without which of them belong together."""
 
     vocabulary: int = 768
-    """Most tokens of the vocabulary that it shares with the Q-Former."""
+    """Largest number of tokens in the vocabulary, which the Q-Former uses, too."""
     width: int = 96
-    """Width of its states."""
+    """Width of the hidden states."""
     feed_forward: int = 192
-    """Inner width of its feed-forward layers."""
+    """Inner width of the feed-forward layers."""
     layers: int = 2
-    """Blocks."""
+    """Number of blocks."""
     heads: int = 4
-    """Attention heads."""
+    """Number of attention heads."""
     scenes: int = 10_000
-    """Scenes whose captions and tags are read."""
+    """Number of scenes whose captions and tags are used."""
     small_fraction: float = 0.25
-    """Share of scenes of the sample world's preset `small`."""
+    """Fraction of scenes of the sample world's preset `small`."""
     validation_scenes: int = 256
-    """Held-out scenes."""
+    """Number of held-out scenes for validation."""
     loop: LoopConfig = dataclasses.field(default_factory=lambda: _loop(1000, 64))
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: _optimizer(1e-3))
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainTinyConfig:
-    """Makes the tiny backbones that know the sample world: a ViT, a T5, a RAM, a tag encoder's BERT, their tokenizers.
+    """Pre-trains the tiny backbones on the sample world: a ViT, a T5, a RAM, a tag encoder's BERT, and tokenizers.
 
-    Each learns alone, from scenes of the sample world that training, validation and test never show. The ViT sees
-    images without words, the T5 words without images: joining them is left to LION.
+    Each is trained separately, on scenes that are not in the splits train, val and test. The ViT has images without
+    text, the T5 text without images: LION's training connects them.
     """
 
     parts: list[str] = dataclasses.field(default_factory=lambda: list(PARTS))
-    """Which of vision, language, tagger and tag_encoder to make."""
+    """The backbones to pre-train: any of vision, language, tagger and tag_encoder."""
     seed: int = 0
-    """Seed of the scenes and texts that are learned from. What is held out is the same for every seed; the order of
-    scenes and the start weights follow from each part's loop.seed."""
+    """Seed of the scenes and texts for training. The held-out scenes are the same for every seed. Each part's
+    `loop.seed` decides the order of scenes and the initial weights."""
     vision: VisionSettings = dataclasses.field(default_factory=VisionSettings)
     language: LanguageSettings = dataclasses.field(default_factory=LanguageSettings)
     tagger: TaggerSettings = dataclasses.field(default_factory=TaggerSettings)
@@ -147,4 +148,4 @@ class PretrainTinyConfig:
     launch: LaunchConfig = runtime_group(LaunchConfig)
     ray: RayConfig = runtime_group(RayConfig)
     out: str = path_field("output", "runs", runtime=True)
-    """The folder or URI under which the result's folder lies."""
+    """Folder for the step's folder; it must be local."""

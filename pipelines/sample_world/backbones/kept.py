@@ -1,4 +1,4 @@
-"""The backbones that are kept in the repository, so that a laptop, CI and tests need not train them first."""
+"""The backbones in the repository, so that laptops, CI and tests do not have to pre-train them first."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,10 @@ class Backbones:
     """Folders of the tiny backbones.
 
     Attributes:
-        vision: the ViT, `InstructBlipVisionModel`, with linear readouts beside it.
-        language: the T5, `T5ForConditionalGeneration`, with its tokenizer.
+        vision: the ViT, `InstructBlipVisionModel`, and its linear readouts.
+        language: the T5, `T5ForConditionalGeneration`, and its tokenizer.
         tagger: RAM, `models.ram`.
-        tag_encoder: a plain BERT with its tokenizer, which the Q-Former reads by, too.
+        tag_encoder: a plain BERT and its tokenizer, which the Q-Former uses, too.
     """
 
     vision: str
@@ -24,12 +24,12 @@ class Backbones:
 
 
 def kept_backbones(folder: str | Path = WEIGHTS) -> Backbones:
-    """Return the backbones of a folder: the repository's own, or `backbones/` of a `pretrain_tiny` step.
+    """Return the backbones of a folder: the one in the repository, or `backbones/` of a `pretrain_tiny` step.
 
     Raises:
-        ValueError: one of them is not there.
+        ValueError: a backbone is missing.
     """
     parts = {name: Path(folder) / name for name in Backbones.__dataclass_fields__}
-    if absent := [name for name, path in parts.items() if not (path / "config.json").exists()]:
-        raise ValueError(f"{folder} holds no {', '.join(absent)}; make them with python -m jobs.pretrain_tiny.")
+    if missing := [name for name, path in parts.items() if not (path / "config.json").exists()]:
+        raise ValueError(f"{folder} holds no {', '.join(missing)}; make them with python -m jobs.pretrain_tiny.")
     return Backbones(**{name: str(path) for name, path in parts.items()})

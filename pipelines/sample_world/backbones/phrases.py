@@ -1,8 +1,8 @@
-"""Phrases packed into single input vectors: how the small T5 learns to read what LION will say to it.
+"""Phrases packed into single input vectors, as preparation of the small T5 for LION's visual tokens.
 
-A phrase such as "small red circle, at this box" becomes one vector: the sum of T5's own embeddings of its words and a
-code of its box. It is made of words and numbers alone, no picture and no ViT takes part, and the code of boxes is
-thrown away with this module; LION's aggregator and Q-Former must find by themselves what to say at each position.
+A phrase such as "small red circle" with a box becomes one vector: the sum of T5's embeddings of its words and a code of
+the box. Only words and numbers are used, no image and no ViT. The code of boxes is not part of LION: its aggregator and
+Q-Former must learn themselves which vectors the T5 understands.
 """
 
 import math
@@ -22,17 +22,25 @@ from pipelines.sources.boxes import Box
 Form = Literal["list", "grid", "both", "words"]
 FORMS: tuple[Form, ...] = get_args(Form)
 WORDS = (*SHAPES, *COLORS, "small", "large", "center", "background", *{w for name in BACKGROUNDS for w in name.split()})
-_WIDEST = 7  # words of a phrase at most
-_LEAST_OVERLAP = 0.12  # as the ViT's patches: less of a cell does not show
+_WIDEST = 7  # largest number of words in a phrase
+_LEAST_OVERLAP = 0.12  # fraction of a cell that an object must cover, as for the ViT's patches
 _FREQUENCIES = (1, 2, 4)
-# Noise, so that near is good enough: what LION says will never be exact.
+# Noise, because LION's visual tokens will not be exact: probabilities of a blurred word, a faded word, a missing cell,
+# and the standard deviation of the boxes.
 _BLURRED, _FADED, _MISSED = 0.15, 0.3, 0.1
 _SHIFT, _CENTER_SHIFT = 0.012, 0.005
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """Words with their weights, the place of what they name, and which of the scene's objects that is."""
+    """Words about an object or the background.
+
+    Attributes:
+        words: the words.
+        weights: the weight of each word in the sum of embeddings.
+        box: normalized box of the object; None for the background.
+        number: index of the object in the scene; None for the background.
+    """
 
     words: tuple[str, ...]
     weights: tuple[float, ...]
@@ -41,33 +49,39 @@ class Phrase:
 
 
 class PhraseReader(nn.Module):
-    """Sums word embeddings and the code of a box.
+    """A module that sums the embeddings of a phrase's words and the code of its box.
 
     Args:
-        width: of the embeddings.
-        word_ids: the tokenizer's id of each of `WORDS`.
+        width: width of the embeddings.
+        word_ids: the token id of each of `WORDS`.
     """
 
     def __init__(self, width: int, word_ids: Mapping[str, int]) -> None:
         super().__init__()
         self.word_ids = dict(word_ids)
         self.place = nn.Linear(4 * (1 + 2 * len(_FREQUENCIES)), width)
-        nn.init.normal_(self.place.weight, std=0.5)  # a code about as large as T5's embedding of a word or two
+        # With this deviation the code is about as long as T5's embedding of one or two words.
+        nn.init.normal_(self.place.weight, std=0.5)
 
     def tensors(self, phrases: Sequence[Sequence[Phrase]]) -> dict[str, Tensor]:
-        """Phrases (B × K) as ids and weights (B, K, `_WIDEST`) and boxes (B, K, 4) with a flag (B, K)."""
+        """Convert B × K phrases to tensors.
+
+        Returns:
+            `phrase_ids` and `phrase_weights` (B, K, `_WIDEST`), `phrase_boxes` (B, K, 4), and `phrase_placed` (B, K),
+            which is 1 for phrases with a box.
+        """
         shape = (len(phrases), len(phrases[0]))
         ids, weights = np.zeros((*shape, _WIDEST), np.int64), np.zeros((*shape, _WIDEST), np.float32)
         boxes, placed = np.zeros((*shape, 4), np.float32), np.zeros(shape, np.float32)
-        for row, listed in enumerate(phrases):
-            for column, phrase in enumerate(listed):
+        for row, scene_phrases in enumerate(phrases):
+            for column, phrase in enumerate(scene_phrases):
                 count = len(phrase.words)
                 ids[row, column, :count] = [self.word_ids[word] for word in phrase.words]
                 weights[row, column, :count] = phrase.weights
                 if phrase.box is not None:
                     boxes[row, column], placed[row, column] = phrase.box, 1
-        named = {"phrase_ids": ids, "phrase_weights": weights, "phrase_boxes": boxes, "phrase_placed": placed}
-        return {name: torch.from_numpy(value) for name, value in named.items()}
+        arrays = {"phrase_ids": ids, "phrase_weights": weights, "phrase_boxes": boxes, "phrase_placed": placed}
+        return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
     def forward(
         self,
@@ -77,28 +91,34 @@ class PhraseReader(nn.Module):
         phrase_boxes: Tensor,
         phrase_placed: Tensor,
     ) -> Tensor:
-        """(B, K, width)."""
+        """Return the vectors of the phrases, (B, K, width)."""
         words = (embed(phrase_ids) * phrase_weights[..., None]).sum(-2)
         waves = [wave(math.pi * k * phrase_boxes) for k in _FREQUENCIES for wave in (torch.sin, torch.cos)]
         code = self.place(torch.cat([2 * phrase_boxes - 1, *waves], dim=-1))
         return words + code * phrase_placed[..., None]
 
 
-def listed(scene: Scene, slots: int, rng: random.Random, noisy: bool = True) -> list[Phrase]:
-    """Each object once, marked "center", at random ones of the slots; other slots name the background or repeat."""
+def list_phrases(scene: Scene, slots: int, rng: random.Random, noisy: bool = True) -> list[Phrase]:
+    """Return a scene as a list: each object once, with the word "center", in random slots.
+
+    The other slots have the background or repeat an object without "center".
+    """
     empty = _background(scene)
     rows = [empty] * slots
-    places = rng.sample(range(slots), min(slots, len(scene.objects)))
-    for number, place in enumerate(places):
-        rows[place] = _object(number, scene, True, rng, noisy)
-    for place in set(range(slots)) - set(places):
+    object_slots = rng.sample(range(slots), min(slots, len(scene.objects)))
+    for number, slot in enumerate(object_slots):
+        rows[slot] = _object(number, scene, True, rng, noisy)
+    for slot in set(range(slots)) - set(object_slots):
         if rng.random() < 0.4:
-            rows[place] = _object(rng.randrange(len(scene.objects)), scene, False, rng, noisy)
+            rows[slot] = _object(rng.randrange(len(scene.objects)), scene, False, rng, noisy)
     return rows
 
 
-def gridded(scene: Scene, grid: int, rng: random.Random, noisy: bool = True) -> list[Phrase]:
-    """Row by row what each cell of a grid shows; the cell that holds an object's middle is marked "center"."""
+def grid_phrases(scene: Scene, grid: int, rng: random.Random, noisy: bool = True) -> list[Phrase]:
+    """Return a scene as a grid: for each cell, row by row, the object that covers most of it, or the background.
+
+    The cell with an object's center has the word "center".
+    """
     rows = [_background(scene)] * grid**2
     boxes = [normalized_box(item, scene) for item in scene.objects]
     for cell in range(grid**2):
@@ -123,6 +143,7 @@ def _background(scene: Scene) -> Phrase:
 
 
 def _object(number: int, scene: Scene, center: bool, rng: random.Random, noisy: bool) -> Phrase:
+    """Return the phrase of an object. With noise, a word may be faded or mixed with another, and the box is shifted."""
     item = scene.objects[number]
     words = [item.size, item.color, item.shape, *(["center"] if center else [])]
     weights = [1.0] * len(words)

@@ -1,4 +1,4 @@
-"""The step that makes the tiny backbones: trains each part, keeps it in half precision, measures what is kept."""
+"""The `pretrain_tiny` step: it trains each backbone, stores it in half precision, and measures the stored weights."""
 
 import os
 import shutil
@@ -17,17 +17,19 @@ BACKBONES = "backbones"
 
 
 def pretrain_tiny(config: PretrainTinyConfig) -> StepResult:
-    """Make the parts that the configuration names; a part that is done is not made again.
+    """Train the parts of the configuration. Finished parts are not trained again.
 
     Raises:
-        UserError: a part is unknown, `out` is remote, or a training cannot go well.
+        UserError: a part is unknown, `out` is remote, or the configuration of a training is invalid.
     """
     if unknown := [part for part in config.parts if part not in PARTS]:
-        raise UserError(f"There is no part {', '.join(unknown)}; choose among {', '.join(PARTS)}.")
+        raise UserError(f"parts: there is no part {', '.join(unknown)}; use {', '.join(PARTS)}.")
     if not config.parts:
-        raise UserError(f"Nothing is to be made; choose parts among {', '.join(PARTS)}.")
+        raise UserError(f"parts is empty; name at least one of {', '.join(PARTS)}.")
     if storage.is_remote(config.out):
-        raise UserError("The backbones are a few megabytes; give a local folder as --out and copy it from there.")
+        raise UserError(
+            f"out is {config.out}, which is remote; use a local folder and copy the few megabytes from there."
+        )
     return run_step("pretrain_tiny", config, config.out, lambda folder: _make(config, folder))
 
 
@@ -65,35 +67,36 @@ def task_of(part: str, config: PretrainTinyConfig) -> Any:
 
 
 def _train(part: str, config: PretrainTinyConfig, folder: StepFolder) -> None:
-    """Train a part unless it is there, and keeps it in half precision under `backbones/`."""
+    """Train a part, unless it exists, and store it in half precision under `backbones/`."""
     kept = folder.child(BACKBONES, part)
     if os.path.isdir(kept):
         return
     from pipelines.training.checkpoint import Checkpoints
 
     settings, task = getattr(config, part), task_of(part, config)
-    own = StepFolder(part, folder.child(part), f"{folder.hash}/{part}")
-    job = WorkerJob(task, settings.loop, settings.optimizer, own.path, own.hash, f"pretrain_{part}")
-    begun = time.monotonic()
+    part_folder = StepFolder(part, folder.child(part), f"{folder.hash}/{part}")
+    job = WorkerJob(task, settings.loop, settings.optimizer, part_folder.path, part_folder.hash, f"pretrain_{part}")
+    started = time.monotonic()
     launch(job, config.launch, config.ray)
-    _note_seconds(own, time.monotonic() - begun)
+    _add_seconds(part_folder, time.monotonic() - started)
     checkpoints = Checkpoints(job.checkpoints, settings.loop.keep_checkpoints)
     state = checkpoints.latest()
-    assert state is not None  # a training that ends well has written its last checkpoint
-    save_model(task, checkpoints, state.step, own)
-    write_history(list(state.history), own)
-    halve(own.child("model"))
+    assert state is not None  # a finished training has written its last checkpoint
+    save_model(task, checkpoints, state.step, part_folder)
+    write_history(list(state.history), part_folder)
+    to_half_precision(part_folder.child("model"))
+    # Copied under another name first: the folder's name means that the part is complete.
     partial = kept + ".partial"
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(own.child("model"), partial)
+    shutil.copytree(part_folder.child("model"), partial)
     os.replace(partial, kept)
     if not settings.loop.keep_after:
         storage.delete_folder(job.checkpoints)
 
 
-def _note_seconds(own: StepFolder, seconds: float) -> None:
-    """Add to the part's training time, which may be spread over several launches."""
-    path = own.child("seconds.json")
+def _add_seconds(part_folder: StepFolder, seconds: float) -> None:
+    """Add to the training time of a part, which may have several launches."""
+    path = part_folder.child("seconds.json")
     before = storage.read_json(path)["seconds"] if storage.exists(path) else 0.0
     storage.write_json(path, {"seconds": before + seconds})
 
@@ -102,8 +105,8 @@ def _seconds(folder: StepFolder, part: str) -> float:
     return float(storage.read_json(folder.child(part, "seconds.json"))["seconds"])
 
 
-def halve(folder: str) -> None:
-    """Rewrite a folder's float32 weights as float16, half the size; models are still loaded and run in float32."""
+def to_half_precision(folder: str) -> None:
+    """Convert the float32 weights of a folder to float16, half the size. Models load and run them in float32."""
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -115,6 +118,6 @@ def halve(folder: str) -> None:
         with safe_open(path, framework="pt") as stream:
             weights = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (a handle, not a dict)
             metadata = stream.metadata()
-        small = {key: w.half() if w.dtype == torch.float32 else w for key, w in weights.items()}
-        save_file(small, path + ".partial", metadata=metadata)
+        half = {key: w.half() if w.dtype == torch.float32 else w for key, w in weights.items()}
+        save_file(half, path + ".partial", metadata=metadata)
         os.replace(path + ".partial", path)

@@ -1,4 +1,4 @@
-"""A small BERT that learns captions and tag strings by filling in masked words: where a tag encoder starts."""
+"""The pre-training of a small BERT on captions and tag strings with masked words; tag encoders start from it."""
 
 import dataclasses
 import random
@@ -14,18 +14,18 @@ from models.lion.vocabulary import bert_vocabulary
 from models.tag_encoder import format_tags
 from pipelines.sample_world.backbones.config import TagTextSettings
 from pipelines.sample_world.backbones.corpus import vocabulary_texts
-from pipelines.sample_world.backbones.language import padded
-from pipelines.sample_world.backbones.world import cached_entry, entry, place_of
+from pipelines.sample_world.backbones.language import pad_texts
+from pipelines.sample_world.backbones.world import cached_entry, entry, scene_key
 from pipelines.training.data import Batch
 from pipelines.training.order import Draw
 from pipelines.training.task import Output
 
-_MASKED = 0.2
+_MASKED = 0.2  # fraction of masked tokens
 _VOCABULARY_SCENES = 300
 
 
 def tokenizer(settings: TagTextSettings, seed: int) -> PreTrainedTokenizerFast:
-    """BERT's tokenizer over the sample world's words, for the tag encoder and the Q-Former."""
+    """Return a BERT tokenizer for the words of the sample world, for the tag encoder and the Q-Former."""
     return _tokenizer(settings.vocabulary, settings.small_fraction, seed)
 
 
@@ -38,7 +38,7 @@ def _tokenizer(vocabulary: int, small_fraction: float, seed: int) -> PreTrainedT
 
 
 class CaptionsAndTags:
-    """Texts with masked tokens: a scene's caption, or the string of its tags with confidences."""
+    """Texts with masked tokens for the training loop: a caption of a scene, or the string of its tags."""
 
     ratios = None
 
@@ -48,30 +48,30 @@ class CaptionsAndTags:
         self.validation = [Draw(1, index, 0) for index in range(settings.validation_scenes)]
 
     def load(self, draw: Draw) -> tuple[str, int]:
-        """Return a text and the seed of its mask."""
-        seed, index = place_of(self._seed, draw.index, draw.pool > 0)
+        """Return a text and the seed of its mask. Texts of pool 1 are about held-out scenes."""
+        seed, index = scene_key(self._seed, draw.index, draw.pool > 0)
         rng = random.Random(f"text/{seed}/{draw.pool}/{draw.epoch}/{draw.index}")
-        found = cached_entry(seed, index, self._settings.small_fraction)
-        text = rng.choice(found.captions) if rng.random() < 0.5 else format_tags(found.tags)
+        scene = cached_entry(seed, index, self._settings.small_fraction)
+        text = rng.choice(scene.captions) if rng.random() < 0.5 else format_tags(scene.tags)
         return text, rng.getrandbits(60)
 
     def collate(self, samples: Sequence[tuple[str, int]]) -> Batch:
-        """Token ids with a fifth of the words masked, and the words that stood there."""
-        encoded = padded(self._tokens, [text for text, _ in samples])
-        chance = torch.Generator().manual_seed(samples[0][1])
-        hidden = torch.rand(encoded["input_ids"].shape, generator=chance) < _MASKED
-        hidden &= ~torch.isin(encoded["input_ids"], torch.tensor(self._tokens.all_special_ids))
+        """Return `input_ids` with masked tokens, `attention_mask`, and `labels`, the masked tokens, -100 elsewhere."""
+        encoded = pad_texts(self._tokens, [text for text, _ in samples])
+        generator = torch.Generator().manual_seed(samples[0][1])
+        masked = torch.rand(encoded["input_ids"].shape, generator=generator) < _MASKED
+        masked &= ~torch.isin(encoded["input_ids"], torch.tensor(self._tokens.all_special_ids))
         tensors = {
-            "input_ids": encoded["input_ids"].masked_fill(hidden, self._tokens.mask_token_id),
+            "input_ids": encoded["input_ids"].masked_fill(masked, self._tokens.mask_token_id),
             "attention_mask": encoded["attention_mask"],
-            "labels": encoded["input_ids"].masked_fill(~hidden, -100),
+            "labels": encoded["input_ids"].masked_fill(~masked, -100),
         }
         return Batch(tensors, float(len(samples)), tuple(text for text, _ in samples))
 
 
 @dataclasses.dataclass(frozen=True)
 class TagTextTask:
-    """The BERT's pre-training, as the loop of `pipelines.training` runs it."""
+    """The pre-training of the BERT as a task of the training loop."""
 
     settings: TagTextSettings
     seed: int
@@ -93,7 +93,7 @@ class TagTextTask:
         return BertForMaskedLM(config)
 
     def group_of(self, name: str) -> str:
-        """Return all of it is one group."""
+        """Return the only parameter group."""
         return "tag_encoder"
 
     def data(self) -> CaptionsAndTags:
@@ -101,18 +101,18 @@ class TagTextTask:
         return CaptionsAndTags(self.settings, self.seed, tokenizer(self.settings, self.seed))
 
     def forward(self, model: Any, batch: Batch) -> Output:
-        """Mean loss of the masked words."""
+        """Return the mean loss of the masked tokens, and sums for the metrics."""
         output = model(**batch.tensors)
         words = (batch.tensors["labels"] != -100).sum().double()
         sums = {"nats": output.loss.detach().double() * words, "words": words}
         return Output(output.loss * len(batch.ids), sums)
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Perplexity of the masked words on held-out scenes."""
+        """Return the perplexity of the masked tokens on held-out scenes."""
         return {"masked_perplexity": float(torch.exp(sums["nats"] / sums["words"]))}
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """Return a plain BERT folder with its tokenizer; the masked-word head is left behind."""
+        """Write the BERT and its tokenizer, without the head that predicts masked tokens."""
         assert isinstance(model, BertForMaskedLM)
         model.bert.save_pretrained(folder)
         tokenizer(self.settings, self.seed).save_pretrained(folder)

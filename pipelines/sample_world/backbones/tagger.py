@@ -1,4 +1,4 @@
-"""A small RAM that learns the sample world's tags from drawn images, and errs as taggers do."""
+"""The training of a small RAM, which learns the sample world's tags from drawn images."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from models.ram.modeling import RamOutput
 from models.tags import THRESHOLD
 from pipelines.sample_world.backbones.config import TaggerSettings
 from pipelines.sample_world.backbones.vision import Probe, patch_tensors, probe_loss
-from pipelines.sample_world.backbones.world import entry, place_of
+from pipelines.sample_world.backbones.world import entry, scene_key
 from pipelines.sample_world.entries import Entry
 from pipelines.sample_world.scenes import Scene
 from pipelines.sample_world.tagging import VOCABULARY
@@ -20,33 +20,33 @@ from pipelines.training.data import Batch
 from pipelines.training.order import Draw
 from pipelines.training.task import Output
 
-_PLACE = {tag: number for number, tag in enumerate(VOCABULARY)}
-_PATCH_WEIGHT = 3.0  # of the patches' loss beside the asymmetric one, which is a sum over all tags
+_TAG_INDEX = {tag: number for number, tag in enumerate(VOCABULARY)}
+_PATCH_WEIGHT = 3.0  # weight of the patch loss; the asymmetric loss is a sum over all tags and therefore large
 
 
 def present_tags(scene: Scene) -> Tensor:
-    """Multi-hot (tags,): every shape, color and color-shape pair that the scene shows."""
+    """Return the true tags as a multi-hot vector (tags,): every shape, color and color-shape pair of the scene."""
     labels = torch.zeros(len(VOCABULARY))
     for item in scene.objects:
-        labels[[_PLACE[item.shape], _PLACE[item.color], _PLACE[item.name]]] = 1
+        labels[[_TAG_INDEX[item.shape], _TAG_INDEX[item.color], _TAG_INDEX[item.name]]] = 1
     return labels
 
 
 def config(settings: TaggerSettings) -> RamConfig:
-    """Return the preset `tiny` over the sample world's vocabulary."""
+    """Return RAM's preset `tiny` with the sample world's vocabulary."""
     return RamConfig.preset("tiny", n_tags=len(VOCABULARY), gamma_neg=settings.gamma_neg, clip=settings.clip)
 
 
 def processor(ram: RamConfig, thresholds: Sequence[float] | None = None) -> RamProcessor:
-    """Its processor, with thresholds by tag."""
+    """Return the processor of a RAM. `thresholds` has one number per tag."""
     return RamProcessor(VOCABULARY, thresholds or [THRESHOLD] * len(VOCABULARY), image_size=ram.swin.image_size)
 
 
-class TaughtTagger(nn.Module):
-    """RAM with linear readouts on its Swin's last tokens, to be told where in the image its tags are.
+class ProbedTagger(nn.Module):
+    """RAM with linear readouts on the last tokens of its Swin, which are trained to recognize the object at each token.
 
-    From the tags of whole images alone, a Swin of this size takes tens of thousands of images to learn which pixels a
-    tag comes from. The readouts are thrown away with this module.
+    From the tags of whole images alone, a Swin of this size needs tens of thousands of images to learn which pixels
+    belong to a tag. The readouts are not saved.
     """
 
     def __init__(self, ram: RamForImageTagging) -> None:
@@ -54,7 +54,7 @@ class TaughtTagger(nn.Module):
         self.ram, self.probe = ram, Probe(ram.config.swin.hidden_size)
 
     def forward(self, pixel_values: Tensor, labels: Tensor) -> tuple[RamOutput, dict[str, Tensor]]:
-        """RAM's output, and what the readouts say of each Swin token (B, tokens, …)."""
+        """Return RAM's output, and the readouts' output for each Swin token (B, tokens, …)."""
         tokens: list[Tensor] = []
         hook = self.ram.swin.register_forward_hook(lambda _, __, output: tokens.append(output.last_hidden_state))
         try:
@@ -65,13 +65,12 @@ class TaughtTagger(nn.Module):
 
 
 def grid_of(ram: RamConfig) -> int:
-    """Tokens on a side of the image behind the Swin's last stage."""
+    """Return the number of tokens per side of the image after the Swin's last stage."""
     return int(ram.swin.image_size // ram.swin.patch_size // 2 ** (len(ram.swin.depths) - 1))
 
 
 class TaggedImages:
-    """Drawn scenes as pixels, with the tags that are true of them and what lies under each of the Swin's tokens; every
-    sample is a scene of its own."""
+    """Drawn scenes for the training loop: pixels, true tags, and the object under each of the Swin's tokens."""
 
     ratios = None
 
@@ -83,11 +82,11 @@ class TaggedImages:
         self.validation = [Draw(1, index, 0) for index in range(settings.validation_scenes)]
 
     def load(self, draw: Draw) -> Entry:
-        """Return the scene; pool 1 has the validation scenes."""
-        return entry(*place_of(self._seed, draw.index, draw.pool > 0), self._settings.small_fraction)
+        """Return the scene of a draw. Pool 1 has the held-out scenes."""
+        return entry(*scene_key(self._seed, draw.index, draw.pool > 0), self._settings.small_fraction)
 
     def collate(self, samples: Sequence[Entry]) -> Batch:
-        """Pixels, labels (B, tags), and of each token the patch labels (B, tokens, heads) and boxes (B, tokens, 4)."""
+        """Return pixels, true tags (B, tags), and for each token labels (B, tokens, heads) and boxes (B, tokens, 4)."""
         tensors = {
             "pixel_values": self._processor([sample.draw() for sample in samples])["pixel_values"],
             "labels": torch.stack([present_tags(sample.scene) for sample in samples]),
@@ -98,7 +97,7 @@ class TaggedImages:
 
 @dataclasses.dataclass(frozen=True)
 class TaggerTask:
-    """RAM's training, as the loop of `pipelines.training` runs it."""
+    """The training of RAM as a task of the training loop."""
 
     settings: TaggerSettings
     seed: int
@@ -106,12 +105,12 @@ class TaggerTask:
     base: Mapping[str, str] = dataclasses.field(default_factory=dict)
     groups: Sequence[str] = ("tagger",)
 
-    def build(self) -> TaughtTagger:
-        """RAM with random weights; its label embeddings, which the real one has from CLIP's text tower, are learned."""
-        return TaughtTagger(RamForImageTagging(config(self.settings)))
+    def build(self) -> ProbedTagger:
+        """Return RAM with random weights. Its label embeddings are learned; the released RAM has them from CLIP."""
+        return ProbedTagger(RamForImageTagging(config(self.settings)))
 
     def group_of(self, name: str) -> str:
-        """Return all of it is one group."""
+        """Return the only parameter group."""
         return "tagger"
 
     def data(self) -> TaggedImages:
@@ -119,27 +118,27 @@ class TaggerTask:
         return TaggedImages(self.settings, self.seed)
 
     def forward(self, model: Any, batch: Batch) -> Output:
-        """Return the asymmetric loss with that of the tokens, and what precision and recall are made of."""
+        """Return the asymmetric loss plus the patch loss, and sums for precision and recall."""
         tensors = batch.tensors
         output, answers = model(tensors["pixel_values"], tensors["labels"])
         loss = output.loss + _PATCH_WEIGHT * probe_loss(answers, tensors["patches"], tensors["boxes"])
-        present, said = tensors["labels"] > 0, output.logits.detach() > 0
+        present, predicted = tensors["labels"] > 0, output.logits.detach() > 0
         sums = {
-            "right": (present & said).sum().double(),
-            "said": said.sum().double(),
+            "correct": (present & predicted).sum().double(),
+            "predicted": predicted.sum().double(),
             "present": present.sum().double(),
         }
         return Output(loss * len(batch.ids), sums)
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Precision and recall over all tags at a confidence of 0.5."""
+        """Return precision and recall over all tags at a confidence of 0.5."""
         return {
-            "precision": float(sums["right"] / sums["said"].clamp_min(1)),
-            "recall": float(sums["right"] / sums["present"].clamp_min(1)),
+            "precision": float(sums["correct"] / sums["predicted"].clamp_min(1)),
+            "recall": float(sums["correct"] / sums["present"].clamp_min(1)),
         }
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """RAM's folder with its processor."""
-        assert isinstance(model, TaughtTagger)
+        """Write RAM and its processor, without the readouts."""
+        assert isinstance(model, ProbedTagger)
         model.ram.save_pretrained(folder)
         processor(config(self.settings)).save_pretrained(folder)

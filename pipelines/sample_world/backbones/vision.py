@@ -1,4 +1,4 @@
-"""A small ViT that learns from drawn images, without a word, what lies under each of its patches."""
+"""The pre-training of a small ViT, which learns from drawn images to recognize the object under each patch."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, InstructBlipVisionConfig, InstructBlipVisionModel
 
 from pipelines.sample_world.backbones.config import VisionSettings
-from pipelines.sample_world.backbones.world import entry, normalized_box, place_of
+from pipelines.sample_world.backbones.world import entry, normalized_box, scene_key
 from pipelines.sample_world.entries import Entry
 from pipelines.sample_world.scenes import BACKGROUNDS, COLORS, SHAPES, Scene
 from pipelines.training.data import Batch
@@ -21,7 +21,7 @@ from pipelines.training.order import Draw
 from pipelines.training.task import Output
 
 _COLORS, _SHAPES = list(COLORS), list(SHAPES)
-# What is asked of each patch, with the number of answers; the last answer of the first four is "nothing".
+# The labels of a patch, each with its number of classes. The last class of the first four is "nothing".
 HEADS: Mapping[str, int] = {
     "color": len(_COLORS) + 1,
     "shape": len(_SHAPES) + 1,
@@ -33,17 +33,18 @@ HEADS: Mapping[str, int] = {
 _WEIGHTS = {"color": 1.0, "shape": 1.5, "size": 0.5, "name": 0.5, "center": 0.5, "background": 0.2}
 _BOX_WEIGHT, _BOX_BETA = 10.0, 0.03
 _EMPTY_PATCH_WEIGHT = 0.3
-_LEAST_OVERLAP = 0.12  # of a patch: an object that covers less of it does not count as what lies there
+_LEAST_OVERLAP = 0.12  # fraction of a patch; an object that covers less of it is not its label
 PROBE_FILE = "probe.safetensors"
+"""The readouts' weights, next to those of the ViT."""
 
 
 def image_processor(image_size: int) -> CLIPImageProcessorPil:
-    """How images become pixels, the same as LION's own."""
+    """Return the image processor, equal to the one that LION uses."""
     return CLIPImageProcessorPil(size={"height": image_size, "width": image_size}, do_center_crop=False)
 
 
 def patch_targets(scene: Scene, grid: int) -> tuple[np.ndarray, np.ndarray]:
-    """What lies under each patch of a `grid` × `grid` image: the object that covers most of it.
+    """Return the labels of the patches of a `grid` × `grid` image: the object that covers most of each patch.
 
     Returns:
         Labels (grid², len(HEADS)) int64, and the object's box (grid², 4), normalized x1, y1, x2, y2.
@@ -72,7 +73,7 @@ def patch_targets(scene: Scene, grid: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def patch_tensors(scenes: Sequence[Scene], grid: int) -> dict[str, Tensor]:
-    """`patch_targets` of several scenes: `patches` (B, grid², len(HEADS)) and `boxes` (B, grid², 4)."""
+    """Return `patch_targets` of B scenes: `patches` (B, grid², len(HEADS)) and `boxes` (B, grid², 4)."""
     targets = [patch_targets(scene, grid) for scene in scenes]
     return {
         "patches": torch.from_numpy(np.stack([labels for labels, _ in targets])),
@@ -89,20 +90,20 @@ class Probe(nn.Module):
         self.readout = nn.Linear(width, sum(HEADS.values()) + 4)
 
     def forward(self, states: Tensor) -> dict[str, Tensor]:
-        """Logits by head, and `box` (B, patches, 4)."""
+        """Return the logits of each head (B, patches, classes), and `box` (B, patches, 4)."""
         parts = self.readout(self.norm(states)).split([*HEADS.values(), 4], dim=-1)
         return dict(zip([*HEADS, "box"], parts, strict=True))
 
 
 class ProbedVision(nn.Module):
-    """The ViT with linear readouts on its last block's un-normed patch states, which is what LION reads."""
+    """The ViT with linear readouts on the patch states of its last block, before the last norm, as LION reads them."""
 
     def __init__(self, vision: InstructBlipVisionModel, probe: Probe) -> None:
         super().__init__()
         self.vision, self.probe = vision, probe
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """Pixels (B, 3, H, W) to the probe's answers; the class token is left out."""
+        """Return the readouts' output for pixels (B, 3, H, W), without the class token."""
         states = self.vision.embeddings(pixel_values)
         for layer in self.vision.encoder.layers:
             states = layer(states)
@@ -110,7 +111,7 @@ class ProbedVision(nn.Module):
 
 
 class SceneImages:
-    """Drawn scenes as pixels with what lies under each patch; every sample is a scene of its own."""
+    """Drawn scenes for the training loop: pixels, and the object under each patch."""
 
     ratios = None
 
@@ -121,11 +122,11 @@ class SceneImages:
         self.validation = [Draw(1, index, 0) for index in range(settings.validation_scenes)]
 
     def load(self, draw: Draw) -> Entry:
-        """Return the scene; pool 1 has the validation scenes."""
-        return entry(*place_of(self._seed, draw.index, draw.pool > 0), self._settings.small_fraction)
+        """Return the scene of a draw. Pool 1 has the held-out scenes."""
+        return entry(*scene_key(self._seed, draw.index, draw.pool > 0), self._settings.small_fraction)
 
     def collate(self, samples: Sequence[Entry]) -> Batch:
-        """Pixels, with patch labels (B, patches, heads) and boxes (B, patches, 4)."""
+        """Return pixels, and for each patch the labels (B, patches, heads) and boxes (B, patches, 4)."""
         grid = self._settings.image_size // self._settings.patch_size
         pixels = self._processor([sample.draw() for sample in samples], return_tensors="pt")["pixel_values"]
         tensors = {"pixel_values": pixels, **patch_tensors([sample.scene for sample in samples], grid)}
@@ -134,7 +135,7 @@ class SceneImages:
 
 @dataclasses.dataclass(frozen=True)
 class VisionTask:
-    """The ViT's pre-training, as the loop of `pipelines.training` runs it."""
+    """The pre-training of the ViT as a task of the training loop."""
 
     settings: VisionSettings
     seed: int
@@ -153,12 +154,12 @@ class VisionTask:
             image_size=settings.image_size,
             patch_size=settings.patch_size,
             layer_norm_eps=1e-6,
-            initializer_range=0.04,  # the class's own 1e-10 is made for loading weights, and learns nothing for long
+            initializer_range=0.04,  # the default, 1e-10, is for loading weights and trains very slowly
         )
         return ProbedVision(InstructBlipVisionModel(config), Probe(settings.width))
 
     def group_of(self, name: str) -> str:
-        """Return all of it is one group."""
+        """Return the only parameter group."""
         return "vision"
 
     def data(self) -> SceneImages:
@@ -166,7 +167,7 @@ class VisionTask:
         return SceneImages(self.settings, self.seed)
 
     def forward(self, model: Any, batch: Batch) -> Output:
-        """Return the loss over all readouts, and what the accuracies are made of."""
+        """Return the loss over all readouts, and sums for the accuracies."""
         tensors = batch.tensors
         answers = model(pixel_values=tensors["pixel_values"])
         count = len(batch.ids)
@@ -175,11 +176,11 @@ class VisionTask:
         return Output(loss * count, probe_sums(detached, tensors["patches"], tensors["boxes"]))
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Share of right answers over the patches that show an object."""
+        """Return the accuracy of each readout over the patches that show an object."""
         return {name: float(value / sums["patches"]) for name, value in sums.items() if name != "patches"}
 
     def save(self, model: nn.Module, folder: str) -> None:
-        """Return the ViT's folder, with the readouts beside it."""
+        """Write the ViT, its readouts and its image processor."""
         assert isinstance(model, ProbedVision)
         model.vision.save_pretrained(folder)
         save_file(model.probe.state_dict(), os.path.join(folder, PROBE_FILE))
@@ -187,7 +188,7 @@ class VisionTask:
 
 
 def probe_loss(answers: Mapping[str, Tensor], labels: Tensor, boxes: Tensor) -> Tensor:
-    """Mean loss per patch; patches without an object count less, and have no box."""
+    """Return the mean loss per patch. Patches without an object have a smaller weight and no box loss."""
     shows = labels[..., 0] != HEADS["color"] - 1
     weight = torch.where(shows, 1.0, _EMPTY_PATCH_WEIGHT).flatten()
     loss = torch.zeros(())
@@ -199,22 +200,22 @@ def probe_loss(answers: Mapping[str, Tensor], labels: Tensor, boxes: Tensor) -> 
 
 
 def probe_sums(answers: Mapping[str, Tensor], labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-    """Right answers by head, boxes at IoU ≥ 0.5, and `patches`, over the patches that show an object."""
+    """Return the number of patches that show an object, and of correct labels and boxes (IoU ≥ 0.5) among them."""
     shows = labels[..., 0] != HEADS["color"] - 1
     sums = {"patches": shows.sum().double()}
     for position, name in enumerate(HEADS):
-        right = answers[name].argmax(-1) == labels[..., position]
-        sums[name] = right[shows].sum().double()
-    found, wanted = answers["box"][shows], boxes[shows]
-    overlap = (torch.minimum(found[:, 2:], wanted[:, 2:]) - torch.maximum(found[:, :2], wanted[:, :2])).clamp_min(0)
-    inside = overlap.prod(-1)
-    areas = (found[:, 2:] - found[:, :2]).clamp_min(0).prod(-1) + (wanted[:, 2:] - wanted[:, :2]).prod(-1)
-    sums["box_iou_0.5"] = (inside / (areas - inside) >= 0.5).sum().double()
+        correct = answers[name].argmax(-1) == labels[..., position]
+        sums[name] = correct[shows].sum().double()
+    predicted, targets = answers["box"][shows], boxes[shows]
+    ends, starts = torch.minimum(predicted[:, 2:], targets[:, 2:]), torch.maximum(predicted[:, :2], targets[:, :2])
+    intersection = (ends - starts).clamp_min(0).prod(-1)
+    areas = (predicted[:, 2:] - predicted[:, :2]).clamp_min(0).prod(-1) + (targets[:, 2:] - targets[:, :2]).prod(-1)
+    sums["box_iou_0.5"] = (intersection / (areas - intersection) >= 0.5).sum().double()
     return sums
 
 
 def load_probed(folder: str) -> ProbedVision:
-    """Return the ViT of a folder and its readouts, in float32 and eval mode."""
+    """Load the ViT of a folder with its readouts, in float32 and eval mode."""
     vision = InstructBlipVisionModel.from_pretrained(folder, dtype=torch.float32)
     probe = Probe(vision.config.hidden_size)
     probe.load_state_dict({k: v.float() for k, v in load_file(os.path.join(folder, PROBE_FILE)).items()})

@@ -1,4 +1,4 @@
-"""Scenes to test on."""
+"""Entries of the sample world for tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Pictures: boxes are exact to the pixel, colors are what they are called."""
+"""Drawn images: boxes are exact to the pixel, masks touch their edges, files restore the image."""
 
 import io
 
@@ -12,15 +12,15 @@ from pipelines.sample_world.scenes import SHAPES, Scene
 
 
 def test_boxes_are_tight_around_what_is_painted(entries: list[Entry]) -> None:
-    """Measured on the picture: without an object, exactly the pixels of its box change, up to each edge."""
+    """Draw each scene with and without an object: the pixels that differ have exactly the object's box."""
     for entry in entries[::8]:
         whole = draw_scene(entry.scene, "0")
         for number, item in enumerate(entry.scene.objects):
-            # The last object painted can be left out without touching the others' tints.
+            # The object is painted last, so that leaving it out does not change the tints of the others.
             order = (*entry.scene.objects[:number], *entry.scene.objects[number + 1 :], item)
-            with_it = draw_scene(_with(entry.scene, order), "0")
+            complete = draw_scene(_with(entry.scene, order), "0")
             without = draw_scene(_with(entry.scene, order[:-1]), "0")
-            assert ImageChops.difference(with_it, without).getbbox() == item.box
+            assert ImageChops.difference(complete, without).getbbox() == item.box
         assert whole.size == (entry.scene.width, entry.scene.height)
 
 
@@ -34,21 +34,21 @@ def test_masks_touch_every_edge(shape: str, width: int, height: int) -> None:
     assert shape_mask(shape, width, height).getbbox() == (0, 0, width, height)
 
 
-def test_the_area_is_what_is_painted(entries: list[Entry]) -> None:
+def test_the_area_is_the_number_of_painted_pixels(entries: list[Entry]) -> None:
     for item in entries[0].scene.objects:
         mask = np.asarray(shape_mask(item.shape, item.width, item.height))
         assert painted_area(item) == (mask == 255).sum()
         assert (painted_area(item) == item.width * item.height) == (item.shape in ("square", "rectangle"))
 
 
-def test_shapes_of_one_box_differ() -> None:
+def test_masks_of_different_shapes_differ() -> None:
     masks = [np.asarray(shape_mask(shape, 15, 15)) for shape in SHAPES if shape not in ("ellipse", "rectangle")]
     for number, mask in enumerate(masks):
         assert all((mask != other).mean() > 0.1 for other in masks[number + 1 :])
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg"])
-def test_files_hold_the_picture(entries: list[Entry], form: str) -> None:
+def test_files_restore_the_image(entries: list[Entry], form: str) -> None:
     image = entries[0].draw()
     content = encode_image(image, "png" if form == "png" else "jpeg")
     decoded = Image.open(io.BytesIO(content))
@@ -57,10 +57,10 @@ def test_files_hold_the_picture(entries: list[Entry], form: str) -> None:
     assert difference.mean() <= (0 if form == "png" else 4)
 
 
-def test_colors_vary_within_their_names(entries: list[Entry]) -> None:
+def test_colors_vary_with_the_seed(entries: list[Entry]) -> None:
     scene = entries[0].scene
     item = scene.objects[0]
-    x, y = (int(place) for place in item.center)
+    x, y = (int(value) for value in item.center)
     painted = {draw_scene(scene, str(seed)).getpixel((x, y)) for seed in range(20)}
     assert len(painted) > 5
 

@@ -1,4 +1,4 @@
-"""Referring expressions mean one object: proven by a second reading of their words, which shares no code with ours."""
+"""Referring expressions identify one object, checked by a parser that shares no code with the generator."""
 
 import random
 import re
@@ -30,11 +30,11 @@ def _described(scene: Scene, size: str | None, color: str | None, shape: str) ->
     ]
 
 
-def meant(scene: Scene, text: str) -> list[SceneObject]:
-    """Every object that the words could mean."""
-    found = _SENTENCE.fullmatch(text)
-    assert found, f"not in the grammar: {text}"
-    before, size, color, shape, behind, relation, *anchor = found.groups()
+def referents(scene: Scene, text: str) -> list[SceneObject]:
+    """Parse an expression and return every object that it can refer to."""
+    match = _SENTENCE.fullmatch(text)
+    assert match, f"not in the grammar: {text}"
+    before, size, color, shape, behind, relation, *anchor = match.groups()
     items = _described(scene, size, color, shape)
     if side := before or behind:
         axis, sign = _SIDES[side]
@@ -46,13 +46,13 @@ def meant(scene: Scene, text: str) -> list[SceneObject]:
     return items
 
 
-def test_every_expression_means_its_object_and_no_other(entries: list[Entry]) -> None:
+def test_every_expression_identifies_its_object(entries: list[Entry]) -> None:
     checked = 0
     for entry in entries:
         for number, texts in entry.expressions:
             for text in texts:
                 checked += 1
-                assert meant(entry.scene, text) == [entry.scene.objects[number]], (text, entry.scene)
+                assert referents(entry.scene, text) == [entry.scene.objects[number]], (text, entry.scene)
     assert checked > 5 * len(entries)
 
 
@@ -68,18 +68,18 @@ def _object(x: int, y: int, shape: str = "circle", color: str = "red") -> SceneO
     return SceneObject(shape, color, "small", x, y, 11, 11)
 
 
-def test_what_is_ambiguous_refers_to_nothing() -> None:
+def test_an_ambiguous_expression_refers_to_nothing() -> None:
     left, right, star = _object(10, 10), _object(40, 10), _object(12, 60, "star", "blue")
     scene = Scene(96, 96, "white", (left, right, star))
     circle = Expression(shape="circle")
     assert not circle.refers_to(scene, left)
-    assert Expression(shape="circle", place="left").refers_to(scene, left)
-    assert not Expression(shape="circle", place="above").refers_to(scene, left), "both are at the top"
+    assert Expression(shape="circle", extreme="left").refers_to(scene, left)
+    assert not Expression(shape="circle", extreme="above").refers_to(scene, left), "both are at the top"
     assert Expression(shape="circle", relation="right", anchor=Expression(shape="star")).refers_to(scene, right)
     assert not Expression(shape="circle", relation="above", anchor=Expression(shape="star")).refers_to(scene, left)
     assert not Expression(shape="star", relation="below", anchor=circle).refers_to(scene, star), "two anchors"
 
 
-def test_nearly_as_far_is_ambiguous() -> None:
+def test_an_object_that_is_nearly_as_far_makes_it_ambiguous() -> None:
     scene = Scene(96, 96, "white", (_object(10, 10), _object(13, 40), _object(60, 60, "star")))
-    assert not Expression(shape="circle", place="left").refers_to(scene, scene.objects[0])
+    assert not Expression(shape="circle", extreme="left").refers_to(scene, scene.objects[0])

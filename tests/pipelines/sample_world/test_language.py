@@ -1,4 +1,4 @@
-"""Captions: five, different, and true."""
+"""Captions: five for each image, all different, and true of the scene."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ _RELATION = re.compile(rf"an? ({_NAME})(?: is| sits)? (to the left of|to the rig
 _AXIS = {"to the left of": (0, -1), "to the right of": (0, 1), "above": (1, -1), "below": (1, 1)}
 
 
-def test_words() -> None:
+def test_plurals_articles_numbers_and_lists() -> None:
     assert (plural("cross"), plural("red star")) == ("crosses", "red stars")
     assert (with_article("orange star"), with_article("red ellipse")) == ("an orange star", "a red ellipse")
     assert (counted(1, "ellipse"), counted(2, "cross")) == ("an ellipse", "two crosses")
@@ -27,7 +27,7 @@ def test_five_different_captions_in_lower_case(entries: list[Entry]) -> None:
         assert all(text == text.lower() and not text.endswith(".") and "  " not in text for text in entry.captions)
 
 
-def test_captions_name_nothing_that_is_not_there(entries: list[Entry]) -> None:
+def test_captions_name_only_shapes_and_colors_of_the_scene(entries: list[Entry]) -> None:
     for entry in entries:
         words = set(re.findall(r"[a-z]+", " ".join(entry.captions).replace(entry.scene.background, "")))
         present = {value for item in entry.scene.objects for value in (item.shape, item.color)}
@@ -43,13 +43,13 @@ def test_listings_count_every_object(entries: list[Entry]) -> None:
 
 
 @pytest.mark.parametrize("every", [3])
-def test_relations_hold(entries: list[Entry], every: int) -> None:
+def test_relations_are_true(entries: list[Entry], every: int) -> None:
     checked = 0
     for entry in entries[::every]:
         for text in entry.captions:
-            if found := _RELATION.fullmatch(text):
+            if match := _RELATION.fullmatch(text):
                 checked += 1
-                assert _holds(entry.scene, *found.groups())
+                assert _holds(entry.scene, *match.groups())
     assert checked == len(entries[::every])
 
 

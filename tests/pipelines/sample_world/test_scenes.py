@@ -1,4 +1,4 @@
-"""Scenes: a function of their numbers, disjoint over splits, with a long tail and room between objects."""
+"""Scenes: a pure function of their arguments, disjoint splits, rare values, and space between objects."""
 
 import hashlib
 from collections import Counter
@@ -12,7 +12,7 @@ from pipelines.sample_world.scenes import COLORS, PRESETS, SHAPES, SPLITS, Scene
 TINY, SMALL = PRESETS["tiny"], PRESETS["small"]
 
 
-def test_a_scene_depends_on_its_numbers_alone() -> None:
+def test_a_scene_depends_only_on_its_arguments() -> None:
     scene = make_scene(5, "val", 3, SMALL)
     make_scene(5, "val", 2, SMALL)
     assert make_scene(5, "val", 3, SMALL) == scene
@@ -21,7 +21,7 @@ def test_a_scene_depends_on_its_numbers_alone() -> None:
 
 
 def test_splits_are_disjoint_by_content_for_any_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a world of 64 contents, where the splits would otherwise share nearly all of them."""
+    """Check a digest with only 64 values: without the rule, the splits would share nearly all of them."""
 
     def coarse(scene: Scene) -> bytes:
         return hashlib.sha256(scene.objects[0].name.encode()).digest()
@@ -36,7 +36,7 @@ def test_splits_are_disjoint_by_content_for_any_seeds(monkeypatch: pytest.Monkey
         assert not contents[first] & contents[second]
 
 
-def test_the_content_digest_ignores_pixels_and_sees_looks() -> None:
+def test_the_content_digest_ignores_small_shifts_and_depends_on_colors() -> None:
     scene = make_scene(0, "train", 0, SMALL)
     first, *rest = scene.objects
     moved = type(first)(**{**vars(first), "width": first.width - 2, "height": first.height - 2, "x": first.x + 1})
@@ -46,7 +46,7 @@ def test_the_content_digest_ignores_pixels_and_sees_looks() -> None:
     assert type(scene)(**{**world, "objects": (repainted, *rest)}).content_digest() != scene.content_digest()
 
 
-def test_objects_lie_inside_and_apart(entries: list[Entry]) -> None:
+def test_objects_are_inside_the_image_and_apart(entries: list[Entry]) -> None:
     for scene in (entry.scene for entry in entries):
         for item in scene.objects:
             x1, y1, x2, y2 = item.box
@@ -58,7 +58,7 @@ def test_objects_lie_inside_and_apart(entries: list[Entry]) -> None:
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_presets_bound_the_clutter(name: str) -> None:
+def test_presets_limit_the_number_of_objects_and_the_size(name: str) -> None:
     preset = PRESETS["tiny" if name == "tiny" else "small"]
     scenes = [make_scene(1, "train", index, preset) for index in range(200)]
     assert {len(scene.objects) for scene in scenes} == set(range(preset.objects[0], preset.objects[1] + 1))
@@ -67,7 +67,7 @@ def test_presets_bound_the_clutter(name: str) -> None:
     assert all(len(scene.names) >= 3 for scene in scenes)
 
 
-def test_everything_appears_and_some_of_it_rarely(entries: list[Entry]) -> None:
+def test_every_shape_and_color_occurs_and_some_are_rare(entries: list[Entry]) -> None:
     seen = Counter(value for entry in entries for item in entry.scene.objects for value in (item.shape, item.color))
     assert set(seen) == {*SHAPES, *COLORS}
     assert seen["circle"] > 2 * seen["cross"]

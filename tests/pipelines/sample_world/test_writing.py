@@ -1,4 +1,4 @@
-"""The files of a world: whole, the same bytes for a seed, and what the formats' owners' own tools read."""
+"""The files of a world: complete, equal bytes for equal seeds, and readable by the tools of their formats."""
 
 import io
 import json
@@ -58,7 +58,7 @@ def test_pycocotools_reads_the_world(world: Path) -> None:
         assert image["file_name"].endswith(f"{image['id']:012d}.png")
 
 
-def test_splits_share_no_image_and_every_image_is_there(world: Path) -> None:
+def test_splits_share_no_image_and_every_image_exists(world: Path) -> None:
     images = {
         split: {image["file_name"] for image in json.loads((world / f"instances_{split}.json").read_text())["images"]}
         for split in ("train", "val", "test")
@@ -66,13 +66,13 @@ def test_splits_share_no_image_and_every_image_is_there(world: Path) -> None:
     assert (
         {split: len(names) for split, names in images.items()} == split_sizes(60) == {"train": 48, "val": 6, "test": 6}
     )
-    together = set.union(*images.values())
-    assert len(together) == 60
-    assert {path.name for path in (world / "images").iterdir()} == together
+    all_names = set.union(*images.values())
+    assert len(all_names) == 60
+    assert {path.name for path in (world / "images").iterdir()} == all_names
 
 
-def test_scenes_can_be_had_without_files(world: Path) -> None:
-    """What is written is what `make_scene` says, so that text and boxes can be had for any number of scenes."""
+def test_scenes_are_available_without_files(world: Path) -> None:
+    """Check that the files have the objects of `make_scene`, so that text and boxes need no files."""
     document = json.loads((world / "instances_val.json").read_text())
     for index, image in enumerate(document["images"]):
         scene = make_scene(7, "val", index, PRESETS["tiny"])
@@ -81,15 +81,15 @@ def test_scenes_can_be_had_without_files(world: Path) -> None:
 
 
 def test_the_tags_have_the_layout_of_the_real_detectors(world: Path, shared: Path) -> None:
-    ours = pq.read_table(world / "tags_detector.parquet")
-    theirs = pq.read_table(shared / "data/coco/tags_detector.parquet")
-    assert ours.schema.names == theirs.schema.names
-    assert [ours.schema.field(name).type for name in ("tags", "tag_scores")] == [
-        theirs.schema.field(name).type for name in ("tags", "tag_scores")
+    simulated = pq.read_table(world / "tags_detector.parquet")
+    detected = pq.read_table(shared / "data/coco/tags_detector.parquet")
+    assert simulated.schema.names == detected.schema.names
+    assert [simulated.schema.field(name).type for name in ("tags", "tag_scores")] == [
+        detected.schema.field(name).type for name in ("tags", "tag_scores")
     ]
-    assert ours.num_rows == 60
+    assert simulated.num_rows == 60
     vocabulary = set((world / "tags.txt").read_text().split("\n"))
-    assert all(set(tags) <= vocabulary for tags in ours.column("tags").to_pylist())
+    assert all(set(tags) <= vocabulary for tags in simulated.column("tags").to_pylist())
 
 
 def test_jpeg_and_another_size(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Questions and answers are true of their scene and worded as in training."""
+"""The text corpus: answers are true of their scene, and questions use the phrasings for training."""
 
 import random
 
@@ -8,8 +8,8 @@ from pipelines.instructions.templates import TASKS
 from pipelines.sample_world.backbones.corpus import (
     DRILLS,
     KINDS,
+    CorpusQuestion,
     Kind,
-    Question,
     questions,
     questions_of,
     scene_in_words,
@@ -19,85 +19,87 @@ from pipelines.sample_world.backbones.corpus import (
 from pipelines.sample_world.backbones.world import entry, normalized_box
 from pipelines.sources.boxes import parse_box
 
-ASKED = [one for index in range(40) for one in questions(entry(0, index, 0.5), random.Random(index))]
+QUESTIONS = [question for index in range(40) for question in questions(entry(0, index, 0.5), random.Random(index))]
 
 
-def of(task: str) -> list[Question]:
-    return [one for one in ASKED if one.task == task]
+def questions_about(task: str) -> list[CorpusQuestion]:
+    return [question for question in QUESTIONS if question.task == task]
 
 
-def test_every_task_is_asked_and_belongs_to_one_kind() -> None:
-    asked = {one.task for one in ASKED}
+def test_every_task_occurs_and_belongs_to_one_kind() -> None:
+    tasks = {question.task for question in QUESTIONS}
 
-    assert asked == {task for tasks in KINDS.values() for task in tasks}
-    assert asked - set(TASKS) == {"scene", "locate", "presence"}
+    assert tasks == {task for kind_tasks in KINDS.values() for task in kind_tasks}
+    assert tasks - set(TASKS) == {"scene", "locate", "presence"}
 
 
-def test_evaluation_s_wording_is_never_used() -> None:
-    for one in ASKED:
-        if one.task not in TASKS:
+def test_the_phrasing_of_evaluation_is_never_used() -> None:
+    for question in QUESTIONS:
+        if question.task not in TASKS:
             continue
-        before, _, after = TASKS[one.task].evaluate.partition("{")
-        assert one.prompt != TASKS[one.task].evaluate
-        assert not (after and before and one.prompt.startswith(before))
+        before, _, after = TASKS[question.task].evaluate.partition("{")
+        assert question.prompt != TASKS[question.task].evaluate
+        assert not (after and before and question.prompt.startswith(before))
 
 
-def test_yes_means_there_and_no_means_not() -> None:
-    for one in of("pope"):
-        named = [name for name in one.entry.scene.names if f"{name} in the" in one.prompt]
-        assert bool(named) == (one.answer == "yes")
-    answers = [one.answer for one in of("pope")]
+def test_yes_means_present_and_no_means_absent() -> None:
+    for question in questions_about("pope"):
+        named = [name for name in question.entry.scene.names if f"{name} in the" in question.prompt]
+        assert bool(named) == (question.answer == "yes")
+    answers = [question.answer for question in questions_about("pope")]
     assert answers.count("yes") == answers.count("no")
 
 
-def test_boxes_asked_for_are_an_object_s_own() -> None:
-    for one in of("rec"):
-        found = parse_box(one.answer)
-        assert found is not None
-        boxes = [normalized_box(item, one.entry.scene) for item in one.entry.scene.objects]
-        assert any(found.box == pytest.approx(box, abs=6e-4) for box in boxes)
+def test_boxes_in_answers_are_those_of_an_object() -> None:
+    for question in questions_about("rec"):
+        parsed = parse_box(question.answer)
+        assert parsed is not None
+        boxes = [normalized_box(item, question.entry.scene) for item in question.entry.scene.objects]
+        assert any(parsed.box == pytest.approx(box, abs=6e-4) for box in boxes)
 
 
-def test_region_answers_mean_the_object_in_the_box() -> None:
-    for one in of("reg"):
-        found = parse_box(one.prompt)
-        assert found is not None
-        number = next(n for n, texts in one.entry.expressions if one.answer in texts)
-        assert found.box == pytest.approx(normalized_box(one.entry.scene.objects[number], one.entry.scene), abs=6e-4)
+def test_answers_about_a_region_refer_to_the_object_in_the_box() -> None:
+    for question in questions_about("reg"):
+        parsed = parse_box(question.prompt)
+        assert parsed is not None
+        number = next(n for n, texts in question.entry.expressions if question.answer in texts)
+        assert parsed.box == pytest.approx(
+            normalized_box(question.entry.scene.objects[number], question.entry.scene), abs=6e-4
+        )
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_a_bundle_is_of_one_kind(kind: Kind) -> None:
+def test_a_bundle_has_questions_of_one_kind(kind: Kind) -> None:
     entries = iter(entry(0, index, 0.0) for index in range(1000))
 
-    found = questions_of(kind, entries, 12, random.Random(0))
+    bundle = questions_of(kind, entries, 12, random.Random(0))
 
-    assert len(found) == 12
-    assert {one.task for one in found} <= set(KINDS[kind])
-
-
-def test_drills_tell_of_every_name_whether_and_where_it_is() -> None:
-    for one in of("locate"):
-        boxes = {item.name: normalized_box(item, one.entry.scene) for item in one.entry.scene.objects}
-        for part in one.answer.split("; "):
-            name, told = part.rsplit(" ", 1)
-            found = parse_box(told)
-            assert (found is None) == (name not in boxes) == (told == "no")
-            assert found is None or found.box == pytest.approx(boxes[name], abs=6e-4)
-    for one in of("presence"):
-        names = one.prompt.removeprefix("Which are there: ").removesuffix("?").split(", ")
-        assert one.answer.split() == ["yes" if name in one.entry.scene.names else "no" for name in names]
+    assert len(bundle) == 12
+    assert {question.task for question in bundle} <= set(KINDS[kind])
 
 
-def test_drills_give_way_to_lion_s_own_questions() -> None:
-    often = [sum(shares(progress)[kind] for kind in DRILLS) for progress in (0.0, 0.2, 0.5, 1.0)]
+def test_drills_have_presence_and_box_of_every_name() -> None:
+    for question in questions_about("locate"):
+        boxes = {item.name: normalized_box(item, question.entry.scene) for item in question.entry.scene.objects}
+        for part in question.answer.split("; "):
+            name, text = part.rsplit(" ", 1)
+            parsed = parse_box(text)
+            assert (parsed is None) == (name not in boxes) == (text == "no")
+            assert parsed is None or parsed.box == pytest.approx(boxes[name], abs=6e-4)
+    for question in questions_about("presence"):
+        names = question.prompt.removeprefix("Which are there: ").removesuffix("?").split(", ")
+        assert question.answer.split() == ["yes" if name in question.entry.scene.names else "no" for name in names]
 
-    assert often == sorted(often, reverse=True)
-    assert often[0] > 3 * often[-1] > 0
+
+def test_drills_become_rare_in_favor_of_lions_tasks() -> None:
+    drill_shares = [sum(shares(progress)[kind] for kind in DRILLS) for progress in (0.0, 0.2, 0.5, 1.0)]
+
+    assert drill_shares == sorted(drill_shares, reverse=True)
+    assert drill_shares[0] > 3 * drill_shares[-1] > 0
     assert all(sum(shares(progress).values()) == pytest.approx(1) for progress in (0.0, 0.3, 1.0))
 
 
-def test_a_scene_in_words_names_every_object_with_its_box() -> None:
+def test_a_scene_in_words_has_every_object_with_its_box() -> None:
     scene = entry(0, 1, 0.0).scene
 
     text = scene_in_words(scene, random.Random(0))
@@ -106,7 +108,7 @@ def test_a_scene_in_words_names_every_object_with_its_box() -> None:
     assert all(f"{item.size} {item.name} [" in text for item in scene.objects)
 
 
-def test_the_tags_before_a_question_stand_in_lion_s_prompt() -> None:
+def test_the_tags_before_a_question_are_in_lions_prompt() -> None:
     prefixes = [tag_prefix(entry(0, 2, 0.0), random.Random(seed)) for seed in range(20)]
 
     assert all(prefix.startswith("According to <extra_id_0>, ") for prefix in prefixes)

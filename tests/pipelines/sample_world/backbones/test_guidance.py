@@ -1,4 +1,4 @@
-"""The guided head is told where an answer is found, and a box's last digits count little."""
+"""The guidance of the small T5: targets of its attention head, and weights of a box's digits."""
 
 import random
 
@@ -6,81 +6,81 @@ import pytest
 import torch
 
 from pipelines.sample_world.backbones.config import LanguageSettings
-from pipelines.sample_world.backbones.corpus import Question, questions, spoken_of
-from pipelines.sample_world.backbones.guidance import digit_weights, sought, unseen
+from pipelines.sample_world.backbones.corpus import CorpusQuestion, mentioned_objects, questions
+from pipelines.sample_world.backbones.guidance import digit_weights, guidance_loss, phrase_targets
 from pipelines.sample_world.backbones.language import SceneTexts, tokenizer
-from pipelines.sample_world.backbones.phrases import gridded
+from pipelines.sample_world.backbones.phrases import grid_phrases
 from pipelines.sample_world.backbones.world import entry, normalized_box
 from pipelines.sources.boxes import parse_box
 
 SETTINGS = LanguageSettings(width=16, feed_forward=16, heads=2, bundle=8, scenes=20)
-ASKED = [one for index in range(20) for one in questions(entry(0, index, 0.5), random.Random(index))]
+QUESTIONS = [question for index in range(20) for question in questions(entry(0, index, 0.5), random.Random(index))]
 
 
-def of(*tasks: str) -> list[Question]:
-    return [one for one in ASKED if one.task in tasks]
+def questions_about(*tasks: str) -> list[CorpusQuestion]:
+    return [question for question in QUESTIONS if question.task in tasks]
 
 
-def test_the_objects_to_look_at_are_those_whose_boxes_the_answer_gives() -> None:
-    seen = 0
-    for one in of("rec", "locate", "scene"):
-        for look in one.looks:
-            (number,) = look.objects
-            scene, found = one.entry.scene, parse_box(one.answer[look.start : look.end])
-            assert found is not None
-            assert found.box == pytest.approx(normalized_box(scene.objects[number], scene), abs=6e-4)
-            seen += 1
-    assert seen > 100
+def test_a_span_has_the_object_whose_box_is_in_the_answer() -> None:
+    checked = 0
+    for question in questions_about("rec", "locate", "scene"):
+        for span in question.spans:
+            (number,) = span.objects
+            scene, parsed = question.entry.scene, parse_box(question.answer[span.start : span.end])
+            assert parsed is not None
+            assert parsed.box == pytest.approx(normalized_box(scene.objects[number], scene), abs=6e-4)
+            checked += 1
+    assert checked > 100
 
 
-def test_every_question_about_one_object_knows_where_to_look() -> None:
-    assert all(len(one.looks) == 1 for one in of("rec", "reg"))
-    assert all(one.looks for one in of("pope") if one.answer == "yes")
-    assert not any(one.looks for one in of("caption", "presence"))
+def test_every_question_about_one_object_has_a_span() -> None:
+    assert all(len(question.spans) == 1 for question in questions_about("rec", "reg"))
+    assert all(question.spans for question in questions_about("pope") if question.answer == "yes")
+    assert not any(question.spans for question in questions_about("caption", "presence"))
 
 
-def test_a_text_speaks_of_the_objects_it_names_or_else_of_those_that_are_like_it() -> None:
+def test_a_text_mentions_objects_by_name_or_else_by_color_or_shape() -> None:
     scene = entry(0, 0, 0.0).scene
     item = scene.objects[0]
 
-    named = spoken_of(scene, f"Is there a {item.name} in the picture?")
-    colored = spoken_of(scene, f"How many {item.color} objects are there?")
+    named = mentioned_objects(scene, f"Is there a {item.name} in the picture?")
+    colored = mentioned_objects(scene, f"How many {item.color} objects are there?")
 
     assert named == {n for n, other in enumerate(scene.objects) if other.name == item.name}
     assert colored == {n for n, other in enumerate(scene.objects) if other.color == item.color}
-    assert spoken_of(scene, "How many shapes can be seen in all?") == set()
+    assert mentioned_objects(scene, "How many shapes can be seen in all?") == set()
 
 
-def test_each_token_of_an_answer_is_sought_where_the_scene_shows_its_object() -> None:
+def test_the_targets_of_an_answers_token_are_the_cells_of_its_object() -> None:
     tokens = tokenizer(SETTINGS, 0)
-    (one,) = of("locate")[:1]
-    cells = gridded(one.entry.scene, 6, random.Random(0), noisy=False)
-    spans = tokens([one.answer], return_offsets_mapping=True)["offset_mapping"]
+    question = questions_about("locate")[0]
+    cells = grid_phrases(question.entry.scene, 6, random.Random(0), noisy=False)
+    spans = tokens([question.answer], return_offsets_mapping=True)["offset_mapping"]
 
-    flags = sought([one], [cells], spans)[0]
+    flags = phrase_targets([question], [cells], spans)[0]
 
     assert flags.shape == (len(spans[0]), 36)
     for (start, end), row in zip(spans[0], flags, strict=True):
-        wanted = [look.objects for look in one.looks if start < end and look.start <= start < look.end]
-        shown = {cells[cell].number for cell in row.nonzero().flatten().tolist()}
-        assert shown == (set(wanted[0]) if wanted else set())
+        expected = [span.objects for span in question.spans if start < end and span.start <= start < span.end]
+        targets = {cells[cell].number for cell in row.nonzero().flatten().tolist()}
+        assert targets == (set(expected[0]) if expected else set())
 
 
-def test_looking_at_what_is_sought_costs_nothing_and_elsewhere_much() -> None:
-    wanted = torch.tensor([[[True, False], [False, False]]])
-    there, elsewhere = torch.tensor([[[1.0, 0, 0], [0, 0, 1]]]), torch.tensor([[[0.01, 0.99, 0], [1.0, 0, 0]]])
+def test_the_guidance_loss_is_zero_on_target_and_large_off_target() -> None:
+    targets = torch.tensor([[[True, False], [False, False]]])
+    on_target, off_target = torch.tensor([[[1.0, 0, 0], [0, 0, 1]]]), torch.tensor([[[0.01, 0.99, 0], [1.0, 0, 0]]])
 
-    assert unseen(there, wanted) == pytest.approx(0)
-    assert unseen(elsewhere, wanted) == pytest.approx(4.605, abs=1e-3)
-    assert unseen(there, torch.zeros_like(wanted)) == 0
+    assert guidance_loss(on_target, targets) == pytest.approx(0)
+    assert guidance_loss(off_target, targets) == pytest.approx(4.605, abs=1e-3)
+    assert guidance_loss(on_target, torch.zeros_like(targets)) == 0
 
 
-def test_the_third_digit_of_a_coordinate_counts_little_and_padding_not_at_all() -> None:
+def test_the_third_decimal_of_a_coordinate_has_a_small_weight_and_padding_none() -> None:
     tokens = tokenizer(SETTINGS, 0)
     texts = SceneTexts(SETTINGS, 0, tokens)
-    asked = [of("rec")[0], of("vqa")[0]]
+    bundle = [questions_about("rec")[0], questions_about("vqa")[0]]
 
-    batch = texts.tensors(asked, "list", random.Random(0), noisy=False)
+    batch = texts.tensors(bundle, "list", random.Random(0), noisy=False)
 
     pieces = tokens.convert_ids_to_tokens(batch["labels"][0].tolist())
     light = [number for number, weight in enumerate(batch["weights"][0].tolist()) if 0 < weight < 1]

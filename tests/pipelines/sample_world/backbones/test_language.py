@@ -1,4 +1,4 @@
-"""Phrases describe the scene; the T5 reads them beside text, and a saved one reads alike."""
+"""Packed phrases, the tokenizer, bundles of questions, and saving and loading the small T5."""
 
 import random
 from pathlib import Path
@@ -8,8 +8,8 @@ import torch
 
 from pipelines.sample_world.backbones.config import LanguageSettings
 from pipelines.sample_world.backbones.corpus import questions
-from pipelines.sample_world.backbones.language import LanguageTask, Reader, SceneTexts, load_reader, tokenizer
-from pipelines.sample_world.backbones.phrases import gridded, listed
+from pipelines.sample_world.backbones.language import LanguageTask, SceneReader, SceneTexts, load_reader, tokenizer
+from pipelines.sample_world.backbones.phrases import grid_phrases, list_phrases
 from pipelines.sample_world.backbones.world import entry
 from pipelines.training.order import Draw
 
@@ -18,13 +18,13 @@ SCENE = entry(0, 0, 0.0).scene
 
 
 @pytest.fixture(scope="module")
-def reader() -> Reader:
+def reader() -> SceneReader:
     torch.manual_seed(0)
     return LanguageTask(SETTINGS, 0).build().eval()
 
 
-def test_a_list_names_each_object_once_at_its_middle() -> None:
-    phrases = listed(SCENE, 8, random.Random(0))
+def test_a_list_has_each_object_once_with_the_word_center() -> None:
+    phrases = list_phrases(SCENE, 8, random.Random(0))
 
     centers = [phrase for phrase in phrases if "center" in phrase.words]
 
@@ -32,8 +32,8 @@ def test_a_list_names_each_object_once_at_its_middle() -> None:
     assert sorted(p.words[:3] for p in centers) == sorted((o.size, o.color, o.shape) for o in SCENE.objects)
 
 
-def test_a_grid_says_at_each_cell_what_lies_there() -> None:
-    phrases = gridded(SCENE, 6, random.Random(0), noisy=False)
+def test_a_grid_has_the_object_of_each_cell() -> None:
+    phrases = grid_phrases(SCENE, 6, random.Random(0), noisy=False)
 
     for item in SCENE.objects:
         x, y = item.center
@@ -45,7 +45,7 @@ def test_a_grid_says_at_each_cell_what_lies_there() -> None:
 @pytest.mark.parametrize(
     "text", ["Answer: [0.440,0.060,0.650,0.367]", "Answer: [0.000,0.060,1.000,0.367]", "a red star"]
 )
-def test_the_tokenizer_gives_texts_back_with_digits_apart(text: str) -> None:
+def test_the_tokenizer_restores_texts_and_splits_digits(text: str) -> None:
     tokens = tokenizer(SETTINGS, 0)
 
     pieces = tokens.tokenize(text)
@@ -54,21 +54,21 @@ def test_the_tokenizer_gives_texts_back_with_digits_apart(text: str) -> None:
     assert all(sum(letter.isdigit() for letter in piece.replace("0.", "")) <= 1 for piece in pieces)
 
 
-def test_what_a_phrase_says_changes_the_answer_and_padding_does_not(reader: Reader) -> None:
+def test_a_phrases_box_changes_the_loss_and_padding_does_not(reader: SceneReader) -> None:
     texts = SceneTexts(SETTINGS, 0, tokenizer(SETTINGS, 0))
-    asked = questions(entry(0, 0, 0.0), random.Random(0))[:1]
-    batch = texts.tensors(asked, "list", random.Random(0), noisy=False)
+    bundle = questions(entry(0, 0, 0.0), random.Random(0))[:1]
+    batch = texts.tensors(bundle, "list", random.Random(0), noisy=False)
     other = {**batch, "phrase_boxes": batch["phrase_boxes"] * 0.5}
     longer = {**batch, **{n: torch.nn.functional.pad(batch[n], (0, 3)) for n in ("input_ids", "attention_mask")}}
 
     with torch.no_grad():
-        losses = [reader(**some)[0] for some in (batch, other, longer)]
+        losses = [reader(**tensors)[0] for tensors in (batch, other, longer)]
 
     assert not torch.allclose(losses[0], losses[1])
     torch.testing.assert_close(losses[0], losses[2])
 
 
-def test_a_bundle_depends_on_its_number_alone() -> None:
+def test_a_bundle_depends_only_on_its_number() -> None:
     texts = SceneTexts(SETTINGS, 0, tokenizer(SETTINGS, 0))
 
     first, again, other = (texts.load(Draw(0, number, 0)) for number in (3, 3, 4))
@@ -79,7 +79,7 @@ def test_a_bundle_depends_on_its_number_alone() -> None:
     )
 
 
-def test_a_saved_reader_answers_as_before(reader: Reader, tmp_path: Path) -> None:
+def test_a_saved_reader_gives_the_same_losses(reader: SceneReader, tmp_path: Path) -> None:
     LanguageTask(SETTINGS, 0).save(reader, str(tmp_path))
     texts = SceneTexts(SETTINGS, 0, tokenizer(SETTINGS, 0))
     batch = texts.load(Draw(1, 0, 0))

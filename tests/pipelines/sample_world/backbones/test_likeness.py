@@ -1,4 +1,4 @@
-"""A T5 that starts by likeness compares before it has learnt anything."""
+"""The initial weights of the small T5: attention compares words before any training."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ from pipelines.sample_world.backbones.language import untie_head
 from pipelines.sample_world.backbones.likeness import start_by_likeness
 
 
-def started() -> Any:
+def initialized() -> Any:
+    """Return a small T5 with the initial weights."""
     torch.manual_seed(0)
     sizes: dict[str, Any] = {
         "d_model": 64,
@@ -25,8 +26,8 @@ def started() -> Any:
     return t5.eval()
 
 
-def test_what_is_alike_gets_most_of_the_attention_and_is_copied() -> None:
-    t5 = started()
+def test_a_vector_attends_to_its_equal_and_copies_it() -> None:
+    t5 = initialized()
     words = torch.tensor([[7, 8, 9, 10, 11]])
 
     with torch.no_grad():
@@ -40,14 +41,14 @@ def test_what_is_alike_gets_most_of_the_attention_and_is_copied() -> None:
     assert alike[2] > 0.9
 
 
-def test_one_head_looks_at_the_word_before_and_others_not_at_themselves() -> None:
-    bias = started().encoder.block[0].layer[0].SelfAttention.compute_bias(5, 5)[0]
+def test_one_head_attends_to_the_previous_word_and_others_not_to_themselves() -> None:
+    bias = initialized().encoder.block[0].layer[0].SelfAttention.compute_bias(5, 5)[0]
 
     assert bias[0].argmax(-1).tolist()[1:] == [0, 1, 2, 3]
     assert (bias[2].diagonal() < bias[2].max(-1).values).all()
 
 
-def test_the_head_reads_what_the_embedding_wrote() -> None:
-    t5 = started()
+def test_the_output_head_recognizes_every_embedding() -> None:
+    t5 = initialized()
 
     assert ((t5.lm_head.weight @ t5.shared.weight.T).argmax(0) == torch.arange(50)).all()

@@ -1,4 +1,4 @@
-"""The step makes what it is asked for once, and keeps it small."""
+"""The pretrain_tiny step: parts are trained once, measured, and stored in half precision."""
 
 import dataclasses
 from pathlib import Path
@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from pipelines.core.errors import UserError
 from pipelines.core.resources import LaunchConfig
 from pipelines.sample_world.backbones.config import PretrainTinyConfig, TagTextSettings
-from pipelines.sample_world.backbones.step import halve, pretrain_tiny
+from pipelines.sample_world.backbones.step import pretrain_tiny, to_half_precision
 from pipelines.training.config import LoopConfig
 
 
-def test_a_part_is_trained_measured_and_kept_and_a_second_run_does_nothing(tmp_path: Path) -> None:
+def test_a_part_is_trained_measured_and_stored_and_a_second_run_does_nothing(tmp_path: Path) -> None:
     settings = TagTextSettings(
         width=16, feed_forward=16, scenes=8, validation_scenes=4, loop=LoopConfig(steps=2, batch_size=4)
     )
@@ -34,18 +34,18 @@ def test_a_part_is_trained_measured_and_kept_and_a_second_run_does_nothing(tmp_p
     assert second.path == first.path
 
 
-@pytest.mark.parametrize(("parts", "complaint"), [(["vision", "hearing"], "no part hearing"), ([], "Nothing is to be")])
+@pytest.mark.parametrize(("parts", "complaint"), [(["vision", "hearing"], "no part hearing"), ([], "parts is empty")])
 def test_unknown_or_no_parts_are_refused(parts: list[str], complaint: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=complaint):
         pretrain_tiny(dataclasses.replace(PretrainTinyConfig(out=str(tmp_path)), parts=parts))
 
 
-def test_halving_keeps_whole_numbers_and_metadata(tmp_path: Path) -> None:
+def test_half_precision_keeps_integers(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.ones(2) / 3, "index": torch.arange(3)}, path, metadata={"format": "pt"})
 
-    halve(str(tmp_path))
+    to_half_precision(str(tmp_path))
 
-    found = load_file(path)
-    assert found["weight"].dtype == torch.half
-    assert found["index"].tolist() == [0, 1, 2]
+    weights = load_file(path)
+    assert weights["weight"].dtype == torch.half
+    assert weights["index"].tolist() == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""What a patch is labeled with, and that the readouts' loss and scores follow it."""
+"""The labels of the ViT's patches, and the loss and accuracy of its readouts."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_each_patch_is_labeled_with_the_object_that_covers_most_of_it() -> None:
     assert sorted(labels[:, COLUMN["center"]].nonzero()[0]) == [1 * 6 + 1, star]
 
 
-def test_right_answers_score_one_and_cost_less_than_wrong_ones() -> None:
+def test_correct_readouts_have_accuracy_one_and_a_lower_loss() -> None:
     labels, boxes = (torch.from_numpy(array)[None] for array in patch_targets(SCENE, 6))
     right = {n: 20.0 * torch.nn.functional.one_hot(labels[..., i], HEADS[n]) for n, i in COLUMN.items()}
     right["box"] = boxes

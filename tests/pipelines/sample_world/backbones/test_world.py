@@ -1,4 +1,4 @@
-"""Scenes of pre-training are no benchmark's, and those that are measured on are not trained on."""
+"""Scenes for pre-training are not in the benchmark splits, and held-out scenes are not trained on."""
 
 from typing import Any
 
@@ -15,23 +15,23 @@ from pipelines.training.order import Draw
 
 @pytest.mark.parametrize("preset", ["tiny", "small"])
 def test_no_scene_is_in_training_validation_or_test_of_any_seed(preset: PresetName) -> None:
-    ours = {held.scene.content_digest() for held in held_out_entries(0, 60, preset)}
-    ours |= {entry(0, index, 1.0 if preset == "small" else 0.0).scene.content_digest() for index in range(60)}
-    assert len(ours) == 120  # also: no held-out scene is one that was trained on
+    pretrain = {held.scene.content_digest() for held in held_out_entries(0, 60, preset)}
+    pretrain |= {entry(0, index, 1.0 if preset == "small" else 0.0).scene.content_digest() for index in range(60)}
+    assert len(pretrain) == 120  # so no held-out scene is a training scene, either
 
     for split in ("train", "val", "test"):
-        theirs = {make_scene(seed, split, i, PRESETS[preset]).content_digest() for seed in (0, 1) for i in range(60)}
-        assert not ours & theirs
+        benchmark = {make_scene(seed, split, i, PRESETS[preset]).content_digest() for seed in (0, 1) for i in range(60)}
+        assert not pretrain & benchmark
 
 
-def test_sizes_are_mixed_as_asked() -> None:
+def test_presets_are_mixed_by_the_fraction() -> None:
     sizes = [preset_of(3, index, 0.25) for index in range(2000)]
 
     assert 0.2 < sizes.count("small") / len(sizes) < 0.3
     assert entry(3, 5, 0.0).scene.width <= PRESETS["tiny"].image_size
 
 
-def test_held_out_scenes_are_numbered_where_no_training_reaches() -> None:
+def test_the_numbers_of_held_out_scenes_are_beyond_those_of_training() -> None:
     first = next(iter(held_out_entries(0, 1)))
 
     assert first.image_id % 100_000_000 == HELD_OUT
@@ -40,14 +40,14 @@ def test_held_out_scenes_are_numbered_where_no_training_reaches() -> None:
 @pytest.mark.parametrize("part", ["vision", "language", "tagger", "tag_encoder"])
 def test_pre_trainings_of_other_seeds_are_measured_on_the_same_scenes(part: str) -> None:
     data = [_data(part, seed) for seed in (0, 1)]
-    held_out, learned = ([str(found.load(Draw(pool, 3, 0))) for found in data] for pool in (1, 0))
+    held_out, training = ([str(source.load(Draw(pool, 3, 0))) for source in data] for pool in (1, 0))
 
     assert held_out[0] == held_out[1]
-    assert learned[0] != learned[1]
+    assert training[0] != training[1]
 
 
 def _data(part: str, seed: int) -> Any:
-    """A part's scenes; T5 and BERT have one vocabulary, so that texts of two seeds can be compared."""
+    """Return the data of a part. T5 and BERT have the vocabulary of seed 0, so that texts are comparable."""
     if part == "vision":
         return SceneImages(VisionSettings(), seed)
     if part == "tagger":
