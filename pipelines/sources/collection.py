@@ -73,7 +73,7 @@ def id_of_file(name: str, collection: str | None = None) -> str:
         return f"vg/{_stem(name)}"
     if collection is None:
         return name
-    raise BadAnnotation(WRONG_VALUE, f"the file name {name} is not a name of the collection {collection}")
+    raise BadAnnotation(WRONG_VALUE, f"the image {name} is not named as those of the collection {collection} are")
 
 
 def named_alike(first: str, second: str) -> bool:

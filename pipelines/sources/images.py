@@ -196,7 +196,7 @@ def check_size(decoded: tuple[int, int], annotated: tuple[int, int]) -> None:
         if abs(height - annotated[1] * scale) <= max(1.0, scale):
             return
     turned = ", turned by its EXIF orientation" if (height, width) == annotated else ""
-    raise BadImage("size_mismatch", f"the image is {width} x {height}{turned}, but its annotation says "
+    raise BadImage("size_mismatch", f"the picture is {width} x {height}{turned}, its annotation says "
                    f"{annotated[0]} x {annotated[1]}")  # fmt: skip
 
 
@@ -238,7 +238,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise BadImage("unsupported", f"pixels of Pillow's mode {image.mode!r} (32 bits) have an unknown range")
+        raise BadImage("unsupported", f"pixels of Pillow's mode {image.mode!r} (32 bits) have no agreed range")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.new("RGB", rgba.size, BACKGROUND)

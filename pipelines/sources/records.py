@@ -118,7 +118,10 @@ class BadRecord:
 
 
 class BadAnnotation(ValueError):
-    """An annotation that cannot be used. Its reader yields it as a `BadRecord` and continues with the next one."""
+    """An annotation that cannot be used. Its reader yields it as a `BadRecord` and continues with the next one.
+
+    The detail is a column of the quarantine table, whose digest is part of later steps' hashes: do not reword details.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(_escaped(detail))
@@ -230,7 +233,7 @@ def texts_field(entry: Any, key: str, where: str) -> tuple[str, ...]:
     """
     values = field(entry, key, list, where)
     if any(not isinstance(value, str) for value in values):
-        raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} has an element that is not text")
+        raise BadAnnotation(WRONG_TYPE, f"{key!r} of {where} holds something that is not text")
     return tuple(unicode_text(value, f"a text in {key!r} of {where}") for value in values)
 
 
@@ -259,7 +262,7 @@ def fit_box(box: Xywh, width: int, height: int) -> Xywh:
     x1, y1, x2, y2 = box[0], box[1], box[0] + box[2], box[1] + box[3]
     excess = max(-x1, -y1, x2 - width, y2 - height)
     if excess > _BOX_OVERSHOOT:
-        raise BadAnnotation(BOX_OUTSIDE_IMAGE, f"box {list(box)} exceeds {width} x {height} by {excess:g} pixels")
+        raise BadAnnotation(BOX_OUTSIDE_IMAGE, f"box {list(box)} reaches {excess:g} pixels out of {width} x {height}")
     if excess <= 0:
         return box
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))

@@ -175,7 +175,7 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any] | BadAnnotation]]
         try:
             entry = json.loads(line)
             if not isinstance(entry, dict):
-                raise ValueError(f"{type(entry).__name__} instead of an object")
+                raise ValueError(f"{type(entry).__name__} where an object was expected")
         except (ValueError, RecursionError) as error:
             held.append((number, BadAnnotation(BROKEN_LINE, f"line {number}: {error}")))
             if not good and len(held) >= _MAX_BROKEN_LINES:

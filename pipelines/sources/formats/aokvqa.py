@@ -37,14 +37,14 @@ def read_questions(annotations: str, split: str | None) -> Iterator[QuestionReco
                 continue
             question_id = id_field(entry, "question_id", where)
             if question_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} is repeated")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} was there before")
             seen.add(question_id)
             choices = texts_field(entry, "choices", where)
             # The published test split has neither answers nor correct choices.
             hidden = row_split == "test" and "correct_choice_idx" not in entry
             correct = None if hidden else int(field(entry, "correct_choice_idx", int, where))
             if len(choices) < 2 or (correct is not None and not 0 <= correct < len(choices)):
-                raise BadAnnotation(WRONG_VALUE, f"{where}: the correct choice is {correct} of {len(choices)} choices")
+                raise BadAnnotation(WRONG_VALUE, f"{where}: choice {correct} of {len(choices)} choices")
             answers = () if hidden else texts_field(entry, "direct_answers", where)
             if not hidden and not answers:
                 raise BadAnnotation(NO_ANSWER, f"{where} has an empty list of direct answers")

@@ -65,7 +65,7 @@ def image_entries(
             image_id = id_field(entry, "id", where)
             # Added even if the rest of the entry is bad, so that its captions do not count as of an unknown image.
             if not listed.add(image_id):
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} is repeated")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} was there before")
             uri = image_uri(images, text_field(entry, "file_name", where))
             width, height = size_field(entry, "width", where), size_field(entry, "height", where)
             yield ImageRecord(image_id, uri, width, height, split, source, ())

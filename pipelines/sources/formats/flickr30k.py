@@ -56,7 +56,7 @@ def _from_json(annotations: str, images: str, split: str | None) -> Iterator[Ima
             if split is not None and row_split != split:
                 continue
             if image_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} is repeated")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} was there before")
             seen.add(image_id)
             sentences = field(entry, "sentences", list, where)
         except BadAnnotation as error:

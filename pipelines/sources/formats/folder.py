@@ -59,7 +59,7 @@ def _own_name(path: str) -> str:
 
 
 def _hint(image_id: str) -> str:
-    return "; set collection if these are not images of COCO" if image_id.isdigit() else ""
+    return "; name a collection where these are not COCO's pictures" if image_id.isdigit() else ""
 
 
 def _read(

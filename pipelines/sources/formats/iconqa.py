@@ -88,7 +88,7 @@ def _problem(problem: str, image_id: str, entry: Any, kind: str, split: str, whe
     choices = texts_field(entry, "choices", where)
     correct = field(entry, "answer", int, where)
     if not 0 <= correct < len(choices):
-        raise BadAnnotation(WRONG_VALUE, f"{where}: the correct choice is {correct} of {len(choices)} choices")
+        raise BadAnnotation(WRONG_VALUE, f"{where}: choice {correct} of {len(choices)} choices")
     return QuestionRecord(
         problem, image_id, "vqa_choice", "image", text, (choices[correct],), choices=choices, correct_choice=correct,
         split=split,

@@ -38,11 +38,11 @@ def read_questions(annotations: str, collection: str | None = None) -> Iterator[
             image_id = id_of_file(text_field(entry, "image", where), collection)
             question_id = id_field(entry, "question_id", where)
             if question_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} is repeated")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} was there before")
             seen.add(question_id)
             label = text_field(entry, "label", where).lower()
             if label not in ("yes", "no"):
-                raise BadAnnotation(WRONG_VALUE, f"'label' of {where} is {label!r}; it must be yes or no")
+                raise BadAnnotation(WRONG_VALUE, f"'label' of {where} is {label!r}, neither yes nor no")
             text = text_field(entry, "text", where)
             yield QuestionRecord(question_id, image_id, "pope", "image", text, (label,))
         except BadAnnotation as error:

@@ -67,7 +67,7 @@ def _from_lines(annotations: str, split: str | None) -> Iterator[QuestionRecord 
                 continue
             sample_id = f"{text_field(entry, 'dataset', where)}-{row_split}-{id_field(entry, 'index', where)}"
             if sample_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: {sample_id} is repeated")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: {sample_id} was there before")
             seen.add(sample_id)
             box = box_field(entry, "bbox_xywh", where)
             text, region = text_field(entry, "expression", where), id_field(entry, "ann_id", where)
@@ -108,7 +108,7 @@ def _from_pickle(annotations: str, split: str | None, instances: str) -> Iterato
             try:
                 sample_id = id_field(sentence, "sent_id", f"a sentence of {where}")
                 if sample_id in seen:
-                    raise BadAnnotation(DUPLICATE_ID, f"{where}: sentence {sample_id} is repeated")
+                    raise BadAnnotation(DUPLICATE_ID, f"{where}: sentence {sample_id} was there before")
                 seen.add(sample_id)
                 text = text_field(sentence, "sent", f"sentence {sample_id} of {where}")
                 yield _record(sample_id, image_id, text, boxes[region].box, region, row_split)

@@ -48,7 +48,7 @@ def read_questions(annotations: str) -> Iterator[QuestionRecord | BadRecord]:
             name = id_field(dialog, "image_id", where)
             image_id = name if split.startswith("train") else f"visdial/{name}"
             if image_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} is repeated")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} was there before")
             seen.add(image_id)
             caption, rounds = text_field(dialog, "caption", where), field(dialog, "dialog", list, where)
         except BadAnnotation as error:

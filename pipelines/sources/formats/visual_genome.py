@@ -54,7 +54,7 @@ def read_images(annotations: str | None, images: str, split: str | None) -> Iter
         try:
             image_id = image_id_of(id_field(entry, "image_id", where))
             if image_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} is repeated")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} was there before")
             seen.add(image_id)
             uri = image_uri(images, "/".join(text_field(entry, "url", where).split("/")[-2:]))
             width, height = size_field(entry, "width", where), size_field(entry, "height", where)
@@ -91,7 +91,7 @@ def read_questions(annotations: str, image_data: str) -> Iterator[QuestionRecord
             name = id_field(entry, "id", where)
             image_id = image_id_of(name)
             if image_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} is repeated")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: image {image_id} was there before")
             seen.add(image_id)
             regions = field(entry, "regions", list, where)
         except BadAnnotation as error:
@@ -102,7 +102,7 @@ def read_questions(annotations: str, image_data: str) -> Iterator[QuestionRecord
             try:
                 region_id = id_field(region, "region_id", f"a region of {where}")
                 if region_id in region_ids:
-                    raise BadAnnotation(DUPLICATE_ID, f"{where}: region {region_id} is repeated")
+                    raise BadAnnotation(DUPLICATE_ID, f"{where}: region {region_id} was there before")
                 region_ids.add(region_id)
                 region_name = f"region {region_id} of {where}"
                 text = text_field(region, "phrase", region_name)

@@ -49,7 +49,7 @@ def read_questions(annotations: str | None, questions: str) -> Iterator[Question
             image_id = id_field(entry, "image_id", where)
             question_id = id_field(entry, "question_id", where)
             if question_id in seen:
-                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} is repeated")
+                raise BadAnnotation(DUPLICATE_ID, f"{where}: question {question_id} was there before")
             seen.add(question_id)
             text = text_field(entry, "question", where)
             annotated = answers.get(question_id)

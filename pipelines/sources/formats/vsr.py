@@ -36,7 +36,7 @@ def read_questions(annotations: str, collection: str | None = None) -> Iterator[
             image_id = id_of_file(text_field(entry, "image", where), collection)
             label = field(entry, "label", int, where)
             if label not in (0, 1):
-                raise BadAnnotation(WRONG_VALUE, f"'label' of {where} is {label}; it must be 0 or 1")
+                raise BadAnnotation(WRONG_VALUE, f"'label' of {where} is {label}, neither 0 nor 1")
             text = text_field(entry, "caption", where)
             yield QuestionRecord(str(number), image_id, "statement", "image", text, ("true" if label else "false",))
         except BadAnnotation as error:

@@ -58,7 +58,7 @@ def test_two_folders_of_numbered_frames_are_told_apart_by_their_collection(tmp_p
     ids = [record.image_id for record in rows if isinstance(record, ImageRecord)]
     assert ids == ["videos/video1/000000000001.jpg", "videos/video2/000000000001.jpg"]
     *_, second = read_images("folder", None, str(tmp_path), None)
-    assert "set collection" in getattr(second, "detail", "")
+    assert "name a collection" in getattr(second, "detail", "")
 
 
 def test_mistakes(write: Write, tmp_path: Path) -> None:

@@ -74,11 +74,11 @@ def test_gqa_pictures_are_never_cocos_of_the_same_number(write: Write) -> None:
 @pytest.mark.parametrize(
     ("collection", "ids", "refused"),
     [
-        ("coco", ["542145"], "file name 497943.jpg is not a name of the collection coco"),
+        ("coco", ["542145"], "497943.jpg is not named as those of the collection coco"),
         (
             "visual_genome",
             ["vg/497943"],
-            "COCO_val2014_000000542145.jpg is not a name of the collection visual",
+            "COCO_val2014_000000542145.jpg is not named as those of the collection visual",
         ),
         ("mine", ["mine/COCO_val2014_000000542145.jpg", "mine/497943.jpg"], None),
     ],
