@@ -87,9 +87,7 @@ def train(
 
             # The workers share loss and requests before the update: all of them stop after the same step, and a loss
             # that is no number never reaches the weights.
-            loss_sum, stop_requests, look = context.sum(
-                loss, interrupts.stop, context.is_main and interrupts.due()
-            )  # fmt: skip
+            loss_sum, stop_requests, due = context.sum(loss, interrupts.stop, context.is_main and interrupts.due())
             mean_loss, stop = loss_sum / max(weight, 1e-9), stop_requests > 0
             _require_finite("loss", mean_loss, share, rates, folder)
             engine.step(last=True)
@@ -97,7 +95,7 @@ def train(
                 _require_finite("gradient's norm", engine.gradient_norm or math.nan, share, rates, folder)
 
             run.log_step(share, engine, mean_loss, rates, int(tokens), time.perf_counter() - begun + share.waited)
-            preempted = look > 0 and interrupts.preempted()
+            preempted = due > 0 and interrupts.preempted()
             if done in plan.validations and not stop:
                 # An interrupted validation leaves no record, and the resumed training starts with it.
                 stop = not _validate(run, engine, done, interrupts)

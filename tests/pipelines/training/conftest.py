@@ -19,7 +19,7 @@ COLORS, SHAPES = ("red", "green", "blue", "black"), ("circle", "square")
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Folders of the tables, and the rows that stand in them."""
+    """The folders of the tables, and their rows."""
 
     tagged: str
     instructions: str
@@ -35,7 +35,7 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """48 images of one colored shape each, and of each a caption, a question and a box to find."""
+    """48 images of a colored shape, each with captions, a question and a box."""
     root = tmp_path_factory.mktemp("world")
     images, samples = [], []
     for number in range(48):

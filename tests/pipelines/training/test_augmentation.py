@@ -1,4 +1,4 @@
-"""Flips and crops: the box stays on its object, directions are swapped, and what could become wrong is left alone."""
+"""Flips and crops: boxes stay on their objects, directions are swapped, uncertain samples stay unchanged."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ BOX = (0.1, 0.2, 0.3, 0.6)
 
 
 def picture(box: Box, size: tuple[int, int] = (200, 100)) -> Image.Image:
-    """White on black: the object and nothing else."""
+    """Return a black image with the object as a white box."""
     image = Image.new("L", size)
     left, top, right, bottom = (round(value * side) for value, side in zip(box, (*size, *size), strict=True))
     image.paste(255, (left, top, right, bottom))
@@ -23,10 +23,10 @@ def picture(box: Box, size: tuple[int, int] = (200, 100)) -> Image.Image:
 
 
 def seen(image: Image.Image) -> Box:
-    """Where the object is."""
-    found = image.getbbox()
-    assert found is not None
-    return (found[0] / image.width, found[1] / image.height, found[2] / image.width, found[3] / image.height)
+    """Return the box of the white object."""
+    bounds = image.getbbox()
+    assert bounds is not None
+    return (bounds[0] / image.width, bounds[1] / image.height, bounds[2] / image.width, bounds[3] / image.height)
 
 
 def always(text: str, answer: str, task: str = "rec", seed: int = 0, **shares: float) -> tuple[Image.Image, str, str]:
@@ -85,16 +85,16 @@ def test_what_depends_on_the_frame_is_not_cropped(text: str) -> None:
 @pytest.mark.parametrize("task", ["rec", "reg"])
 def test_no_phrasing_stands_in_the_way(task: str) -> None:
     for wording in TASKS[task].train:
-        asked = wording.replace("{text}", "red cup").replace("{box}", format_box(BOX))
-        assert can_flip(asked)
-        assert can_crop(asked)
+        question = wording.replace("{text}", "red cup").replace("{box}", format_box(BOX))
+        assert can_flip(question)
+        assert can_crop(question)
 
 
 @pytest.mark.parametrize("notation", ["lion", "markdown", "kosmos2"])
 def test_all_boxes_of_a_phrase_move_and_keep_their_notation(notation: str) -> None:
     other = (0.5, 0.25, 0.75, 0.5)
-    said = write([Span("two cups", BOX, (other,)), Span(" on a table")], notation)  # type: ignore[arg-type]
-    _, _, answer = always("Describe the image.", said, "grounded_caption")
+    caption = write([Span("two cups", BOX, (other,)), Span(" on a table")], notation)  # type: ignore[arg-type]
+    _, _, answer = always("Describe the image.", caption, "grounded_caption")
     read = {"lion": from_lion, "markdown": from_markdown, "kosmos2": from_kosmos2}[notation](answer)
     assert [span.text for span in read] == ["two cups", " on a table"]
     near = 0.05 if notation == "kosmos2" else 0.001
@@ -103,16 +103,16 @@ def test_all_boxes_of_a_phrase_move_and_keep_their_notation(notation: str) -> No
 
 
 def test_no_notation_stands_in_the_way_of_a_flip_or_a_crop() -> None:
-    asked = "Give the box <phrase>phrase</phrase><object><patch_index_first><patch_index_last></object> of: red cup."
+    question = "Give the box <phrase>phrase</phrase><object><patch_index_first><patch_index_last></object> of: red cup."
     answer = "Answer: <phrase>red cup</phrase><object><patch_index_0099><patch_index_0617></object>"
-    assert can_flip(asked, answer)
-    assert can_crop(asked, answer)
+    assert can_flip(question, answer)
+    assert can_crop(question, answer)
 
 
 @pytest.mark.parametrize("notation", ["lion", "markdown", "kosmos2"])
 def test_every_notation_moves(notation: str) -> None:
-    said = write([Span("a cup", BOX), Span(" on a table")], notation)  # type: ignore[arg-type]
-    image, _, answer = always("Describe the image.", said, "grounded_caption")
+    caption = write([Span("a cup", BOX), Span(" on a table")], notation)  # type: ignore[arg-type]
+    image, _, answer = always("Describe the image.", caption, "grounded_caption")
     parsed = parse_box(answer)
     assert parsed is not None
     assert image.size == (200, 100), "a grounded caption is never cropped"
@@ -140,11 +140,11 @@ def test_the_region_in_a_question_moves_as_well() -> None:
     ],
 )
 def test_other_samples_stay_as_they_are(task: str, answer: str) -> None:
-    image, instruction, said = always("What?", answer, task)
-    assert (instruction, said, seen(image)) == ("What?", answer, pytest.approx(BOX))
+    image, instruction, text = always("What?", answer, task)
+    assert (instruction, text, seen(image)) == ("What?", answer, pytest.approx(BOX))
 
 
-def test_the_same_chance_gives_the_same_sample() -> None:
+def test_the_same_generator_state_gives_the_same_sample() -> None:
     first, second = (always("red cup", f"Answer: {format_box(BOX)}", seed=5, flip=0.5, crop=0.5) for _ in range(2))
     assert first[1:] == second[1:]
     assert first[0].tobytes() == second[0].tobytes()

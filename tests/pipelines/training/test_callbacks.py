@@ -1,4 +1,4 @@
-"""What hears of a training's steps."""
+"""The trace of a training's steps."""
 
 import json
 from pathlib import Path
@@ -16,15 +16,15 @@ STEP = Step(
 
 
 @pytest.mark.parametrize(
-    "left", ["", '{"step": 6}\n', '{"step": 6}\n{"step": 7, "lo'], ids=["new", "whole", "half a line"]
+    "existing", ["", '{"step": 6}\n', '{"step": 6}\n{"step": 7, "lo'], ids=["new", "whole", "half a line"]
 )
-def test_a_resumed_trace_begins_with_a_line_of_its_own(tmp_path: Path, left: str) -> None:
+def test_a_resumed_trace_begins_on_a_new_line(tmp_path: Path, existing: str) -> None:
     file = tmp_path / "rank-0.jsonl"
-    file.write_text(left)
+    file.write_text(existing)
     trace = Trace(str(tmp_path))
     trace.start(7, 9, Context(0, 1, torch.device("cpu")))
     trace.step(STEP)
     trace.close()
     *before, last = file.read_text().splitlines()
     assert json.loads(last) == {"step": 7, "loss": 1.5, "ids": ["a", "b"], "world": 1, "pid": json.loads(last)["pid"]}
-    assert before == left.splitlines()
+    assert before == existing.splitlines()

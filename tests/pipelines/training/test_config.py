@@ -1,4 +1,4 @@
-"""Learning rates over time, and configurations that cannot go well."""
+"""Learning rates over time, and refused configurations."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tables: one file for all workers of a machine, whose pages none of them copies. Micro-batches of like length."""
+"""Tables that the workers of a machine share by memory mapping, and micro-batches of similar length."""
 
 import tempfile
 from pathlib import Path
@@ -24,7 +24,7 @@ COLUMNS = ("sample_id", "instruction")
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The path of some megabytes of instructions; what is shared lies in a temporary folder of the test's own."""
+    """Return the path of some megabytes of instructions; shared files go to a temporary folder of the test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     rows = [
         {"sample_id": f"vqa-{number}", "image_id": f"image-{number}", "task": "vqa", "level": "image",
@@ -36,16 +36,16 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def mapped(path: Path) -> dict[str, int]:
-    """KiB by kind of this process's mapping of a file, from the kernel."""
-    found: dict[str, int] = {}
+    """Return the KiB of this process's mapping of a file, by the kernel's kinds of memory."""
+    sizes: dict[str, int] = {}
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         first, *rest = line.split()
         if not first.endswith(":"):
             inside = line.endswith(path.name)
         elif inside and rest[-1:] == ["kB"]:
-            found[first[:-1]] = found.get(first[:-1], 0) + int(rest[0])
-    return found
+            sizes[first[:-1]] = sizes.get(first[:-1], 0) + int(rest[0])
+    return sizes
 
 
 def test_a_table_is_mapped_and_not_copied(table: str, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_table_is_mapped_and_not_copied(table: str, tmp_path: Path) -> None:
     assert pc.sum(pc.utf8_length(opened["instruction"])).as_py() > 3_000_000  # reads every page
     assert opened.nbytes > 3_000_000
     assert pa.total_allocated_bytes() - before < 0.01 * opened.nbytes
-    assert shared.stat().st_mtime_ns == written.st_mtime_ns, "the second process found the first one's"
+    assert shared.stat().st_mtime_ns == written.st_mtime_ns, "the second process sizes the first one's"
     pages = mapped(shared)
     assert pages["Rss"] * 1024 >= 0.9 * opened.nbytes
     assert pages["Anonymous"] == 0, "pages of its own"
@@ -80,13 +80,13 @@ def test_micro_batches_are_of_like_length_and_each_step_keeps_its_samples(
     data = StageTask(settings, world.instructions, world.tagged, lion, None, ()).data()
     assert isinstance(data, Lengths)
     order = SampleOrder(data.pools, data.ratios, 12, 0)
-    place = {data.load(draw).sample_id: data.length(draw) for step in range(3) for draw in order.batch(step)}
+    length_of = {data.load(draw).sample_id: data.length(draw) for step in range(3) for draw in order.batch(step)}
     devices = [Context(rank, workers, torch.device("cpu")) for rank in range(workers)]
     shares = [list(Loader(data, order, context, 3, 36, 1, 1).steps(0, 3)) for context in devices]
     for step in range(3):
         drawn = sorted(data.load(draw).sample_id for draw in order.batch(step))
         assert sorted(name for share in shares for name in share[step].ids) == drawn
         parts = [[name for share in shares for name in share[step].micro_batches[part].ids] for part in range(3)]
-        lengths = [[place[name] for name in names] for names in parts]
-        assert [one for part in lengths for one in sorted(part)] == sorted(place[name] for name in drawn)
+        lengths = [[length_of[name] for name in names] for names in parts]
+        assert [length for part in lengths for length in sorted(part)] == sorted(length_of[name] for name in drawn)
         assert lengths[0] != lengths[-1]

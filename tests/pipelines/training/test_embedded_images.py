@@ -39,7 +39,7 @@ COUNT = 10
 
 
 class Tables(NamedTuple):
-    """The same images with their bytes (whose files are gone) and without, and questions about them."""
+    """Tables of the same images with embedded bytes (and deleted files) and without, and questions about them."""
 
     embedded: str
     plain: str
@@ -69,7 +69,7 @@ def tables(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Table
 
 @pytest.fixture
 def gone(tables: Tables) -> Any:
-    """Deletes the image files while a test runs."""
+    """Delete the image files while a test runs."""
     places = {row["uri"]: Path(row["uri"]).read_bytes() for row in rows_of(tables.embedded)}
     for uri in places:
         Path(uri).unlink()
@@ -158,8 +158,8 @@ def test_every_image_is_found_under_its_id(tables: Tables) -> None:
     opened = open_embedded(tables.embedded)
     assert opened is not None
     ids = pa.chunked_array([[*reversed(tables.files), "another"]])
-    found = [opened.content(int(row)) for row in opened.rows(ids)]
-    assert found == [*reversed(tables.files.values()), None]
+    contents = [opened.content(int(row)) for row in opened.rows(ids)]
+    assert contents == [*reversed(tables.files.values()), None]
     chosen = list(tables.files)[3:5]
     assert find_embedded(tables.embedded, {*chosen, "another"}) == {name: tables.files[name] for name in chosen}
     assert open_embedded(tables.plain) is None

@@ -1,4 +1,4 @@
-"""What goes wrong in trainings, each with its sentence, and what is left of the training."""
+"""Failures of trainings: the message of each, and the checkpoints that remain."""
 
 import contextlib
 import dataclasses
@@ -42,7 +42,7 @@ def run(task: Any, folder: Path, *callbacks: Any, **loop: Any) -> Any:
 
 
 class Exploding(TagEncoderTask):
-    """From the third step on its gradient is not a number, while its loss stays one."""
+    """A task whose gradient is no number from the third step on, while its loss is finite."""
 
     def forward(self, model: Any, batch: Any) -> Any:
         output = super().forward(model, batch)
@@ -103,7 +103,7 @@ def test_an_image_that_vanishes_stops_a_training_that_goes_on_when_it_is_back(
 
 @contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes: the kernel refuses the write, as on a full disk."""
+    """Limit files to `size` bytes: the kernel refuses larger writes, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

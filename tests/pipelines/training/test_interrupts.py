@@ -1,4 +1,4 @@
-"""SIGTERM: the training saves first, ends with a sentence, and goes on exactly where it was (P3)."""
+"""SIGTERM: the training saves, ends with a message, and resumes exactly (P3)."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-3, warmup=2)
 
 
 class Signalled(TagEncoderTask):
-    """Sends this process SIGTERM in the middle of its n-th forward pass of one kind."""
+    """A task that sends SIGTERM to its process in the n-th forward pass of training or validation."""
 
     def at(self, training: bool, turn: int) -> "Signalled":
         self.__dict__["left"] = {training: turn}
@@ -60,7 +60,7 @@ def seen(folder: Path) -> dict[int, tuple[float, list[str]]]:
 
 
 def end(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """The last checkpoint's tensors, and its validations."""
+    """Return the tensors and the validations of the last checkpoint."""
     path = folder / "checkpoints" / f"step-{STEPS:08d}"
     history = json.loads((path / "state.json").read_text())["history"]
     tensors = {**load_file(path / "weights.safetensors"), **load_file(path / "optimizer.safetensors")}
@@ -69,7 +69,7 @@ def end(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def whole(world: World, tag_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The training without a signal."""
+    """The folder of the training without a signal."""
     folder = tmp_path_factory.mktemp("whole")
     launch(make_job(world, tag_encoder, folder), LOCAL, RayConfig())
     return folder
@@ -79,7 +79,7 @@ def whole(world: World, tag_encoder: str, tmp_path_factory: pytest.TempPathFacto
     ("training", "turn", "saved"),
     [
         (True, 4, [2]),  # in step 1: after it
-        (True, 5, [3]),  # in step 2, after which it would validate: saved first, validated when it goes on
+        (True, 5, [3]),  # in step 2, after which it would validate: saved first, validated after the resume
         (False, 4, [3]),  # in the validation after step 2
         (True, 12, [3, 6]),  # in the last step
         (False, 1, []),  # before the first step
@@ -97,10 +97,10 @@ def test_sigterm_saves_first_and_the_training_goes_on_exactly(
     assert Checkpoints(job.checkpoints, 9).steps() == saved
     launch(make_job(world, tag_encoder, tmp_path), LOCAL, RayConfig())
     assert seen(tmp_path) == seen(whole)
-    (expected, validations), (found, validated) = end(whole), end(tmp_path)
+    (expected, validations), (resumed, validated) = end(whole), end(tmp_path)
     assert validated == validations
     for name, value in expected.items():
-        assert torch.equal(found[name], value), name
+        assert torch.equal(resumed[name], value), name
 
 
 def test_a_drivers_mark_is_heard_by_a_worker_that_no_signal_reaches(tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_a_drivers_mark_is_heard_by_a_worker_that_no_signal_reaches(tmp_path: Pa
 
 
 def test_each_machine_that_is_about_to_be_taken_is_news_once() -> None:
-    known: list[Any] = [None, "a", "a", "b"]
-    interrupts = Interrupts(preemption=lambda: known.pop(0), patience=0.0)
+    announcements: list[Any] = [None, "a", "a", "b"]
+    interrupts = Interrupts(preemption=lambda: announcements.pop(0), patience=0.0)
     assert interrupts.due()
     assert [interrupts.preempted() for _ in range(4)] == [False, True, False, True]
     assert not Interrupts().due()

@@ -32,7 +32,7 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-3, warmup=2)
 
 
 class Seen(Callback):
-    """Keeps what was seen, and stops hard after a step."""
+    """A callback that keeps all steps, and interrupts the training after one of them."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after = stop_after
@@ -45,7 +45,7 @@ class Seen(Callback):
 
     @property
     def by_step(self) -> dict[int, tuple[float, list[str]]]:
-        """Loss and sample ids of every step; of a step that was done again, the second time."""
+        """Loss and sample ids of every step; of a repeated step, those of the repetition."""
         return {step.step: (step.loss, step.ids) for step in self.steps}
 
 
@@ -74,7 +74,7 @@ def run(task: Any, folder: Path, seen: Callback | None = None, **loop: Any) -> A
 
 
 def run_in_two(task: Any, folder: Path, seen: Seen) -> None:
-    """Stopped where `seen` stops it, then run to its end."""
+    """Train until `seen` interrupts the training, then resume it."""
     with pytest.raises(KeyboardInterrupt):
         run(task, folder, seen)
     seen.stop_after = None
@@ -88,7 +88,7 @@ def tensors(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def undisturbed(world: World, tag_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
-    """The tag encoder trained without a break, dropout on."""
+    """The folder and steps of a tag encoder that was trained without interruption, with dropout."""
     folder, seen = tmp_path_factory.mktemp("undisturbed"), Seen()
     run(encoder_task(world, tag_encoder), folder, seen)
     return folder, seen
@@ -121,7 +121,7 @@ def test_a_stage_resumes_exactly_too(world: World, lion: str, tag_encoder: str, 
 def test_a_stage_of_single_samples_resumes_exactly(
     zero_stage: int, world: World, lion: str, tag_encoder: str, tmp_path: Path
 ) -> None:
-    """One row at a time, outputs depend on where the weights lie; a checkpoint's lie elsewhere than the start's."""
+    """With single rows, results depend on the memory alignment of weights, which differs in a checkpoint."""
     loop = LoopConfig(steps=STEPS, batch_size=4, micro_batch_size=1, checkpoint_every=3, zero_stage=zero_stage)  # type: ignore[arg-type]
     whole, seen = Seen(), Seen(stop_after=4)
     task = stage_task(world, lion, tag_encoder, loop=loop)
@@ -152,9 +152,9 @@ def test_micro_batches_change_nothing_but_memory(world: World, tag_encoder: str,
     whole, pieces = Seen(), Seen()
     run(task, tmp_path / "whole", whole)
     run(task, tmp_path / "pieces", pieces, micro_batch_size=3)  # 10 = 2 + 3 + 2 + 3
-    for one, other in zip(whole.steps, pieces.steps, strict=True):
-        assert one.ids == other.ids
-        assert other.loss == pytest.approx(one.loss, abs=1e-5)
+    for first, second in zip(whole.steps, pieces.steps, strict=True):
+        assert first.ids == second.ids
+        assert second.loss == pytest.approx(first.loss, abs=1e-5)
 
 
 def test_a_checkpoint_holds_what_is_trained_and_nothing_else(
@@ -215,7 +215,7 @@ def test_the_loss_falls_and_the_encoder_learns(world: World, tag_encoder: str, t
 
 
 class Broken(TagEncoderTask):
-    """Its weights are not numbers from the third step on."""
+    """A task whose loss is no number from the third step on."""
 
     def forward(self, model: Any, batch: Any) -> Any:
         output = super().forward(model, batch)

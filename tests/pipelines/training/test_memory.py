@@ -1,4 +1,4 @@
-"""The estimate of memory against what a tiny training really holds."""
+"""The memory estimate against the memory of a tiny training."""
 
 import dataclasses
 import logging
@@ -32,17 +32,17 @@ def stage_task(world: World, lion: str, tag_encoder: str, **changes: Any) -> Sta
 
 
 def held(engine: Engine) -> dict[str, int]:
-    """Bytes that an engine really holds, by the estimate's names."""
-    model, found = engine.module.module, dict[str, int]()
+    """Return the bytes of an engine's tensors, by the names of the estimate."""
+    model, memory = engine.module.module, dict[str, int]()
     for parameter in model.parameters():
         kind = "trained" if parameter.requires_grad else "frozen"
         name = f"{kind} weights in {'fp32' if parameter.dtype == torch.float32 else 'bf16'}"
-        found[name] = found.get(name, 0) + parameter.nbytes
+        memory[name] = memory.get(name, 0) + parameter.nbytes
     states = [engine._adamw().state[tensor] for tensor in engine._master_tensors()]
-    found["AdamW's moments"] = sum(state["exp_avg"].nbytes + state["exp_avg_sq"].nbytes for state in states)
+    memory["AdamW's moments"] = sum(state["exp_avg"].nbytes + state["exp_avg_sq"].nbytes for state in states)
     if engine._wrapped() is not None:
-        found["fp32 master weights"] = sum(tensor.nbytes for tensor in engine._master_tensors())
-    return found
+        memory["fp32 master weights"] = sum(tensor.nbytes for tensor in engine._master_tensors())
+    return memory
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_gradient_checkpointing_and_shards_are_seen(world: World, lion: str, tag
     loop = LoopConfig(steps=1, batch_size=8, precision="bf16", zero_stage=2)
     plain = stage_task(world, lion, tag_encoder, loop=loop)
     spared = stage_task(world, lion, tag_encoder, loop=loop, gradient_checkpointing=True)
-    one, two = (estimate(plain, loop, LaunchConfig(workers=workers)) for workers in (1, 2))
+    single, double = (estimate(plain, loop, LaunchConfig(workers=workers)) for workers in (1, 2))
     for name in ("gradients", "AdamW's moments", "fp32 master weights"):
-        assert two.state[name] == pytest.approx(one.state[name] / 2, abs=1)
-    assert two.state["trained weights in bf16"] == one.state["trained weights in bf16"]
-    assert two.activations < 0.6 * one.activations
-    assert estimate(spared, loop, LaunchConfig()).activations < 0.8 * one.activations
+        assert double.state[name] == pytest.approx(single.state[name] / 2, abs=1)
+    assert double.state["trained weights in bf16"] == single.state["trained weights in bf16"]
+    assert double.activations < 0.6 * single.activations
+    assert estimate(spared, loop, LaunchConfig()).activations < 0.8 * single.activations
     offloaded, host = state_bytes(plain.outline(), dataclasses.replace(loop, offload=True), 1)
     assert set(host) == {"AdamW's moments", "fp32 master weights"}
     assert not set(host) & set(offloaded)
@@ -101,9 +101,9 @@ def test_what_cannot_fit_is_refused_before_anything_starts(
     with pytest.raises(UserError, match=r"needs 0\.\d+ GiB on each GPU .* raise loop\.zero_stage"):
         train_stage(config)
     assert not list(tmp_path.rglob("checkpoints"))
-    found = MemoryEstimate({"weights": GIB}, activations=GIB)
+    memory = MemoryEstimate({"weights": GIB}, activations=GIB)
     with caplog.at_level(logging.WARNING):
-        found.require(3 * GIB)
+        memory.require(3 * GIB)
         assert "run out of memory" not in caplog.text
-        found.require(2 * GIB)
+        memory.require(2 * GIB)
     assert "may run out of memory" in caplog.text

@@ -1,4 +1,4 @@
-"""Mixing by level and by data set: shares as asked, and epochs that are what the order really draws."""
+"""Mixing by level and by data set: the configured shares, and epochs that agree with the order."""
 
 from collections import Counter
 from typing import Any
@@ -33,7 +33,7 @@ def config(**changes: Any) -> TrainStageConfig:
 
 
 def drawn(settings: TrainStageConfig) -> Counter[str]:
-    """How often each data set comes in the training's real order."""
+    """Return how often each data set occurs in the order of the training."""
     samples = table()
     mixture = make_mixture(samples, "d", settings)
     order = SampleOrder([len(pool.rows) for pool in mixture.pools], [pool.ratio for pool in mixture.pools], 10, 0)
@@ -52,9 +52,9 @@ def drawn(settings: TrainStageConfig) -> Counter[str]:
 )
 def test_levels_are_equal_and_sets_follow_their_weights(weights: dict[str, float], expected: dict[str, int]) -> None:
     settings = config(weights=weights)
-    found = drawn(settings)
-    assert set(found) == set(expected)
-    assert all(abs(found[name] - expected[name]) <= 25 for name in expected)
+    counts = drawn(settings)
+    assert set(counts) == set(expected)
+    assert all(abs(counts[name] - expected[name]) <= 25 for name in expected)
     shares = {share.name: share for share in effective_epochs(make_mixture(table(), "d", settings), table(), settings)}
     assert {name: round(share.draws) for name, share in shares.items()} == expected
     assert shares["refcoco"].epochs == pytest.approx(10)

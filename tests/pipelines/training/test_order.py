@@ -34,7 +34,7 @@ def test_a_split_keeps_every_sample_in_order_and_is_even(batch: int, workers: in
 def test_the_global_order_does_not_depend_on_workers() -> None:
     seen = []
     for workers in (1, 2, 4):
-        order = SampleOrder([37, 11], [1, 1], 8, 3)  # one of its own, as every process has
+        order = SampleOrder([37, 11], [1, 1], 8, 3)  # a new object, as in every process
         shares = [split(order.batch(step), workers, 8 // workers) for step in range(20)]
         pieces = range(8 // workers)
         seen.append([[share[w][m] for m in pieces for w in range(workers)] for share in shares])

@@ -1,4 +1,4 @@
-"""Which tags are read, from the table over the tag encoder and the stages to whoever asks the trained model."""
+"""The tags that are read: from the table through tag encoder and stages to the trained model."""
 
 import dataclasses
 import json
@@ -86,7 +86,7 @@ def test_an_encoders_own_limits_hold_inside_lion_and_wherever_it_is_asked(
     manifest = read_manifest(result.path)["tags_read"]
     assert manifest["vector"] == {"top_k": 5, "threshold": 0.7, "tag_order": "confidence"}
     assert manifest["text"] == {"top_k": 40, "threshold": 0.5, "tag_order": "confidence"}
-    # A stage that goes on without naming the encoder finds what it was trained with in its parent.
+    # A stage without tag_encoder reads tags by the rule that its parent stores.
     further = StageTask(stage(world, world.tagged, model, tmp_path, prompt=DYNAMIC), "", "", model, None, ())
     assert torch.equal(further.processor()(text=["what?"], tags=[THIRTY])["tag_input_ids"], own.input_ids)
 
@@ -168,7 +168,7 @@ def test_what_a_table_lacks_is_refused(world: World, listed: str, lion: str, tmp
 
 
 def test_lengths_count_the_tags_that_are_read(world: World) -> None:
-    """As the rule reads them one by one; rows of equal length share micro-batches."""
+    """Count letters with the rule, image by image; rows of equal length share micro-batches."""
     tags = pq.read_table(world.tagged)["tags"].combine_chunks()
     for rule in (TagRule(), TagRule(threshold="per_tag", thresholds={"red": 0.96, "cloud": 0.05})):
         expected = [sum(len(tag) + 2 for tag, _ in rule.select(tags_from_rows(row))) for row in tags.to_pylist()]

@@ -1,4 +1,4 @@
-"""The training steps as their users run them, without Ray: result folder, registry, lineage, crash and second run."""
+"""Whole training steps without Ray: result folder, registry, lineage, crash and second run."""
 
 import dataclasses
 import json
@@ -66,9 +66,9 @@ def test_a_result_has_its_model_its_metrics_and_its_curves(encoder_run: Path) ->
 
 
 def test_what_the_registry_gives_back_is_what_was_saved(encoder_run: Path, out: str) -> None:
-    found = TagEncoder.from_pretrained(resolve("models:/lion-tag-encoder@candidate", out=out)).state_dict()
+    registered = TagEncoder.from_pretrained(resolve("models:/lion-tag-encoder@candidate", out=out)).state_dict()
     for name, value in TagEncoder.from_pretrained(encoder_run / "model").state_dict().items():
-        assert torch.equal(found[name], value)
+        assert torch.equal(registered[name], value)
 
 
 def test_mlflow_has_one_run_with_curves_settings_and_lineage(encoder_run: Path, out: str) -> None:

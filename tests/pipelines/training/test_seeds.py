@@ -1,4 +1,4 @@
-"""A training's seed steers what it learns from; what it is measured on has a seed of its own."""
+"""The seed of a training decides its samples; the held-out part has a separate seed."""
 
 import dataclasses
 from pathlib import Path
@@ -31,13 +31,13 @@ def stage_data(world: World, lion: str, seed: int, held_out_seed: int) -> StageD
 
 
 def stage_samples(data: StageData) -> list[tuple[str, str]]:
-    """The held-out samples, each with the answer that is drawn for it."""
+    """Return the held-out samples with the answer of each."""
     samples: list[Sample] = [data.load(draw) for draw in data.validation]
     return [(sample.sample_id, sample.answer) for sample in samples]
 
 
 def triplets(world: World, encoder: str, seed: int, held_out_seed: int) -> tuple[list[Triplet], TagEncoderData]:
-    """The held-out triplets, each with the caption that stands against it."""
+    """Return the held-out triplets with the negative of each."""
     loop = LoopConfig(batch_size=8, seed=seed)
     settings = TrainTagEncoderConfig(world.tagged, validation_fraction=0.3, held_out_seed=held_out_seed, loop=loop)
     data = TagEncoderData(world.tagged, TagEncoderProcessor.from_pretrained(encoder), settings)
@@ -59,25 +59,26 @@ def test_tag_encoders_of_other_seeds_hold_out_the_same_images_against_the_same_c
     assert len(first) > 5
     for seed in OTHER_SEEDS:
         assert triplets(world, tag_encoder, seed, 0)[0] == first
-    assert {one.image_id for one in triplets(world, tag_encoder, 0, 1)[0]} != {one.image_id for one in first}
+    other, _ = triplets(world, tag_encoder, 0, 1)
+    assert {triplet.image_id for triplet in other} != {triplet.image_id for triplet in first}
 
 
 def test_the_training_still_differs_from_seed_to_seed(world: World, lion: str, tag_encoder: str) -> None:
     data = [stage_data(world, lion, seed, 0) for seed in (0, 1)]
-    orders = [SampleOrder(found.pools, found.ratios, 8, seed).batch(0) for seed, found in enumerate(data)]
+    orders = [SampleOrder(part.pools, part.ratios, 8, seed).batch(0) for seed, part in enumerate(data)]
     assert orders[0] != orders[1]
     # What is drawn for a sample of the training follows the training's seed: its answer, and another image's caption.
-    answers = [[found.load(draw).answer for draw in orders[0]] for found in data]
+    answers = [[part.load(draw).answer for draw in orders[0]] for part in data]
     assert answers[0] != answers[1]
     negatives = [
-        [found.load(dataclasses.replace(draw, pool=0)).negatives for draw in found.validation]
-        for found in (triplets(world, tag_encoder, seed, 0)[1] for seed in (0, 1))
+        [part.load(dataclasses.replace(draw, pool=0)).negatives for draw in part.validation]
+        for part in (triplets(world, tag_encoder, seed, 0)[1] for seed in (0, 1))
     ]
     assert negatives[0] != negatives[1]
 
 
 def test_seed_0_holds_out_what_it_always_held_out(world: World, lion: str) -> None:
-    """Earlier trainings of seed 0 chose their held-out images by that seed; a change would end their comparability."""
+    """Earlier trainings of seed 0 have these held-out images; with others, results could not be compared."""
     images = {int(name.rpartition("-")[2]) for name, _ in stage_samples(stage_data(world, lion, 0, 0))}
     assert images <= HELD_OUT_BY_SEED_0
     keys = pa.array([f"image-{number}" for number in range(48)])

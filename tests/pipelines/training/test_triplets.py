@@ -1,4 +1,4 @@
-"""What the tag encoder is trained on: tags, their image's captions, another image's."""
+"""The triplets of the tag encoder: tags, captions of the same image, captions of another image."""
 
 import dataclasses
 from typing import Literal
@@ -24,20 +24,20 @@ def test_negatives_are_another_images_captions(
 ) -> None:
     captions = {row["image_id"]: set(row["captions"]) for row in world.images}
 
-    for one in triplets(world, tag_encoder, positive):
-        assert captions[one.image_id].issuperset(one.positives)
-        assert captions[one.image_id].isdisjoint(one.negatives)
-        assert any(set(one.negatives) <= others for others in captions.values())
+    for triplet in triplets(world, tag_encoder, positive):
+        assert captions[triplet.image_id].issuperset(triplet.positives)
+        assert captions[triplet.image_id].isdisjoint(triplet.negatives)
+        assert any(set(triplet.negatives) <= others for others in captions.values())
 
 
 @pytest.mark.parametrize(("positive", "each"), [("centroid", 1), ("mean", 2)])
 def test_positive_and_negative_have_the_same_form(
     world: World, tag_encoder: str, positive: Literal["centroid", "mean"], each: int
 ) -> None:
-    # A mean of captions against a single one is told apart without reading either: every image then gets one vector.
-    found = triplets(world, tag_encoder, positive)
+    # The encoder could tell a mean of captions from a single one without reading, and collapse to one vector.
+    samples = triplets(world, tag_encoder, positive)
 
-    assert {(len(one.positives), len(one.negatives)) for one in found} == {(each, each)}
+    assert {(len(triplet.positives), len(triplet.negatives)) for triplet in samples} == {(each, each)}
 
 
 def test_negatives_change_from_epoch_to_epoch(world: World, tag_encoder: str) -> None:
@@ -46,6 +46,6 @@ def test_negatives_change_from_epoch_to_epoch(world: World, tag_encoder: str) ->
     seen = [[data.load(Draw(0, index, epoch)) for index in range(10)] for epoch in (0, 0, 1)]
 
     assert seen[0] == seen[1] != seen[2]
-    assert [dataclasses.replace(one, negatives=[]) for one in seen[0]] == [
-        dataclasses.replace(one, negatives=[]) for one in seen[2]
+    assert [dataclasses.replace(triplet, negatives=[]) for triplet in seen[0]] == [
+        dataclasses.replace(triplet, negatives=[]) for triplet in seen[2]
     ]

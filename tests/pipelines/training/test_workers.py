@@ -40,14 +40,14 @@ def run(task: TagEncoderTask, folder: Path, context: Context, zero_stage: int) -
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """As if the training had been stopped right after a step's checkpoint."""
+    """Remove later checkpoints, as if the training had stopped after a step's checkpoint."""
     for state in folder.glob("step-*/state.json"):
         if int(state.parent.name.removeprefix("step-")) > step:
             state.unlink()
 
 
 def two_workers(table: str, start: str, root: str) -> None:
-    """What each of the two processes does: every stage from the start, then one worker's checkpoint to its end."""
+    """Run every ZeRO stage from the start, then resume the checkpoint of a single worker; each process runs this."""
     torch.set_num_threads(1)
     context, task = current(), make_task(table, start)
     for stage in (0, 1, 2, 3):
@@ -59,7 +59,7 @@ def two_workers(table: str, start: str, root: str) -> None:
 
 @pytest.fixture(scope="module")
 def runs(world: World, tag_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of the runs: `one` in this process, the others by two."""
+    """The folder of the runs: `one` is of this process, the others of two processes."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     root = tmp_path_factory.mktemp("runs")
@@ -79,7 +79,7 @@ def losses(folder: Path, rank: int = 0) -> list[float]:
 
 
 def ids(folder: Path, workers: int) -> list[set[str]]:
-    """The samples of each global step."""
+    """Return the sample ids of each global step."""
     steps: list[set[str]] = [set() for _ in range(STEPS)]
     for rank in range(workers):
         for line in (folder / "trace" / f"rank-{rank}.jsonl").read_text().splitlines():
@@ -93,7 +93,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def plain_pytorch(task: TagEncoderTask) -> tuple[list[float], TagEncoder]:
-    """The same training as a bare loop: one process, whole batches, nothing of the project's loop or of DeepSpeed."""
+    """Train with plain PyTorch: one process, whole batches, without the project's loop and DeepSpeed."""
     torch.manual_seed(0)
     model, data = task.build().train(), task.data()
     groups = parameter_groups(model, task.group_of, task.groups, OPTIMIZER)
@@ -118,15 +118,15 @@ def plain_pytorch(task: TagEncoderTask) -> tuple[list[float], TagEncoder]:
 def test_losses_and_weights_equal_plain_pytorch(folder: str, runs: Path, world: World, tag_encoder: str) -> None:
     expected, model = plain_pytorch(make_task(world.tagged, tag_encoder))
     assert losses(runs / folder) == pytest.approx(expected, abs=1e-5)
-    found = tensors(runs / folder)
+    trained = tensors(runs / folder)
     for name, value in model.named_parameters():
-        torch.testing.assert_close(found[name], value.detach(), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(trained[name], value.detach(), atol=2e-5, rtol=1e-4)
 
 
 def test_two_workers_see_one_workers_samples_in_every_step(runs: Path) -> None:
-    one = ids(runs / "one", 1)
-    assert [len(step) for step in one] == [9] * STEPS
-    assert all(ids(runs / f"zero-{stage}", 2) == one for stage in range(4))
+    single = ids(runs / "one", 1)
+    assert [len(step) for step in single] == [9] * STEPS
+    assert all(ids(runs / f"zero-{stage}", 2) == single for stage in range(4))
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
