@@ -8,10 +8,11 @@ from transformers import PreTrainedConfig as _PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from models.lion.presets import PRESETS
+from models.lion.prompts import prompt_design
+from models.lion.prompts.base import PromptDesign
 from models.tag_encoder import TagEncoderConfig
 
 VisualInput = Literal["all", "qformer", "aggregator"]
-PromptKind = Literal["none", "static", "dynamic", "both"]
 Projector = Literal["linear", "mlp"]
 Level = Literal["region", "image"]
 
@@ -30,7 +31,7 @@ class PromptConfig(_PreTrainedConfig):
     Args:
         kind: ``"none"``: the question alone. ``"static"``: LION's sentence with one learned vector written over
             ``<extra_id_0>``. ``"dynamic"``: vectors of each image, projected from its tags and confidences.
-            ``"both"``: the learned vector first, then the image's vectors.
+            ``"both"``: the learned vector first, then the image's vectors. Or another design of `models.lion.prompts`.
         tokens: Vectors per image of the dynamic prompt.
         projector: From the tag encoder's width to the language model's: one linear layer, or an MLP with one hidden
             layer as wide as the language model.
@@ -49,7 +50,7 @@ class PromptConfig(_PreTrainedConfig):
     pooling: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        _choose("prompt.kind", self.kind, PromptKind)
+        prompt_design(self.kind)  # raises for an unknown kind
         _choose("prompt.projector", self.projector, Projector)
         if self.tokens < 1:
             raise ValueError(f"prompt.tokens is {self.tokens}; a dynamic prompt has at least 1 vector.")
@@ -60,24 +61,24 @@ class PromptConfig(_PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @property
-    def static(self) -> bool:
-        """Whether there is a learned vector."""
-        return self.kind in ("static", "both")
+    def design(self) -> PromptDesign:
+        """The registered design of ``kind``."""
+        return prompt_design(self.kind)
 
     @property
     def dynamic(self) -> bool:
-        """Whether there are vectors projected from the image's tags."""
-        return self.kind in ("dynamic", "both")
+        """Whether the prompt uses a tag encoder."""
+        return self.design.uses_tag_encoder
 
     @property
     def reads_tags(self) -> bool:
         """Whether a prompt uses the image's tags: as vectors, or in its text."""
-        return self.dynamic or (self.static and self.tags_in_text)
+        return self.design.reads_tags(self)
 
     @property
     def soft_tokens(self) -> int:
         """Positions of ``<extra_id_0>`` in each prompt."""
-        return int(self.static) + self.tokens * int(self.dynamic)
+        return self.design.slots(self)
 
 
 class LionConfig(_PreTrainedConfig):

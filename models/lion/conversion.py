@@ -20,7 +20,8 @@ from models.lion.generation import PUBLISHED, decoding_settings, generation_defa
 from models.lion.groups import FOUNDATIONS, parameter_group
 from models.lion.modeling import LionForConditionalGeneration
 from models.lion.naming import ignored_reason, to_ours, to_released
-from models.lion.processing import SOFT_TOKEN, LionProcessor
+from models.lion.processing import LionProcessor
+from models.lion.prompts.base import SOFT_TOKEN
 
 _SHARD_BYTES = 2 * 2**30
 # Widths of attention heads, which no weight's shape shows: BERT's and EVA-ViT-g's.
@@ -108,8 +109,10 @@ def export_lion(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
         ValueError: If the folder is no LION, or holds a part that the released LION does not have.
     """
     config = LionConfig.from_pretrained(folder)
-    if config.prompt.dynamic:
-        raise ValueError(f"{folder} has a dynamic prompt, which the released LION does not have.")
+    if not config.prompt.design.is_released:
+        raise ValueError(
+            f"{folder} has a prompt of kind {config.prompt.kind!r}, which the released LION does not have."
+        )
     released: dict[str, Tensor] = {}
     frozen = 0
     for name, tensor in folder_tensors(folder):

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from models.lion.prompts import BUILT_IN, prompt_groups
+
 # Frozen in every published stage; trained only to make a small LION from random weights.
 FOUNDATIONS: tuple[str, ...] = ("vision_model", "language_model", "tag_encoder")
 
@@ -20,15 +22,24 @@ _PATTERNS: dict[str, str] = {
     "t5_projection": r"t5_projection\..+",
     "ln_vision": r"ln_vision\..+",
     "vision_aggregator": r"(vision_aggregator|ln_aggregator|aggregator_projection)\..+",
-    "prompt": r"soft_prompt",
-    "projector": r"prompt_projector\..+",
 }
-GROUPS: tuple[str, ...] = tuple(_PATTERNS)
+# With the groups of the built-in prompts; `all_groups` and `trainable_groups` have those of every registered one.
+GROUPS: tuple[str, ...] = (*_PATTERNS, *prompt_groups(BUILT_IN))
 TRAINABLE: tuple[str, ...] = tuple(group for group in GROUPS if group not in FOUNDATIONS)
 
 
+def all_groups() -> tuple[str, ...]:
+    """Return the names of all parameter groups, those of every registered prompt included."""
+    return (*_PATTERNS, *prompt_groups())
+
+
+def trainable_groups() -> tuple[str, ...]:
+    """Return the names of `all_groups` that a stage may train."""
+    return tuple(group for group in all_groups() if group not in FOUNDATIONS)
+
+
 def parameter_group(name: str) -> str:
-    """Return the group of `GROUPS` that the parameter ``name`` of a LION belongs to.
+    """Return the group of `all_groups` that the parameter ``name`` of a LION belongs to.
 
     Names come as `named_parameters` gives them; a ``module.`` that an engine put before them is ignored.
 
@@ -36,10 +47,10 @@ def parameter_group(name: str) -> str:
         ValueError: If it belongs to none, so that no parameter is ever left out silently.
     """
     bare = name.removeprefix("module.")
-    for group, pattern in _PATTERNS.items():
+    for group, pattern in (_PATTERNS | prompt_groups()).items():
         if re.fullmatch(pattern, bare):
             return group
-    raise ValueError(f"{name!r} is no parameter of a LION; the groups are {', '.join(GROUPS)}.")
+    raise ValueError(f"{name!r} is no parameter of a LION; the groups are {', '.join(all_groups())}.")
 
 
 def set_trainable(model: nn.Module, groups: Iterable[str], allow_foundations: bool = False) -> list[str]:
@@ -47,7 +58,7 @@ def set_trainable(model: nn.Module, groups: Iterable[str], allow_foundations: bo
 
     Args:
         model: A `LionForConditionalGeneration`.
-        groups: Names of `TRAINABLE`.
+        groups: Names of `trainable_groups`.
         allow_foundations: Also accept ViT, T5 and tag encoder, to train a small LION without released weights.
 
     Returns:
@@ -57,9 +68,9 @@ def set_trainable(model: nn.Module, groups: Iterable[str], allow_foundations: bo
         ValueError: If a group is unknown, frozen by design, or has no parameter in this model; nothing is changed.
     """
     requested = list(groups)
+    allowed = all_groups() if allow_foundations else trainable_groups()
     if not requested:
-        raise ValueError(f"No group was named, so nothing would train; choose of {', '.join(TRAINABLE)}.")
-    allowed = GROUPS if allow_foundations else TRAINABLE
+        raise ValueError(f"No group was named, so nothing would train; choose of {', '.join(trainable_groups())}.")
     present = {parameter_group(name) for name, _ in model.named_parameters()}
     for group in requested:
         if group not in allowed:

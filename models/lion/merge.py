@@ -11,12 +11,12 @@ from models.lion.configuration import LEVELS
 from models.lion.generation import decoding_settings
 from models.lion.groups import FOUNDATIONS, parameter_group
 from models.lion.modeling import LionForConditionalGeneration
+from models.lion.prompts import prompt_groups
 
 # The stage that each group comes from. The prompt's parts come from stage 1 where both stages have them, because
 # stage 1 trains them on the broader data.
 STAGE1_GROUPS = ("q_former", "query_tokens", "t5_projection", "ln_vision", "image_adapter")
 STAGE2_GROUPS = ("vision_aggregator", "region_adapter")
-PROMPT_GROUPS = ("prompt", "projector")
 
 
 def merge_stages(
@@ -55,7 +55,7 @@ def merge_stages(
             continue
         if group in STAGE2_GROUPS:
             source, origin = second, "stage 2"
-        elif group in PROMPT_GROUPS or group in FOUNDATIONS:
+        elif group in prompt_groups() or group in FOUNDATIONS:
             source, origin = (first if name in first else second), "either stage"
         else:
             source, origin = first, "stage 1"

@@ -24,6 +24,7 @@ from models.lion.checks import check_levels, check_pixels, check_soft_tokens
 from models.lion.configuration import LionConfig
 from models.lion.generation import cache_for, generation_defaults
 from models.lion.groups import FOUNDATIONS, parameter_group
+from models.lion.prompts.base import PromptInputs
 from models.tag_encoder import TagEncoder
 
 _ENCODER_INPUTS = (
@@ -70,7 +71,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
 
     def __init__(self, config: LionConfig) -> None:
         super().__init__(config)
-        vision, text, prompt = config.vision_config, config.text_config, config.prompt
+        vision, text = config.vision_config, config.text_config
         self.vision_model = InstructBlipVisionModel(vision)
         # LION normalizes only the Q-Former's input and trains that norm: `ln_vision` replaces the ViT's last norm.
         self.vision_model.post_layernorm = nn.Identity()  # type: ignore[assignment]
@@ -85,13 +86,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
             self.vision_aggregator = VisionAggregator(config.aggregator_config, len(config.aggregator_levels) - 1)
             self.ln_aggregator = nn.LayerNorm(vision.hidden_size, eps=1e-5)
             self.aggregator_projection = AggregatorProjection(vision.hidden_size, text.d_model)
-        if prompt.static:
-            self.soft_prompt = nn.Parameter(torch.empty(text.d_model))
-        if prompt.dynamic:
-            self.tag_encoder = TagEncoder(config.tag_encoder_config)
-            self.prompt_projector = _projector(
-                config.tag_encoder_config.hidden_size, text.d_model, prompt.tokens, prompt.projector
-            )
+        config.prompt.design.add_modules(self)
         if config.fp32_groups:
             self._keep_in_fp32_modules_strict = {
                 name for name, _ in self.named_parameters() if parameter_group(name) in config.fp32_groups
@@ -132,8 +127,7 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         elif module is self:
             if self.config.uses_qformer:
                 init.normal_(self.query_tokens, mean=0.0, std=self.config.initializer_range)
-            if self.config.prompt.static:
-                init.normal_(self.soft_prompt, mean=0.0, std=1.0)
+            self.config.prompt.design.initialize(self)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return T5's token embeddings."""
@@ -238,24 +232,13 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
                 lacks its tags.
         """
         embeddings = self.language_model.shared(input_ids)
-        prompt = self.config.prompt
-        if prompt.kind == "none":
+        inputs = PromptInputs(tag_input_ids, tag_attention_mask, tag_token_weights)
+        vectors = self.config.prompt.design.vectors(self, embeddings, inputs)
+        if vectors is None:
             return embeddings
-        vectors = []
-        if prompt.static:
-            vectors.append(self.soft_prompt.to(embeddings.dtype).expand(len(input_ids), 1, -1))
-        if prompt.dynamic:
-            if tag_input_ids is None or tag_attention_mask is None:
-                raise ValueError("A dynamic prompt needs tags: tag_input_ids and tag_attention_mask are missing.")
-            with torch.set_grad_enabled(
-                torch.is_grad_enabled() and any(p.requires_grad for p in self.tag_encoder.parameters())
-            ):
-                tags = self.tag_encoder.encode(tag_input_ids, tag_attention_mask, tag_token_weights)
-            projected = self.prompt_projector(_cast(tags, self.prompt_projector)).to(embeddings.dtype)
-            vectors.append(projected.view(len(input_ids), prompt.tokens, -1))
         places = input_ids == self.config.soft_prompt_token_id
-        check_soft_tokens(places, prompt.soft_tokens)
-        return embeddings.masked_scatter(places[..., None], torch.cat(vectors, dim=1))
+        check_soft_tokens(places, vectors.shape[1])
+        return embeddings.masked_scatter(places[..., None], vectors)
 
     def encode(
         self, *, input_ids: Tensor, attention_mask: Tensor | None = None, levels: Tensor | None = None, **inputs: Any
@@ -374,12 +357,6 @@ class LionForConditionalGeneration(StandardStart, PreTrainedModel, GenerationMix
         kwargs |= cache_for({"use_cache": self.generation_config.use_cache} | kwargs)
         with self.language_model.folded_adapters():
             return super().generate(**kwargs)  # type: ignore[misc]
-
-
-def _projector(tag_width: int, text_width: int, tokens: int, kind: str) -> nn.Module:
-    if kind == "linear":
-        return nn.Linear(tag_width, tokens * text_width)
-    return nn.Sequential(nn.Linear(tag_width, text_width), nn.GELU(), nn.Linear(text_width, tokens * text_width))
 
 
 def _cast(states: Tensor, module: nn.Module) -> Tensor:

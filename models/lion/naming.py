@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 
-# Released prefix and ours.
+from models.lion.prompts import released_prompt_names
+
+# Released prefix and ours; prompts have their own in `models.lion.prompts`.
 _PREFIXES: tuple[tuple[str, str], ...] = (
     ("visual_encoder.", "vision_model."),
     ("t5_model.", "language_model."),
@@ -14,7 +16,6 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("adapter_proj.", "aggregator_projection."),
     ("fusion_adapter.", "vision_aggregator."),
     ("query_tokens", "query_tokens"),
-    ("soft_prompt_hint", "soft_prompt"),
 )
 # Fragments below a prefix: released and ours, unambiguous in both directions.
 _FRAGMENTS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -74,7 +75,7 @@ def to_ours(key: str, adapters: Sequence[str]) -> str | None:
     Args:
         adapters: The configuration's levels with an adapter; released adapters are counted in their order.
     """
-    for released, ours in _PREFIXES:
+    for released, ours in (*_PREFIXES, *released_prompt_names()):
         if not key.startswith(released):
             continue
         rest = key.removeprefix(released)
@@ -109,7 +110,7 @@ def to_released(name: str, adapters: Sequence[str]) -> str:
         else:
             part = f"adapters.{index}." + (match[3] or f"{match[4]}_proj.{match[5]}")
         name = f"{match[1]}.{part}"
-    for released, ours in _PREFIXES:
+    for released, ours in (*_PREFIXES, *released_prompt_names()):
         if name == ours or (ours.endswith(".") and name.startswith(ours)):
             rest = name.removeprefix(ours)
             for old, new in reversed(_FRAGMENTS.get(released, ())):

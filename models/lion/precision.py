@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from models.lion.groups import GROUPS, parameter_group
+from models.lion.groups import all_groups, parameter_group
 
 
 def set_precision(model: nn.Module, dtype: torch.dtype, groups: Mapping[str, torch.dtype] | None = None) -> nn.Module:
@@ -23,9 +23,9 @@ def set_precision(model: nn.Module, dtype: torch.dtype, groups: Mapping[str, tor
         ValueError: If a group is unknown.
     """
     chosen = dict.fromkeys(model.config.fp32_groups, torch.float32) if groups is None else dict(groups)  # type: ignore[union-attr,arg-type]
-    unknown = [group for group in chosen if group not in GROUPS]
+    unknown = [group for group in chosen if group not in all_groups()]
     if unknown:
-        raise ValueError(f"{', '.join(unknown)}: no group of a LION; choose of {', '.join(GROUPS)}.")
+        raise ValueError(f"{', '.join(unknown)}: no group of a LION; choose of {', '.join(all_groups())}.")
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(chosen.get(parameter_group(name), dtype))
     return model

@@ -12,6 +12,7 @@ from transformers import BatchFeature, CLIPImageProcessorPil, PreTrainedTokenize
 
 from models.images import to_rgb
 from models.lion.configuration import LEVELS, LionConfig, PromptConfig
+from models.lion.prompts.base import SOFT_TOKEN
 from models.tag_encoder.processing import TagEncoderProcessor
 from models.tags import (
     TOP_K,
@@ -25,7 +26,6 @@ from models.tags import (
     surest,
 )
 
-SOFT_TOKEN = "<extra_id_0>"
 # Longest question for the Q-Former in its own tokens, [CLS] and [SEP] included, as released.
 QFORMER_LENGTH = 128
 # The fields of `PromptConfig` that decide the text and the tags' tokens.
@@ -138,7 +138,7 @@ class LionProcessor(ProcessorMixin):
                 the embeddings that read it.
         """
         soft_id = tokenizer.convert_tokens_to_ids(SOFT_TOKEN)
-        if config.prompt.kind != "none" and soft_id != config.soft_prompt_token_id:
+        if config.prompt.soft_tokens and soft_id != config.soft_prompt_token_id:
             raise ValueError(
                 f"{SOFT_TOKEN} has id {soft_id} in the tokenizer and soft_prompt_token_id is "
                 f"{config.soft_prompt_token_id}; they must agree."
@@ -207,15 +207,9 @@ class LionProcessor(ProcessorMixin):
         return BatchFeature(batch)
 
     def prompt_text(self, question: str, tags: Sequence[ScoredTag] = ()) -> str:
-        """Return the prompt of ``question`` with all of ``tags``, as LION writes it; no tags give ``tags: []``."""
+        """Return the prompt of ``question`` with all of ``tags``, as the prompt's design writes it."""
         config = PromptConfig(**self.prompt)
-        if config.kind == "none":
-            return question
-        sentence = f"According to {SOFT_TOKEN * config.soft_tokens}, "
-        if config.tags_in_text:
-            listed = ", ".join(f"{tag}: {score:.2f}" if config.confidence_in_text else tag for tag, score in tags)
-            sentence += f"you are allowed to use or partially use the following tags: [{listed}]. "
-        return sentence + question
+        return config.design.text(config, question, tags)
 
     def answers(self, ids: Tensor) -> list[str]:
         """Return generated ids (B, T) as text, without special tokens and outer blanks."""
@@ -275,7 +269,8 @@ class LionProcessor(ProcessorMixin):
 
     def _shortened(self, question: str, tags: Sequence[ScoredTag]) -> list[int]:
         """Return ids with as many of the most confident tags as fit; the released code cut off the prompt's start."""
-        tags = tags if self.prompt["tags_in_text"] else []
+        prompt = PromptConfig(**self.prompt)
+        tags = tags if prompt.design.lists_tags(prompt) else []
         fits: list[int] | None = None
         low, high = 0, max(len(tags) - 1, 0)
         while low <= high:

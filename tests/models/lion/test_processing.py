@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import BertTokenizer, CLIPImageProcessorPil, PreTrainedTokenizerBase, T5Tokenizer
 
 from models.lion import LionConfig, LionProcessor
-from models.lion.processing import SOFT_TOKEN
+from models.lion.prompts.base import SOFT_TOKEN
 from models.tag_encoder import TagEncoderConfig, TagEncoderProcessor
 from tests.models.lion.conftest import TAGS, TEXTS, Build, batch_of
 from tests.models.lion.golden import Case, golden_root, lion_cases
