@@ -120,9 +120,10 @@ def from_values(verb: str, config_type: type[Config], values: Mapping[str, Any],
 
 
 def _build(parser: "_Parser", config_type: type[Config], namespace: Any, absolute: bool = True) -> Config:
-    namespace = parser.instantiate_classes(namespace)
-    config = config_type(**{name: namespace[name] for name in inspect.signature(config_type).parameters})
     try:
+        # A configuration checks its own values where it is built.
+        namespace = parser.instantiate_classes(namespace)
+        config = config_type(**{name: namespace[name] for name in inspect.signature(config_type).parameters})
         require_none(config)
     except UserError as error:
         parser.error(str(error))

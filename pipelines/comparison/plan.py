@@ -11,7 +11,7 @@ from pipelines.core.resources import LaunchConfig, cores_per_process
 from pipelines.core.steps import canonical
 from pipelines.core.workflow import Prepare, StepSpec, merged
 from pipelines.evaluation.tag_noise import TagNoise
-from pipelines.training.config import TrainStageConfig
+from pipelines.training.config import PromptSettings, TrainStageConfig
 
 _RANK: Mapping[OncePer, int] = {"comparison": 0, "seed": 1, "run": 2}
 
@@ -136,8 +136,8 @@ def _stage_values(config: CompareConfig, stage: str, run: Run) -> dict[str, Any]
     if config.at_once > 1 and launch.launcher == "local" and launch.cpus_per_worker is None:
         share = cores_per_process(config.at_once * launch.workers)
         values["launch"] = merged(values["launch"], {"cpus_per_worker": share})
-    dynamic = values.get("prompt", {}).get("kind") in ("dynamic", "both")
-    if dynamic and config.tag_encoder is not None:
+    kind = values.get("prompt", {}).get("kind", PromptSettings.kind)
+    if config.tag_encoder is not None and PromptSettings(kind=kind).dynamic:
         values.setdefault("tag_encoder", config.tag_encoder)
     parents = values.get("parents")
     if not parents:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
+from models.lion.prompts import prompt_design, prompt_kinds
 from models.tags import TOP_K, Threshold, check_threshold
 from pipelines.core.errors import UserError
 from pipelines.core.paths import path_field
@@ -226,9 +227,10 @@ class TrainTagEncoderConfig:
 class PromptSettings:
     """The prompt in front of the question; see `models.lion.PromptConfig`."""
 
-    kind: Literal["none", "static", "dynamic", "both"] = "static"
+    kind: str = "static"
     """Vectors of the soft prompt. static: one learned vector, the same for all images, as in LION. dynamic: vectors
-    made of the image's tags and confidences. both: the learned vector, then the dynamic ones. none: no soft prompt."""
+    made of the image's tags and confidences. both: the learned vector, then the dynamic ones. none: no soft prompt, the
+    question alone. Or the name of a design that was registered with `models.lion.prompts.register_prompt`."""
     tokens: int = 1
     """Number of vectors per image of a dynamic prompt."""
     projector: Literal["linear", "mlp"] = "linear"
@@ -240,10 +242,19 @@ class PromptSettings:
     pooling: Literal["cls", "mean", "confidence"] | None = None
     """Pooling of the tag encoder; empty: as it was trained."""
 
+    def __post_init__(self) -> None:
+        if self.kind not in prompt_kinds():
+            raise UserError(f"prompt.kind is {self.kind!r}; choose one of {', '.join(prompt_kinds())}.")
+
     @property
     def dynamic(self) -> bool:
         """Whether a tag encoder is read."""
-        return self.kind in ("dynamic", "both")
+        return prompt_design(self.kind).uses_tag_encoder
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The parameter groups that belong to the prompt."""
+        return tuple(prompt_design(self.kind).groups)
 
 
 _IMAGE = ("q_former", "query_tokens", "t5_projection", "ln_vision", "image_adapter")
@@ -349,8 +360,7 @@ class TrainStageConfig:
         """Parameter groups that are trained: `groups`, else those of the stage and of the prompt."""
         if self.groups:
             return list(self.groups)
-        parts = {"static": ["prompt"], "dynamic": ["projector"], "both": ["prompt", "projector"], "none": []}
-        return [*STAGE_GROUPS[self.stage], *parts[self.prompt.kind]]
+        return [*STAGE_GROUPS[self.stage], *self.prompt.groups]
 
     @property
     def ratios(self) -> dict[str, float]:

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.lion import (
-    GROUPS,
     LEVELS,
     LionConfig,
     LionForConditionalGeneration,
@@ -22,9 +21,11 @@ from models.lion import (
     parameter_group,
     set_trainable,
 )
+from models.lion.groups import all_groups
 from models.lion.merge import differing_settings, merge_stages
 from models.lion.precision import set_precision
 from models.lion.processing import QFORMER_LENGTH
+from models.lion.prompts import prompt_parts
 from models.tag_encoder import TagEncoder, TagEncoderProcessor
 from models.tags import ImageTags, tags_from_rows
 from pipelines.core.copies import local_copy
@@ -46,8 +47,6 @@ from pipelines.training.task import Output
 log = logging.getLogger("lion.training")
 SAMPLE_COLUMNS = ("sample_id", "image_id", "task", "level", "instruction", "answers")
 IMAGE_COLUMNS = ("image_id", "uri", "tags")
-# Weights that a prompt of another kind adds; all other weights must come from the parent.
-_PROMPT_PARTS = ("soft_prompt", "prompt_projector.", "tag_encoder.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +103,8 @@ class StageData:
 
     @cached_property
     def _tag_letters(self) -> np.ndarray:
-        prompt = self._settings.prompt
-        if prompt.kind == "none" or not prompt.tags_in_text:
+        prompt = prompt_config(self._settings)
+        if not prompt.design.lists_tags(prompt):
             return np.zeros(len(self._images), dtype=np.int64)
         return np.concatenate([letters_of_tags(chunk, self._rule) for chunk in self._images["tags"].chunks])
 
@@ -277,7 +276,7 @@ class StageTask:
     @property
     def groups(self) -> Sequence[str]:
         """The parameter groups that settings may name."""
-        return GROUPS
+        return all_groups()
 
     def data(self) -> StageData:
         """Return the training and validation samples."""
@@ -306,6 +305,11 @@ class StageTask:
         self.processor().save_pretrained(folder)
 
 
+def prompt_config(settings: TrainStageConfig) -> PromptConfig:
+    """Return the prompt of this training as the model and its processor read it."""
+    return PromptConfig(**dataclasses.asdict(settings.prompt))
+
+
 def start_config(start: str, tag_encoder: str | None, settings: TrainStageConfig) -> LionConfig:
     """Return the configuration of the start, with this training's prompt and tag encoder.
 
@@ -320,14 +324,14 @@ def start_config(start: str, tag_encoder: str | None, settings: TrainStageConfig
             )
         fields = config.to_dict()
         parent_encoder = fields.get("tag_encoder_config")
-        prompt = PromptConfig(**dataclasses.asdict(settings.prompt))
+        prompt = prompt_config(settings)
         if settings.prompt.dynamic:
             if tag_encoder:
                 fields["tag_encoder_config"] = TagEncoder.config_class.from_pretrained(tag_encoder).to_dict()
             elif not parent_encoder:
                 raise UserError(f"A dynamic prompt needs a trained tag encoder, and {start} has none; set tag_encoder.")
-        if unknown := set(settings.fp32_groups) - set(GROUPS):
-            raise UserError(f"fp32_groups has unknown groups {sorted(unknown)}; choose from {', '.join(GROUPS)}.")
+        if unknown := set(settings.fp32_groups) - set(all_groups()):
+            raise UserError(f"fp32_groups has unknown groups {sorted(unknown)}; choose from {', '.join(all_groups())}.")
         kept = sorted({*config.fp32_groups, *settings.fp32_groups})
         return LionConfig.from_dict({**fields, "prompt": prompt.to_dict(), "fp32_groups": kept})
     except (ValueError, OSError) as error:
@@ -348,13 +352,14 @@ def start_model(start: str, tag_encoder: str | None, settings: TrainStageConfig)
         )
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(f"The stage cannot start from {start}: {error}") from error
+    # A prompt of another kind has other weights than the parent's; all others must come from the parent.
     model, info = loaded
     new = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
-    if lost := sorted(key for key in new if not key.startswith(_PROMPT_PARTS)):
+    if lost := sorted(key for key in new if not key.startswith(prompt_parts())):
         raise UserError(
             f"{start} lacks weights of a LION, or has them in another size, such as {lost[:3]}; copy the whole folder."
         )
-    if extra := sorted(key for key in info["unexpected_keys"] if not key.startswith(_PROMPT_PARTS)):
+    if extra := sorted(key for key in info["unexpected_keys"] if not key.startswith(prompt_parts())):
         raise UserError(
             f"{start} has weights that its config.json does not describe, such as {extra[:3]}; use a matching pair."
         )

@@ -28,6 +28,10 @@ class Settings:
     margin: float = 1.0
     """A number."""
 
+    def __post_init__(self):
+        if self.margin < 0:
+            raise UserError(f"margin is {self.margin}; set it to 0 or more.")
+
 def run(settings):
     print("a library prints this")
     if settings.end == "mistake":
@@ -60,6 +64,13 @@ def test_stdout_is_one_json_line_whatever_libraries_print(root: Path, verb: Path
     line = {"step": "verb", "path": "/somewhere", "skipped": False, "rows": 3, "kind": "coco"}
     assert [json.loads(text) for text in done.stdout.splitlines()] == [line]
     assert "a library prints this" in done.stderr
+
+
+def test_a_value_that_the_configuration_refuses_ends_with_its_sentence(root: Path, verb: Path) -> None:
+    done = call(root, verb, "--margin", "-1")
+    assert done.returncode == 2
+    assert "margin is -1.0; set it to 0 or more." in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("end, code", [("mistake", 2), ("refused", 3), ("crash", 1)])

@@ -20,14 +20,17 @@ def shake(model: LionForConditionalGeneration, groups: list[str], seed: int) -> 
                 parameter.add_(torch.randn_like(parameter) * 0.1)
 
 
-def stages(build: Build) -> tuple[LionForConditionalGeneration, LionForConditionalGeneration]:
-    first, _ = build(visual_input="qformer")
-    second, _ = build(visual_input="aggregator")
+def stages(
+    build: Build, prompt: dict[str, str] | None = None, group: str = "prompt"
+) -> tuple[LionForConditionalGeneration, LionForConditionalGeneration]:
+    """Return stages 1 and 2 as if trained, with a prompt (None: the static one) whose parameters are `group`."""
+    first, _ = build(visual_input="qformer", prompt=prompt)
+    second, _ = build(visual_input="aggregator", prompt=prompt)
     for name, parameter in second.named_parameters():
         if name.startswith(("vision_model", "language_model")) and ".adapter." not in name:
             parameter.data.copy_(first.get_parameter(name))
-    shake(first, ["q_former", "query_tokens", "t5_projection", "ln_vision", "image_adapter", "prompt"], 1)
-    shake(second, ["vision_aggregator", "region_adapter", "prompt"], 2)
+    shake(first, ["q_former", "query_tokens", "t5_projection", "ln_vision", "image_adapter", group], 1)
+    shake(second, ["vision_aggregator", "region_adapter", group], 2)
     return first, second
 
 
