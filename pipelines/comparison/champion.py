@@ -118,14 +118,14 @@ def decide(
     value = document["groups"][group]["arms"][run.arm]["by_seed"][position]
     seeds = len(results.seeds)
     basis = evidence(seeds)
-    own = value if champion == models[run] else None
+    current_value = value if champion == models[run] else None
     if seeds < FEWEST_SEEDS and not rule.allow_one_seed:
         reason = (
             f"{basis}, and no alias moves on fewer than {FEWEST_SEEDS} seeds; add seeds, or set "
             "champion.allow_one_seed if any model may be the champion"
         )
         return Decision(
-            str(rule.metric), rule.alias, models[run], str(run), value, champion, own,
+            str(rule.metric), rule.alias, models[run], str(run), value, champion, current_value,
             None, None, None, basis, False, reason,
         )  # fmt: skip
     if champion is None or champion == models[run]:
@@ -134,15 +134,15 @@ def decide(
             f"no version had the alias @{rule.alias}" if moved else f"this version has the alias @{rule.alias} already"
         )
         return Decision(
-            str(rule.metric), rule.alias, models[run], str(run), value, champion, own,
+            str(rule.metric), rule.alias, models[run], str(run), value, champion, current_value,
             None, None, None, basis, moved, _reason(basis, seeds, moved, reason),
         )  # fmt: skip
-    both = measure_group({"candidate": [contender], "champion": [evaluate(champion)]}, group, resamples)
+    measured = measure_group({"candidate": [contender], "champion": [evaluate(champion)]}, group, resamples)
     span = find_metric(document["groups"][group]["metric"]).span
-    difference = interval(both["candidate"] - both["champion"]).within(-span, span)
+    difference = interval(measured["candidate"] - measured["champion"]).within(-span, span)
     moved, reason = judge(rule, difference)
     return Decision(
-        str(rule.metric), rule.alias, models[run], str(run), value, champion, float(both["champion"].seeds[0]),
+        str(rule.metric), rule.alias, models[run], str(run), value, champion, float(measured["champion"].seeds[0]),
         difference.value, difference.low, difference.high, basis, moved, _reason(basis, seeds, moved, reason),
     )  # fmt: skip
 

@@ -108,10 +108,10 @@ def gallery(
 
 def _rows(table: pa.Table, key: str, values: set[str], task: str | None = None) -> dict[str, dict[str, Any]]:
     """Return the rows whose `key` column is in `values`, by that key. Sample ids are unique only within a task."""
-    kept = pc.is_in(table[key], value_set=pa.array(sorted(values), pa.string()))
+    selected = pc.is_in(table[key], value_set=pa.array(sorted(values), pa.string()))
     if task is not None:
-        kept = pc.and_(kept, pc.equal(table["task"], task))
-    return {row[key]: row for row in table.filter(kept).to_pylist()}
+        selected = pc.and_(selected, pc.equal(table["task"], task))
+    return {row[key]: row for row in table.filter(selected).to_pylist()}
 
 
 def _example(

@@ -68,8 +68,8 @@ def effects(groups: Mapping[str, Any], arms: Sequence[str], baseline: str, headi
     for row, (name, arm) in enumerate([(name, arm) for name in groups for arm in challengers]):
         effect = groups[name]["effects"][arm]
         reach = [[100 * (effect["value"] - effect["low"])], [100 * (effect["high"] - effect["value"])]]
-        look = {**_look(arms.index(arm)), "linestyle": "none"}
-        axes.errorbar([100 * effect["value"]], [row], xerr=reach, capsize=4, markersize=6, linewidth=1.6, **look)
+        style = {**_look(arms.index(arm)), "linestyle": "none"}
+        axes.errorbar([100 * effect["value"]], [row], xerr=reach, capsize=4, markersize=6, linewidth=1.6, **style)
         labels.append(f"{name} ({groups[name]['primary']}): {arm}")
     axes.axvline(0, color=_INK, linewidth=1)
     axes.set_yticks(range(len(labels)), labels)

@@ -199,9 +199,9 @@ def _require_same_held_out(settings: Mapping[str, TrainStageConfig]) -> None:
     A stage would be validated on images that an earlier stage was trained on, and the validation losses of the arms
     would come from different samples.
     """
-    first, *others = settings
+    first, *following = settings
     expected = settings[first].held_out
-    for name in others:
+    for name in following:
         if settings[name].held_out != expected:
             raise UserError(
                 f"The training {name!r} holds out other images than {first!r} (validation_fraction and held_out_seed: "
@@ -211,11 +211,13 @@ def _require_same_held_out(settings: Mapping[str, TrainStageConfig]) -> None:
 
 def _require_different(config: CompareConfig, settings: Mapping[str, TrainStageConfig]) -> None:
     """Refuse two arms whose trainings are equal: the comparison would compare a model with itself."""
-    own = [stage for stage, spec in config.stages.items() if spec.once_per == "run"]
-    seen: dict[str, str] = {}
+    arm_stages = [stage for stage, spec in config.stages.items() if spec.once_per == "run"]
+    arm_by_training: dict[str, str] = {}
     for arm in config.arms:
-        trained = [settings[instances(config, stage)[Run(arm, config.seeds[0])]] for stage in own]
+        trained = [settings[instances(config, stage)[Run(arm, config.seeds[0])]] for stage in arm_stages]
         text = str(canonical(trained)).replace(f"__{arm}__", "__")  # the names of an arm's steps contain the arm
-        if text in seen:
-            raise UserError(f"Arms {seen[text]!r} and {arm!r} are the same training; change or remove one of them.")
-        seen[text] = arm
+        if text in arm_by_training:
+            raise UserError(
+                f"Arms {arm_by_training[text]!r} and {arm!r} are the same training; change or remove one of them."
+            )
+        arm_by_training[text] = arm

@@ -117,9 +117,9 @@ def published(document: Document) -> list[Document]:
     rows = []
     for name, group in document["groups"].items():
         task = name.rpartition(":")[2]
-        own = set_of(group["example_id"], task)
-        same = own in benchmarks and bool(benchmarks[own].published)
-        source = benchmarks.get(own if same else _ORIENTATION.get(task, ""))
+        benchmark_name = set_of(group["example_id"], task)
+        same = benchmark_name in benchmarks and bool(benchmarks[benchmark_name].published)
+        source = benchmarks.get(benchmark_name if same else _ORIENTATION.get(task, ""))
         numbers = {} if source is None else {
             model: values[group["primary"]] for model, values in source.published.items() if group["primary"] in values
         }  # fmt: skip

@@ -113,10 +113,10 @@ def _announce_hint(config: CompareConfig) -> None:
     """Warn before the long trainings begin that so few seeds will give no verdict."""
     if len(config.seeds) >= FEWEST_SEEDS:
         return
-    kept = config.champion.metric is not None and not config.champion.allow_one_seed
+    alias_stays = config.champion.metric is not None and not config.champion.allow_one_seed
     log.warning(
         "%s: no verdicts and no p-values%s; use at least %d seeds to get them.", evidence(len(config.seeds)),
-        f", and the alias @{config.champion.alias} does not move" if kept else "", FEWEST_SEEDS,
+        f", and the alias @{config.champion.alias} does not move" if alias_stays else "", FEWEST_SEEDS,
     )  # fmt: skip
 
 

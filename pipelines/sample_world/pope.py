@@ -33,16 +33,16 @@ def pope_questions(
         seed: seed of the draws.
     """
     frequency = Counter(name for scene in scenes for name in scene.names)
-    together: Counter[tuple[str, str]] = Counter()
+    pair_counts: Counter[tuple[str, str]] = Counter()
     for scene in scenes:
         for first, second in combinations(scene.names, 2):
-            together[first, second] += 1
-            together[second, first] += 1
+            pair_counts[first, second] += 1
+            pair_counts[second, first] += 1
     rows: list[dict[str, Any]] = []
     for number, (scene, file_name) in enumerate(zip(scenes, file_names, strict=True)):
         rng = random.Random(f"{seed}/{number}")
         present = rng.sample(scene.names, _PER_ANSWER)
-        for yes, no in zip(present, _absent(scene, kind, frequency, together, rng), strict=True):
+        for yes, no in zip(present, _absent(scene, kind, frequency, pair_counts, rng), strict=True):
             for name, label in ((yes, "yes"), (no, "no")):
                 text = f"Is there {with_article(name)} in the image?"
                 rows.append({"question_id": len(rows) + 1, "image": file_name, "text": text, "label": label})
@@ -50,13 +50,13 @@ def pope_questions(
 
 
 def _absent(
-    scene: Scene, kind: PopeKind, frequency: Counter[str], together: Counter[tuple[str, str]], rng: random.Random
+    scene: Scene, kind: PopeKind, frequency: Counter[str], pair_counts: Counter[tuple[str, str]], rng: random.Random
 ) -> list[str]:
     absent = absent_names(scene)
     rng.shuffle(absent)  # ties are broken at random
     if kind == "popular":
         absent.sort(key=lambda name: -frequency[name])
     elif kind == "adversarial":
-        company = {name: sum(together[name, shown] for shown in scene.names) for name in absent}
-        absent.sort(key=lambda name: -company[name] / (frequency[name] + _SMOOTHING))
+        co_occurrence = {name: sum(pair_counts[name, present] for present in scene.names) for name in absent}
+        absent.sort(key=lambda name: -co_occurrence[name] / (frequency[name] + _SMOOTHING))
     return absent[:_PER_ANSWER]

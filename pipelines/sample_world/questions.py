@@ -41,8 +41,8 @@ def vqa_questions(scene: Scene, index: int, rng: random.Random) -> list[VqaQuest
     Answers are balanced over scenes: yes and no, left and right alternate with `index`, the scene's number; rare
     colors, shapes and counts get a larger weight.
     """
-    say_yes = index % 2 == 0
-    drawn = [_attribute(scene, rng), _count(scene, rng), _presence(scene, say_yes, rng), _relation(scene, say_yes, rng)]
+    is_even = index % 2 == 0
+    drawn = [_attribute(scene, rng), _count(scene, rng), _presence(scene, is_even, rng), _relation(scene, is_even, rng)]
     return [question for question in drawn if question is not None]
 
 
@@ -52,12 +52,12 @@ def choice_question(scene: Scene, rng: random.Random) -> ChoiceQuestion:
     if not candidates:
         total = str(len(scene.objects))
         candidates = [("How many shapes can be seen in all?", total, f"Counting them gives {total}.")]
-    text, truth, why = rng.choice(candidates)
-    others = _distractors(scene, truth, rng)
+    text, truth, rationale = rng.choice(candidates)
+    wrong_choices = _distractors(scene, truth, rng)
     correct = rng.randrange(4)
-    choices = [*others[:correct], truth, *others[correct:]]
-    answers = annotate(truth, others[:1], rng)
-    rationales = (why, f"The answer is {truth}.", f"Looking at every shape leads to {truth}.")
+    choices = [*wrong_choices[:correct], truth, *wrong_choices[correct:]]
+    answers = annotate(truth, wrong_choices[:1], rng)
+    rationales = (rationale, f"The answer is {truth}.", f"Looking at every shape leads to {truth}.")
     return ChoiceQuestion(text, tuple(choices), correct, answers, rationales)
 
 
@@ -117,21 +117,21 @@ def _count(scene: Scene, rng: random.Random) -> VqaQuestion:
     options += [(colors[color], f"{color} objects") for color in COLORS]
     number = rng.choice(sorted({count for count, _ in options}))
     noun = rng.choice([noun for count, noun in options if count == number])
-    near = [str(number + 1)] if number == 0 else [str(number - 1), str(number + 1)]
+    wrong_counts = [str(number + 1)] if number == 0 else [str(number - 1), str(number + 1)]
     return VqaQuestion(
-        f"How many {noun} are there?", "how many", "number", str(number), annotate(str(number), near, rng)
+        f"How many {noun} are there?", "how many", "number", str(number), annotate(str(number), wrong_counts, rng)
     )
 
 
-def _presence(scene: Scene, say_yes: bool, rng: random.Random) -> VqaQuestion:
+def _presence(scene: Scene, is_present: bool, rng: random.Random) -> VqaQuestion:
     """Return a question such as "Is there a red circle?". A "no" is mostly about a look-alike of an object."""
-    if say_yes:
+    if is_present:
         name = rng.choice(scene.names)
     else:
         absent = absent_names(scene)
-        like = sorted(set(absent) & {other for item in scene.objects for other in _look_alike_names(item)})
-        name = rng.choice(like) if like and rng.random() < 0.7 else rng.choice(absent)
-    truth, other = ("yes", "no") if say_yes else ("no", "yes")
+        look_alikes = sorted(set(absent) & {other for item in scene.objects for other in _look_alike_names(item)})
+        name = rng.choice(look_alikes) if look_alikes and rng.random() < 0.7 else rng.choice(absent)
+    truth, other = ("yes", "no") if is_present else ("no", "yes")
     text = f"Is there {with_article(name)} in the picture?"
     return VqaQuestion(text, "is there a", "yes/no", truth, annotate(truth, [other], rng))
 
@@ -148,8 +148,8 @@ def _relation(scene: Scene, first_side: bool, rng: random.Random) -> VqaQuestion
     if (side in ("left", "above")) != first_side:  # swapping the two objects reverses the side
         (name, anchor_name), side = (anchor_name, name), OPPOSITE[side]
     if rng.random() < 0.5:
-        ways = "to the left or to the right of" if side in ("left", "right") else "above or below"
-        text = f"Is the {name} {ways} the {anchor_name}?"
+        sides_text = "to the left or to the right of" if side in ("left", "right") else "above or below"
+        text = f"Is the {name} {sides_text} the {anchor_name}?"
         return VqaQuestion(text, "is the", "other", side, annotate(side, [OPPOSITE[side]], rng))
     truth, other = rng.choice([("yes", "no"), ("no", "yes")])
     claimed = side if truth == "yes" else OPPOSITE[side]
@@ -223,9 +223,9 @@ def _distractors(scene: Scene, truth: str, rng: random.Random) -> list[str]:
         "shape": (sorted(scene.counts("shape")), list(SHAPES)),
         "name": (scene.names, absent_names(scene)),
     }
-    present, every = kinds["color" if truth in COLORS else "shape" if truth in SHAPES else "name"]
-    near = [word for word in present if word != truth]
-    rng.shuffle(near)
-    rest = [word for word in every if word != truth and word not in near]
-    near = near[:3]
-    return near + rng.sample(rest, 3 - len(near))
+    present, vocabulary = kinds["color" if truth in COLORS else "shape" if truth in SHAPES else "name"]
+    choices = [word for word in present if word != truth]
+    rng.shuffle(choices)
+    absent = [word for word in vocabulary if word != truth and word not in choices]
+    choices = choices[:3]
+    return choices + rng.sample(absent, 3 - len(choices))

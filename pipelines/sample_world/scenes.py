@@ -171,22 +171,24 @@ def _candidate(rng: random.Random, preset: Preset) -> Scene | None:
     return Scene(width, height, rng.choice(BACKGROUNDS), tuple(objects))
 
 
-def _appearance(rng: random.Random, others: list[SceneObject]) -> tuple[str, str]:
-    """Draw shape and color. Half of the objects after the first share one of them with an earlier object, or look like
-    it: without such neighbors, questions could be answered from single attributes."""
+def _appearance(rng: random.Random, placed: list[SceneObject]) -> tuple[str, str]:
+    """Draw shape and color. Half of the objects after the first resemble an earlier one.
+
+    They share its shape or its color, and may have a look-alike of the other.
+    """
     shape = rng.choices(list(SHAPES), list(SHAPES.values()))[0]
     color = rng.choices(list(COLORS), list(COLORS.values()))[0]
-    if others and rng.random() < 0.5:
-        like = rng.choice(others)
+    if placed and rng.random() < 0.5:
+        earlier = rng.choice(placed)
         match rng.randrange(4):
             case 0:
-                shape = like.shape
+                shape = earlier.shape
             case 1:
-                color = like.color
+                color = earlier.color
             case 2:
-                shape, color = LOOK_ALIKES.get(like.shape, shape), like.color
+                shape, color = LOOK_ALIKES.get(earlier.shape, shape), earlier.color
             case _:
-                shape, color = like.shape, LOOK_ALIKES.get(like.color, color)
+                shape, color = earlier.shape, LOOK_ALIKES.get(earlier.color, color)
     return shape, color
 
 

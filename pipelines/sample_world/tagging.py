@@ -47,12 +47,12 @@ def _evidence(scene: Scene) -> dict[str, tuple[float, float]]:
             mean -= _RARE_PENALTY
         for tag in (item.shape, item.color, item.name):
             note(tag, (mean, deviation))
-        for like, pair in (
+        for look_alike, pair in (
             (LOOK_ALIKES.get(item.shape), f"{item.color} {LOOK_ALIKES.get(item.shape)}"),
             (LOOK_ALIKES.get(item.color), f"{LOOK_ALIKES.get(item.color)} {item.shape}"),
         ):
-            if like is not None:
-                note(like, _LOOK_ALIKE)
+            if look_alike is not None:
+                note(look_alike, _LOOK_ALIKE)
                 note(pair, _LOOK_ALIKE)
         for other in scene.objects:
             note(f"{item.color} {other.shape}", _WRONGLY_BOUND)

@@ -192,8 +192,8 @@ def _absent(scene: Scene, rng: random.Random) -> str:
     """Return the name of an absent object. Half of the time its color and its shape both occur in the scene."""
     absent = absent_names(scene)
     colors, shapes = scene.counts("color"), scene.counts("shape")
-    near = [name for name in absent if name.split()[0] in colors and name.split()[1] in shapes]
-    return rng.choice(near) if near and rng.random() < 0.5 else rng.choice(absent)
+    partly_present = [name for name in absent if name.split()[0] in colors and name.split()[1] in shapes]
+    return rng.choice(partly_present) if partly_present and rng.random() < 0.5 else rng.choice(absent)
 
 
 def _drills(entry: Entry, rng: random.Random) -> list[CorpusQuestion]:

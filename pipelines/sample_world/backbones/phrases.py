@@ -153,10 +153,10 @@ def _object(number: int, scene: Scene, center: bool, rng: random.Random, noisy: 
     if not center and rng.random() < _FADED:
         weights[rng.randrange(3)] = rng.choice((0.0, 0.5))
     if rng.random() < _BLURRED:
-        blurred, others = rng.choice(((1, COLORS), (2, SHAPES)))
+        blurred, alternatives = rng.choice(((1, COLORS), (2, SHAPES)))
         part = rng.uniform(0, 0.45)
         weights[blurred] *= 1 - part
-        words.append(rng.choice(list(others)))
+        words.append(rng.choice(list(alternatives)))
         weights.append(part)
     x1, y1, x2, y2 = (edge + rng.gauss(0, _CENTER_SHIFT if center else _SHIFT) for edge in box)
     return Phrase(tuple(words), tuple(weights), (x1, y1, x2, y2), number)

@@ -186,7 +186,7 @@ def best_thresholds(output: TaggerOutput, candidates: Sequence[float] = _CANDIDA
             continue
         f1 = [float(2 * (present * (scores > t)).sum() / (present.sum() + (scores > t).sum())) for t in candidates]
         best = [t for t, value in zip(candidates, f1, strict=True) if value == max(f1)]
-        thresholds.append(best[len(best) // 2])  # the middle of several best ones is the most stable choice
+        thresholds.append(best[len(best) // 2])  # of several best ones, the middle
     return thresholds
 
 

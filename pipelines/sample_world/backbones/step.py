@@ -68,8 +68,8 @@ def task_of(part: str, config: PretrainTinyConfig) -> Any:
 
 def _train(part: str, config: PretrainTinyConfig, folder: StepFolder) -> None:
     """Train a part, unless it exists, and store it in half precision under `backbones/`."""
-    kept = folder.child(BACKBONES, part)
-    if os.path.isdir(kept):
+    target = folder.child(BACKBONES, part)
+    if os.path.isdir(target):
         return
     from pipelines.training.checkpoint import Checkpoints
 
@@ -86,10 +86,10 @@ def _train(part: str, config: PretrainTinyConfig, folder: StepFolder) -> None:
     write_history(list(state.history), part_folder)
     to_half_precision(part_folder.child("model"))
     # Copied under another name first: the folder's name means that the part is complete.
-    partial = kept + ".partial"
+    partial = target + ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(part_folder.child("model"), partial)
-    os.replace(partial, kept)
+    os.replace(partial, target)
     if not settings.loop.keep_after:
         storage.delete_folder(job.checkpoints)
 
