@@ -1,4 +1,4 @@
-"""Answers that the rules of VQA's soft accuracy tell apart: numbers, articles, contractions, punctuation, blanks."""
+"""Answers on which the rules of VQA's soft accuracy differ: numbers, articles, contractions, punctuation, blanks."""
 
 import random
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _BLANKS = [" ", " ", " ", "  ", "\n", "\t", "", ", ", ",", " ,", ". ", ".", "-",
 
 
 def questions(count: int, seed: int = 0) -> Iterator[tuple[str, list[str]]]:
-    """Yield predictions with ten annotators' answers, near enough to one another that the rules differ."""
+    """Yield predictions with ten annotators' answers, so similar that the rules give different scores."""
     draw = random.Random(seed)
     for _ in range(count):
         core = _phrase(draw)

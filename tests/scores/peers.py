@@ -51,11 +51,11 @@ class Peers:
         self.folder = folder
         self._loaded: dict[str, Namespace] = {}
 
-    def _take(self, file: str, names: Sequence[str] = (), **given: Any) -> Namespace:
-        """Execute the definitions of those names (all classes where none is named) and return what they define."""
+    def _take(self, file: str, names: Sequence[str] = (), **variables: Any) -> Namespace:
+        """Execute the definitions of some names of a file (all its classes if `names` is empty) and return them."""
         if file not in self._loaded:
             source = (self.folder / FILES[file]).read_text(encoding="utf-8")
-            # The official VQA code is Python 2, of which only the print statements are in the way.
+            # The official VQA code is Python 2; only its print statements are not valid Python 3.
             source = re.sub(r'^(\s*)print ("[^"]*")$', r"\1pass", source.expandtabs(8), flags=re.MULTILINE)
             kept = [
                 node
@@ -63,7 +63,7 @@ class Peers:
                 if (isinstance(node, ast.ClassDef) and not names) or getattr(node, "name", None) in names
             ]
             namespace: Namespace = {
-                **vars(typing), "re": re, "np": np, "statistics": statistics, "print": lambda *_: None, **given
+                **vars(typing), "re": re, "np": np, "statistics": statistics, "print": lambda *_: None, **variables
             }  # fmt: skip
             exec(compile(ast.Module(kept, type_ignores=[]), FILES[file], "exec"), namespace)
             self._loaded[file] = namespace
@@ -138,7 +138,7 @@ class Peers:
         }
 
     def _official_pope(self, answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-        """The official script reads two files of JSON lines; what is behind the reading runs as it stands."""
+        """Run the official script, which reads two files of JSON lines, unchanged after the reading."""
         source = (self.folder / FILES["official_pope"]).read_text(encoding="utf-8")
         body = source[source.index("for answer in answers") :]
         namespace: Namespace = {
@@ -178,16 +178,16 @@ class Peers:
 
 
 class _Quiet:
-    """Stands for `sys` in the code that draws a progress bar."""
+    """A substitute for `sys` in code that draws a progress bar."""
 
 
 def annotated(answers: Sequence[str]) -> list[dict[str, Any]]:
-    """Return answers as VQA's annotation files hold them: an id each, so that equal answers stay different ones."""
-    return [{"answer": answer, "answer_id": place + 1} for place, answer in enumerate(answers)]
+    """Return answers in the form of VQA's annotation files, with an id each, so that equal answers stay separate."""
+    return [{"answer": answer, "answer_id": number} for number, answer in enumerate(answers, 1)]
 
 
 def cider(candidates: Sequence[str], references: Sequence[Sequence[str]], tokenized: bool) -> float:
-    """Return pycocoevalcap's CIDEr, behind its own Java tokenizer (official, lmms-eval) or without (VLMEvalKit)."""
+    """Return pycocoevalcap's CIDEr, with its Java tokenizer (official, lmms-eval) or without (VLMEvalKit)."""
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 

@@ -14,7 +14,7 @@ IMAGES = 8
 
 
 class World(NamedTuple):
-    """Paths of what an evaluation reads."""
+    """Paths of the inputs of an evaluation."""
 
     model: str
     data: str
@@ -22,15 +22,15 @@ class World(NamedTuple):
 
 
 def instruction(task: str, image: int) -> dict[str, Any]:
-    """A row of the instructions table about an image of one color."""
+    """Return a row of the instructions table about an image of a single color."""
     color = COLORS[image % len(COLORS)]
-    asked: dict[str, tuple[str, list[str], list[float] | None]] = {
+    questions: dict[str, tuple[str, list[str], list[float] | None]] = {
         "caption": ("Describe the image.", [f"a {color} picture", f"all is {color}"], None),
         "vqa": ("What color is it?", [color] * 10, None),
         "rec": (f"Where is {color}?", ["Answer: [0.000,0.000,1.000,1.000]"], [0.0, 0.0, 1.0, 1.0]),
         "pope": (f"Is there {color} in the image?", ["yes"], None),
     }
-    text, answers, box = asked[task]
+    text, answers, box = questions[task]
     return {
         "sample_id": f"colors:{task}:{image}",
         "image_id": str(image),
@@ -44,7 +44,7 @@ def instruction(task: str, image: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Eight images, one of them torn; four tasks each, mixed; a tiny model with random weights."""
+    """Write eight images (one truncated) with four tasks each, and a tiny model with random weights."""
     import torch
 
     from models.lion import LionConfig, LionForConditionalGeneration, LionProcessor
@@ -67,7 +67,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         pq.write_table(pa.table(table), root / name / name / "part-0.parquet")
     texts = [row["instruction"] for row in rows] + [answer for row in rows for answer in row["answers"]]
     tokenizer, bert = t5_vocabulary(texts, 400), bert_vocabulary(texts, 400)
-    # Every token that the model can say is a word of the tokenizer, and its first guesses differ from image to image.
+    # Every token of the model is a word of the tokenizer, and its first answers differ from image to image.
     sizes = {"vocab_size": len(tokenizer), "initializer_factor": 3.0}
     prompt = {"kind": "dynamic", "tags_in_text": False}
     config = LionConfig.preset("tiny", prompt=prompt, text_config=sizes)

@@ -1,4 +1,4 @@
-"""An evaluation decodes with the model's settings unless told otherwise, and says with which."""
+"""An evaluation decodes with the model's settings unless its own are set, and records the effective ones."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ from pipelines.scoring.prediction_files import read_decoding
 from tests.pipelines.evaluation.conftest import World
 
 HERE = InferenceConfig(beams=2, launcher="local", cpus=1)
-# Each setting with a value that changes answers, and what else must be set for it to have an effect.
+# Each setting with a value that changes answers, and the other settings without which it has no effect.
 SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "min_length": (12, {}),
     "repetition_penalty": (1.0, {}),
@@ -39,7 +39,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-# What decides how answers end; this untrained model hardly ever ends one.
+# Settings that decide how answers end; this untrained model hardly ever ends an answer.
 ENDINGS = ("min_length", "length_penalty", "early_stopping")
 
 
@@ -85,7 +85,7 @@ def test_each_setting_acts_like_the_models_own(
     assert answers(same) == answers(result)
 
 
-def test_an_answer_that_would_end_at_once_gets_its_shortest_length(world: World, tmp_path: Path) -> None:
+def test_an_empty_answer_gets_the_smallest_length(world: World, tmp_path: Path) -> None:
     import torch
     from PIL import Image
 
@@ -96,7 +96,7 @@ def test_an_answer_that_would_end_at_once_gets_its_shortest_length(world: World,
     with Image.open(Path(world.model).parent / "0.png") as picture:
         inputs = processor(images=[picture], text=["Describe the image."], tags=[[("red", 0.9)]], levels=["image"])
     first = int(model.eval().generate(**inputs, num_beams=1, max_new_tokens=1)[0, 1])
-    with torch.no_grad():  # the end becomes a little likelier than the likeliest first token
+    with torch.no_grad():  # makes the end token slightly likelier than the likeliest first token
         head = model.language_model.lm_head.weight
         head[model.config.eos_token_id] = 1.1 * head[first]
     own = shutil.copytree(world.model, tmp_path / "model")
@@ -110,15 +110,15 @@ def test_an_answer_that_would_end_at_once_gets_its_shortest_length(world: World,
 
 def test_beams_and_the_longest_answer_can_be_set(world: World, tmp_path: Path) -> None:
     plain = run(world, tmp_path)
-    one = run(world, tmp_path, replace(HERE, beams=1))
+    greedy = run(world, tmp_path, replace(HERE, beams=1))
     short = run(world, tmp_path, replace(HERE, decoding=DecodingConfig(max_new_tokens=3)))
-    assert [decoding(result)["num_beams"] for result in (plain, one)] == [2, 1]
-    assert answers(one) != answers(plain)
+    assert [decoding(result)["num_beams"] for result in (plain, greedy)] == [2, 1]
+    assert answers(greedy) != answers(plain)
     assert decoding(short)["max_new_tokens"] == {"caption": 3}
     assert max(len(text.split()) for text in answers(short)) <= 3 < max(len(text.split()) for text in answers(plain))
 
 
-def test_every_result_names_the_settings_that_held(world: World, tmp_path: Path) -> None:
+def test_every_result_names_the_effective_settings(world: World, tmp_path: Path) -> None:
     result = run(world, tmp_path, replace(HERE, beams=None), benchmark="mixed")
     expected = {
         "num_beams": 5, "do_sample": False, "min_length": 1, "repetition_penalty": 1.5, "no_repeat_ngram_size": 0,
@@ -132,7 +132,7 @@ def test_every_result_names_the_settings_that_held(world: World, tmp_path: Path)
     manifest = read_manifest(result.path)
     assert manifest["decoding"] == expected
     assert manifest["config"]["decoding"]["repetition_penalty"] == 1.5
-    # Predictions that are scored again still say what they were decoded with; a file of somebody else's does not.
+    # Predictions that are scored again keep the record of their decoding; a file from elsewhere has none.
     scored = evaluate(EvaluateConfig(predictions=storage.join(result.path, "predictions"), out=str(tmp_path)))
     assert decoding(scored) == expected
     plain = tmp_path / "plain.parquet"

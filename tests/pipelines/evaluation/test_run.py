@@ -1,4 +1,4 @@
-"""Distributed inference: every row once, resumable by shard, bad images counted, numbers from predictions alone."""
+"""Distributed inference: each row once, resumable by shard, bad images counted, numbers from predictions only."""
 
 import os
 import shutil
@@ -80,7 +80,7 @@ def test_numbers_come_from_the_predictions_alone(finished: tuple[StepResult, Pat
     assert tasks == storage.read_json(storage.join(result.path, METRICS))["tasks"]
 
 
-def test_each_sample_has_its_share_of_its_groups_number(finished: tuple[StepResult, Path]) -> None:
+def test_scores_of_samples_give_the_groups_number(finished: tuple[StepResult, Path]) -> None:
     result, _ = finished
     scores = read_file(storage.join(result.path, SAMPLE_SCORES)).to_pylist()
     predictions = {(row["task"], row["sample_id"]) for row in read_parquet(result.path, "predictions").to_pylist()}
@@ -91,7 +91,7 @@ def test_each_sample_has_its_share_of_its_groups_number(finished: tuple[StepResu
     assert f1(outcomes.sum(axis=0, keepdims=True))[0] == pytest.approx(result.summary["pope.f1"])
 
 
-def test_this_process_answers_what_actors_answer(
+def test_this_process_gives_the_same_answers_as_actors(
     finished: tuple[StepResult, Path], world: World, tmp_path: Path
 ) -> None:
     here = evaluate(replace(config(world, tmp_path), inference=replace(QUICK, launcher="local", actors=None)))
@@ -137,7 +137,7 @@ def test_a_stopped_run_computes_the_missing_shards_only(
     assert [file.stat().st_ino for number, file in enumerate(files) if number != 1] == kept
 
 
-def test_a_shard_that_is_done_again_leaves_no_quarantine_of_before(world: World, tmp_path: Path) -> None:
+def test_a_shard_that_is_repeated_leaves_no_earlier_quarantine(world: World, tmp_path: Path) -> None:
     here = replace(config(world, tmp_path / "runs"), inference=replace(QUICK, launcher="local", actors=None))
     tagged, folder = tmp_path / "tagged", os.path.dirname(world.model)
     shutil.copytree(world.tagged, tagged)
@@ -151,7 +151,7 @@ def test_a_shard_that_is_done_again_leaves_no_quarantine_of_before(world: World,
     assert result.summary["unreadable_images"] == 4
     broken = {row["sample_id"] for row in read_parquet(result.path, "predictions").to_pylist() if not row["prediction"]}
     assert len(broken) == 4
-    shutil.copy(tmp_path / "0.png", tmp_path / "3.png")  # the image is mended
+    shutil.copy(tmp_path / "0.png", tmp_path / "3.png")  # the image is readable again
     Path(result.path, "manifest.json").unlink()
     for file in Path(result.path, "predictions").iterdir():
         file.unlink()
@@ -196,28 +196,28 @@ def test_an_answer_does_not_depend_on_its_neighbors_in_the_batch(world: World) -
     assert mixed == alone
 
 
-def test_a_batch_is_of_like_rows_and_each_answer_finds_its_place(world: World) -> None:
-    asked: list[list[str]] = []
+def test_a_batch_has_similar_rows_and_answers_keep_the_order_of_rows(world: World) -> None:
+    batches: list[list[str]] = []
 
     class Recording(Answerer):
         def _generate(self, rows: Any, images: Any, bounds: Any) -> list[str]:
-            asked.append([row["task"] for row in rows])
+            batches.append([row["task"] for row in rows])
             return [row["sample_id"] for row in rows]
 
     limits = {"caption": 9, "rec": 9, "vqa": 3, "pope": 3}
     uri = f"{os.path.dirname(world.model)}/0.png"
     rows = [instruction(task, image) | {"uri": uri, "tags": []} for image in range(8) for task in limits]
     settings = AnswererSettings(world.model, "version", limits, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
-    found = Recording(settings).replies(rows)
-    assert found == [row["sample_id"] for row in rows]
-    assert [set(batch) for batch in asked] == [{task} for task in ("pope", "vqa", "caption", "rec") for _ in range(2)]
+    replies = Recording(settings).replies(rows)
+    assert replies == [row["sample_id"] for row in rows]
+    assert [set(batch) for batch in batches] == [{task} for task in ("pope", "vqa", "caption", "rec") for _ in range(2)]
 
 
-def test_a_question_that_the_model_cannot_be_asked_is_wrong_and_said(world: World) -> None:
+def test_a_question_that_does_not_fit_the_model_is_wrong_and_quarantined(world: World) -> None:
     settings = AnswererSettings(world.model, "v", {"vqa": 4}, decoding(world, 1), 4, "fp32", on_gpu=False, threads=1)
     good = instruction("vqa", 0) | {"uri": f"{os.path.dirname(world.model)}/0.png", "tags": None}
-    found, bad = Answerer(settings).answer([good, good | {"instruction": "why " * 500}])
-    assert [row["prediction"] == "" for row in found][1]
+    predictions, bad = Answerer(settings).answer([good, good | {"instruction": "why " * 500}])
+    assert [row["prediction"] == "" for row in predictions][1]
     assert [row["reason"] for row in bad] == ["unanswerable"]
 
 
@@ -250,7 +250,7 @@ def test_answers_that_cannot_be_scored_are_refused_before_the_model_is_asked(wor
         ),
     ],
 )
-def test_mistakes_are_said_before_anything_starts(
+def test_mistakes_are_refused_before_anything_starts(
     world: World, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -266,18 +266,18 @@ def test_a_registered_model_is_named_in_predictions_and_gets_the_numbers(
     assert set(read_parquet(result.path, "predictions")["model_version"].to_pylist()) == {f"models:/lion/{version}"}
     tags = registry.client.get_model_version("lion", str(version)).tags
     assert tags["evaluate.pope.pope.f1"] == repr(result.summary["pope.f1"])
-    # A name that MLflow would not take as it is, and a metric of the model besides the tag of its version.
+    # A name with a character that MLflow refuses; the number is a tag of the version and a metric of the model.
     result = evaluate(replace(config(world, tmp_path), model="models:/lion@candidate", benchmark="rec"))
-    found = registry.client.get_model_version("lion", str(version))
-    assert found.tags["evaluate.rec.rec.acc_at_0.5"] == repr(result.summary["rec.acc@0.5"])
+    registered = registry.client.get_model_version("lion", str(version))
+    assert registered.tags["evaluate.rec.rec.acc_at_0.5"] == repr(result.summary["rec.acc@0.5"])
     model_id = logged_model(registry, registry.lookup(f"models:/lion/{version}"))
     assert model_id is not None
     metrics = {metric.key: metric.value for metric in registry.client.get_logged_model(model_id).metrics or []}
     assert metrics["evaluate.rec.rec.acc_at_0.5"] == result.summary["rec.acc@0.5"]
 
 
-def test_an_evaluation_reads_tags_as_its_table_or_its_settings_say(world: World, tmp_path: Path) -> None:
-    """Of a model that no training has decided it for; the result says which tags were read."""
+def test_an_evaluation_reads_tags_by_the_rule_of_its_table_or_its_settings(world: World, tmp_path: Path) -> None:
+    """The model's training has not decided which tags it reads; the result records the rule."""
     table = tmp_path / "tagged"
     shutil.copytree(world.tagged, table)
     save_thresholds(table / "tagged", {"red": 0.95, "green": 0.5}, TABLE_THRESHOLDS)

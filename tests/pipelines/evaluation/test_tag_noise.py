@@ -1,4 +1,4 @@
-"""Tag noise: nothing at strength 0, the right share of each error, and the same errors whatever stands beside."""
+"""Tag noise: no change at strength 0, the right share of each error, no dependence on other images."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from pipelines.core.tables import TAG
 from pipelines.evaluation.tag_noise import TagNoise, add_noise, noisy_column
 
 VOCABULARY = [f"word {number}" for number in range(60)]
-TAGS = [(word, 0.95 - 0.03 * place) for place, word in enumerate(VOCABULARY[:20])]
+TAGS = [(word, 0.95 - 0.03 * rank) for rank, word in enumerate(VOCABULARY[:20])]
 tag_lists = st.lists(
     st.tuples(st.sampled_from(VOCABULARY), st.floats(0, 1)), max_size=12, unique_by=lambda item: item[0]
 ).map(lambda tags: sorted(tags, key=lambda item: -item[1]))
@@ -25,15 +25,15 @@ noises = st.builds(
 
 
 def column(rows: list[list[tuple[str, float]] | None]) -> pa.ChunkedArray:
-    listed = [None if row is None else tags_to_rows(row) for row in rows]
-    return pa.chunked_array([pa.array(listed, pa.list_(TAG))])
+    entries = [None if row is None else tags_to_rows(row) for row in rows]
+    return pa.chunked_array([pa.array(entries, pa.list_(TAG))])
 
 
 @given(tag_lists, noises)
 def test_strength_0_is_bit_equal(tags: list[tuple[str, float]], noise: TagNoise) -> None:
     assert add_noise(tags, "7", VOCABULARY, replace(noise, strength=0.0)) == tags
-    given_column = column([tags, None])
-    assert noisy_column(pa.chunked_array([["7", "8"]]), given_column, replace(noise, strength=0.0)) is given_column
+    unchanged = column([tags, None])
+    assert noisy_column(pa.chunked_array([["7", "8"]]), unchanged, replace(noise, strength=0.0)) is unchanged
 
 
 @given(tag_lists, noises)

@@ -10,7 +10,7 @@ from pipelines.sample_world.backbones.kept import kept_backbones
 
 
 class Lions(NamedTuple):
-    """Model folders. What lies between ViT and T5 is untrained: answers are babble, but always the same."""
+    """Model folders. The layers between ViT and T5 are untrained: answers are nonsense, but always the same."""
 
     dynamic: str
     tagless: str
@@ -19,7 +19,7 @@ class Lions(NamedTuple):
 
 @pytest.fixture(scope="package")
 def lions(tmp_path_factory: pytest.TempPathFactory) -> Lions:
-    """Two models on the kept backbones, and the kept tagger."""
+    """Write two models on the kept backbones, and copy the kept tagger."""
     from pipelines.sample_world.backbones.lion import make_lion
 
     kept = kept_backbones()
@@ -32,7 +32,7 @@ def lions(tmp_path_factory: pytest.TempPathFactory) -> Lions:
 
 @pytest.fixture(scope="package")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three pictures in two folders of the same file names, one of them torn."""
+    """Write three pictures, one truncated, into two folders with the same file names."""
     root = tmp_path_factory.mktemp("pictures")
     for name, color in (("a/one.png", "red"), ("b/one.png", "green"), ("b/torn.png", "blue")):
         (root / name).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Settings of decoding: what a run may set, what holds beside the model's own, and what is said about boxes."""
+"""Settings of decoding: the run's, merged with the model's, and the warning about boxes."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ LIONS = {"num_beams": 5, "repetition_penalty": 1.5, "length_penalty": 1.0, "min_
 
 
 def model(folder: Path, **settings: Any) -> str:
-    """A folder that holds the settings of a model and nothing else."""
+    """Return a folder with the settings of a model and no weights."""
     (folder / "generation_config.json").write_text(json.dumps({"pad_token_id": 0, "_private": 1, **settings}))
     return str(folder)
 

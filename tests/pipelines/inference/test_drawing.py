@@ -1,4 +1,4 @@
-"""Boxes of answers, and how they are drawn."""
+"""Boxes of answers, drawn on pictures."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-"""The demo page on loopback, asked by gradio's own client."""
+"""The demo page on loopback, called by gradio's client."""
 
 import socket
 from collections.abc import Iterator
@@ -58,20 +58,20 @@ def test_tags_and_answers_of_both_models(client: Any, config: DemoPageConfig, li
 
 
 def test_the_page_shows_the_tags_that_a_model_reads(lions: Lions) -> None:
-    """By each model's own rule, on the exact confidences."""
+    """Each model applies its rule to the exact confidences."""
     thresholds = {"red": 0.9, "circle": 0.2, "blue": 0.5}
-    listed = [("red", 0.9), ("square", float(np.float32(0.504))), ("circle", float(np.float32(0.21)))]
+    tags = [("red", 0.9), ("square", float(np.float32(0.504))), ("circle", float(np.float32(0.21)))]
     model = ModelReference(f"{lions.dynamic}/model")
     own = Predictor(model, None, LocalInference(), thresholds=thresholds)
-    assert DemoModels({"dynamic": own}, None).read_tags(listed) == listed[1:]
+    assert DemoModels({"dynamic": own}, None).read_tags(tags) == tags[1:]
     number = Predictor(model, None, LocalInference(), TagReading(threshold=0.5))
     models = DemoModels({"own": own, "number": number}, None)
-    assert models.read_tags(listed) == listed
+    assert models.read_tags(tags) == tags
     assert models.rules_in_words == "above its own threshold or above 0.5"
-    assert own.reads(exact_tags(shown_tags(listed), listed, listed)) == [False, True, True]
+    assert own.reads(exact_tags(shown_tags(tags), tags, tags)) == [False, True, True]
 
 
-def test_mistakes_are_said_on_the_page(client: Any, pictures: Path) -> None:
+def test_mistakes_are_shown_on_the_page(client: Any, pictures: Path) -> None:
     from gradio_client import handle_file
     from gradio_client.exceptions import AppError
 
@@ -90,10 +90,10 @@ EXACT = [("dog", 0.9976), ("ball", 0.504), ("grass", 0.496), ("sky", 0.31)]
 @pytest.mark.parametrize(
     ("text", "tags"),
     [
-        ("dog: 1.00, ball: 0.50", EXACT),  # as the page shows them: nothing was changed
+        ("dog: 1.00, ball: 0.50", EXACT),  # as the page shows them, unchanged
         ("  ", EXACT),
         ("ball: 0.50", [("ball", 0.504)]),
-        ("ball: 0.5, dog: 1.00", [("dog", 0.9976), ("ball", 0.5)]),  # 0.5 is what somebody wrote
+        ("ball: 0.5, dog: 1.00", [("dog", 0.9976), ("ball", 0.5)]),  # the user wrote 0.5
         ("dog: 0.90, ball: 0.50, cat", [("cat", 1.0), ("dog", 0.9), ("ball", 0.504)]),
     ],
 )
@@ -122,7 +122,7 @@ def test_models_get_the_taggers_own_numbers(lions: Lions, pictures: Path, monkey
     assert requests == [[[(exact[2][0], 0.7), exact[1]]]]
 
 
-def test_a_file_that_is_no_picture_is_said(tmp_path: Path) -> None:
+def test_a_file_that_is_no_picture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("hello")
     with pytest.raises(UserError, match="cannot be read: not_an_image"):
         DemoModels({}, None).ask(str(tmp_path / "x.png"), "Caption", "", "")
@@ -138,12 +138,14 @@ def test_a_file_that_is_no_picture_is_said(tmp_path: Path) -> None:
         ({"examples": "nowhere.png"}, "not a file on this machine"),
     ],
 )
-def test_what_cannot_be_served_is_said_first(config: DemoPageConfig, change: dict[str, object], complaint: str) -> None:
+def test_wrong_configurations_are_refused_first(
+    config: DemoPageConfig, change: dict[str, object], complaint: str
+) -> None:
     with pytest.raises(UserError, match=complaint):
         start_page(replace(config, **change))  # type: ignore[arg-type]
 
 
-def test_a_taken_port_is_said(config: DemoPageConfig, lions: Lions) -> None:
+def test_a_taken_port_is_refused(config: DemoPageConfig, lions: Lions) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

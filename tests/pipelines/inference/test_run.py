@@ -1,4 +1,4 @@
-"""`predict` on a tiny model: every kind of place, tags from either side, pictures drawn, mistakes said."""
+"""`predict` on a tiny model: every kind of address, tags from both sources, drawn pictures, refused mistakes."""
 
 import functools
 import http.server
@@ -23,7 +23,7 @@ from tests.pipelines.inference.conftest import Lions
 
 @pytest.fixture
 def address(pictures: Path) -> Iterator[str]:
-    """The pictures behind a web server."""
+    """Serve the pictures over HTTP and return the address."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(pictures))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -44,8 +44,8 @@ def test_an_answer_is_the_evaluations(lions: Lions, pictures: Path, tmp_path: Pa
     model = f"{lions.dynamic}/model"
     decoding = resolve_decoding(model, DecodingConfig(), None)
     settings = AnswererSettings(model, "v", {"rec": 48}, decoding, 4, "fp32", on_gpu=False, threads=1)
-    asked = {"sample_id": "0", "image_id": "0", "uri": picture, "answers": None, "box": None, "tags": tags}
-    (evaluated,), bad = Answerer(settings).answer([asked | {key: row[key] for key in ("task", "instruction")}
+    question = {"sample_id": "0", "image_id": "0", "uri": picture, "answers": None, "box": None, "tags": tags}
+    (evaluated,), bad = Answerer(settings).answer([question | {key: row[key] for key in ("task", "instruction")}
                                                  | {"level": "region"}])  # fmt: skip
     assert not bad
     assert result.lines == [row["answer"]] == [evaluated["prediction"]]
@@ -62,7 +62,7 @@ def test_a_folder_an_address_and_a_torn_file_at_once(
                                                                  "nothing.png"]  # fmt: skip
     assert [(row["problem"] or "").partition(":")[0] for row in rows] == ["", "", "truncated", "", "missing"]
     assert rows[0]["answer"] == rows[3]["answer"]
-    first, other, again = [{tag["tag"]: tag["score"] for tag in rows[place]["tags"]} for place in (0, 1, 3)]
+    first, other, again = [{tag["tag"]: tag["score"] for tag in rows[number]["tags"]} for number in (0, 1, 3)]
     assert first == pytest.approx(again, abs=1e-6) != other  # a batch of another size: equal but for rounding
     assert (result.summary["rows"], result.summary["unanswered"]) == (5, 2)
 
@@ -70,7 +70,7 @@ def test_a_folder_an_address_and_a_torn_file_at_once(
 def test_boxes_are_drawn_on_copies(
     lions: Lions, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Untrained weights write no box; what is done with one is what this test is about.
+    # Untrained weights write no box, so the answer is replaced: this test is about drawing it.
     monkeypatch.setattr(
         Answerer, "replies", lambda self, rows, limits: ["Answer: [0.100,0.100,0.900,0.900]"] * len(rows)
     )
@@ -88,38 +88,38 @@ def test_a_registered_model(lions: Lions, pictures: Path, tmp_path: Path) -> Non
     registry = Registry(RegistryConfig(), str(tmp_path))
     run = registry.open_run("lion", "0" * 64)
     version = registry.register("lion", f"{lions.dynamic}/model", run, "lion", alias="champion")
-    asked = config(lions, str(pictures / "a/one.png"), tmp_path)
-    found = predict(replace(asked, model="models:/lion@champion"))
-    assert found.summary["model"] == f"models:/lion/{version}"
-    assert found.lines == predict(asked).lines
+    base = config(lions, str(pictures / "a/one.png"), tmp_path)
+    result = predict(replace(base, model="models:/lion@champion"))
+    assert result.summary["model"] == f"models:/lion/{version}"
+    assert result.lines == predict(base).lines
 
 
 def test_tags_are_read_above_the_taggers_own_thresholds_or_one_number(
     lions: Lions, pictures: Path, tmp_path: Path
 ) -> None:
-    """As the page, an evaluation and a training read them; of a model that no training has decided it for."""
-    asked = replace(config(lions, str(pictures / "a/one.png"), tmp_path), tags=None, tagger=lions.tagger)
-    text = predict(asked).summary["tags_read"]["text"]
+    """The model's training has not decided which tags it reads; page, evaluation and training have the same rule."""
+    base = replace(config(lions, str(pictures / "a/one.png"), tmp_path), tags=None, tagger=lions.tagger)
+    text = predict(base).summary["tags_read"]["text"]
     assert (text["threshold"], text["tag_order"], text["thresholds"]["tags"]) == ("per_tag", "confidence", 80)
-    listed = predict(replace(asked, tag_order="list")).summary["tags_read"]
+    listed = predict(replace(base, tag_order="list")).summary["tags_read"]
     assert listed["text"]["tag_order"] == listed["vector"]["tag_order"] == "list"
-    number = predict(replace(asked, threshold=0.3)).summary["tags_read"]
+    number = predict(replace(base, threshold=0.3)).summary["tags_read"]
     assert number["text"] == number["vector"] == {"top_k": 40, "threshold": 0.3, "tag_order": "confidence"}
     with pytest.raises(UserError, match="tagger of these tags has no thresholds"):
-        predict(replace(asked, tags="red: 0.9", tagger=None, threshold="per_tag"))
+        predict(replace(base, tags="red: 0.9", tagger=None, threshold="per_tag"))
 
 
 def test_a_written_tag_that_is_not_read_is_said(
     lions: Lions, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = replace(config(lions, str(pictures / "a/one.png"), tmp_path), tags="red: 0.9, circle: 0.5, blue: 0.4")
-    predict(asked)
+    base = replace(config(lions, str(pictures / "a/one.png"), tmp_path), tags="red: 0.9, circle: 0.5, blue: 0.4")
+    predict(base)
     assert "the model does not read them: circle, blue" in caplog.text
 
 
 def test_a_prompt_without_tags_needs_none(lions: Lions, pictures: Path, tmp_path: Path) -> None:
-    asked = PredictConfig(lions.tagless, str(pictures / "a/one.png"), out=str(tmp_path))
-    assert predict(asked).lines == predict(replace(asked, tags="red: 0.9")).lines
+    base = PredictConfig(lions.tagless, str(pictures / "a/one.png"), out=str(tmp_path))
+    assert predict(base).lines == predict(replace(base, tags="red: 0.9")).lines
 
 
 @pytest.mark.parametrize(

@@ -27,23 +27,23 @@ def official(shared: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_equal_to_the_official_scorer(official: dict[str, Any], tokenizer: Tokenizer) -> None:
     ids = list(official["cands"])
-    found = captions([official["cands"][i] for i in ids], [official["refs"][i] for i in ids], tokenizer)
+    scores = captions([official["cands"][i] for i in ids], [official["refs"][i] for i in ids], tokenizer)
     for name in OFFICIAL:
-        assert found.estimates[name].value == pytest.approx(official["scores"][name], abs=1e-4)
+        assert scores.estimates[name].value == pytest.approx(official["scores"][name], abs=1e-4)
     per_image = [official["per_image"]["CIDEr"][i] for i in ids]
-    np.testing.assert_allclose(found.per_sample, per_image, atol=1e-4)
-    assert found.notes["tokenizer"] == tokenizer
-    assert all(estimate.low <= estimate.value <= estimate.high for estimate in found.estimates.values())
+    np.testing.assert_allclose(scores.per_sample, per_image, atol=1e-4)
+    assert scores.notes["tokenizer"] == tokenizer
+    assert all(estimate.low <= estimate.value <= estimate.high for estimate in scores.estimates.values())
 
 
 @needs_java
 @pytest.mark.slow
 def test_meteor_equal_to_the_official_scorer(official: dict[str, Any]) -> None:
     ids = list(official["cands"])
-    found = captions(
+    scores = captions(
         [official["cands"][i] for i in ids], [official["refs"][i] for i in ids], tokenizer="ptb-python", meteor=True
     )
-    assert found.estimates["METEOR"].value == pytest.approx(official["scores"]["METEOR"], abs=1e-4)
+    assert scores.estimates["METEOR"].value == pytest.approx(official["scores"]["METEOR"], abs=1e-4)
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
@@ -113,16 +113,16 @@ def test_line_breaks_inside_a_caption_do_not_shift_the_others(tokenizer: Tokeniz
 
 
 def test_an_empty_caption_scores_nothing_even_against_an_empty_reference() -> None:
-    found = captions(["", "...", "a dog"], [["a cat"], ["..."], ["a dog"]], "ptb-python")
-    assert found.per_sample[:2].tolist() == [0, 0]
-    assert found.estimates["ROUGE_L"].value == pytest.approx(1 / 3)
-    assert found.counts["empty_answers"] == 2
+    scores = captions(["", "...", "a dog"], [["a cat"], ["..."], ["a dog"]], "ptb-python")
+    assert scores.per_sample[:2].tolist() == [0, 0]
+    assert scores.estimates["ROUGE_L"].value == pytest.approx(1 / 3)
+    assert scores.counts["empty_answers"] == 2
 
 
 def test_one_image_has_no_cider_and_the_result_says_so() -> None:
-    found = captions(["a dog"], [["a dog"]], "ptb-python")
-    assert found.value == 0
-    assert "one image" in found.notes["CIDEr"]
+    scores = captions(["a dog"], [["a dog"]], "ptb-python")
+    assert scores.value == 0
+    assert "one image" in scores.notes["CIDEr"]
 
 
 def test_what_was_not_computed_is_said() -> None:
@@ -134,16 +134,16 @@ def test_what_was_not_computed_is_said() -> None:
 @needs_java
 @pytest.mark.slow
 def test_meteors_interval_is_that_of_resampled_sums_and_stays_a_fraction() -> None:
-    found = captions(
+    scores = captions(
         ["a man rides a horse", "two dogs play near the water in a large park"],
         [["a man rides a horse"], ["a dog"]],
         "ptb-python",
         meteor=True,
     ).estimates["METEOR"]
     # The corpus score is no mean of the images' scores, 1 and 0.0597, which are the ends of two images' resamples.
-    assert found.value == pytest.approx(0.3936974, abs=1e-7)
-    assert found.low == pytest.approx(0.0597015, abs=1e-7)
-    assert found.high == 1
+    assert scores.value == pytest.approx(0.3936974, abs=1e-7)
+    assert scores.low == pytest.approx(0.0597015, abs=1e-7)
+    assert scores.high == 1
 
 
 def test_meteor_of_sums_follows_the_published_formula() -> None:

@@ -22,7 +22,7 @@ def test_digit_for_digit(shared: Path, category: str) -> None:
         row["text"] for row in read(folder / "llava-v1.5-7b.jsonl") if category_of[row["question_id"]] == category
     ]
     labels = [row["label"] for row in read(folder / f"coco_pope_{category}.json")]
-    found = pope(answers, labels[: len(answers)], file_questions=len(labels))
+    scores = pope(answers, labels[: len(answers)], file_questions=len(labels))
     printed = (folder / "POPE_results.txt").read_text()
     block = re.search(rf"([^=]*)Category: {category}, # samples: {len(answers)}\n", printed)
     assert block is not None
@@ -32,10 +32,10 @@ def test_digit_for_digit(shared: Path, category: str) -> None:
     for name, key in zip(names, keys, strict=True):
         official = numbers[name]
         assert official is not None
-        assert str(found.estimates[key].value) == official[1]
-    outcome = [found.counts[name] for name in ("true_positive", "false_positive", "true_negative", "false_negative")]
+        assert str(scores.estimates[key].value) == official[1]
+    outcome = [scores.counts[name] for name in ("true_positive", "false_positive", "true_negative", "false_negative")]
     assert "\t".join(map(str, outcome)) in block[1]
-    assert str(len(labels)) in found.notes["questions"]
+    assert str(len(labels)) in scores.notes["questions"]
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_an_empty_answer_is_officially_a_yes_and_strictly_wrong() -> None:
 
 
 def test_all_readings_on_demand() -> None:
-    found = pope(["yes", "Yes.", "No, but yes", "", "NO"], ["yes", "yes", "no", "no", "no"], compare=True)
-    values = {name: estimate.value for name, estimate in found.estimates.items() if name.startswith("accuracy")}
+    scores = pope(["yes", "Yes.", "No, but yes", "", "NO"], ["yes", "yes", "no", "no", "no"], compare=True)
+    values = {name: estimate.value for name, estimate in scores.estimates.items() if name.startswith("accuracy")}
     expected = {
         "accuracy": 3 / 5,
         "accuracy[strict]": 3 / 5,
@@ -74,8 +74,8 @@ def test_all_readings_on_demand() -> None:
         "accuracy[vlmevalkit]": 3 / 5,
     }
     assert values == pytest.approx(expected)
-    assert found.estimates["yes_rate[lmms_eval]"].value == pytest.approx(2 / 5)
-    assert "yes_rate[vlmevalkit]" not in found.estimates
+    assert scores.estimates["yes_rate[lmms_eval]"].value == pytest.approx(2 / 5)
+    assert "yes_rate[vlmevalkit]" not in scores.estimates
     assert list(pope(["yes"], ["yes"]).estimates) == ["f1", "accuracy", "precision", "recall", "yes_rate"]
 
 
@@ -84,8 +84,8 @@ def test_answers_that_say_neither_are_counted() -> None:
 
 
 def test_without_any_yes_nothing_divides_by_zero() -> None:
-    found = pope(["no", "no"], ["no", "no"])
-    assert (found.value, found.estimates["accuracy"].value) == (0, 1)
+    scores = pope(["no", "no"], ["no", "no"])
+    assert (scores.value, scores.estimates["accuracy"].value) == (0, 1)
 
 
 def test_more_answers_than_questions_and_other_labels_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Predictions that users bring: few columns are enough, and what is wrong is said in a sentence."""
+"""Predictions from users: the column `prediction` is enough, and a wrong file is refused with a sentence."""
 
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,10 @@ def instruction(sample_id: str, answers: list[str]) -> dict[str, Any]:
 
 
 def test_one_column_is_enough(tmp_path: Path) -> None:
-    found = load_predictions(write(tmp_path, {"prediction": ["a", ""]}), "vqa")
-    assert found.schema == PREDICTIONS
-    assert found["sample_id"].to_pylist() == ["0", "1"]
-    assert found["task"].to_pylist() == ["vqa", "vqa"]
+    loaded = load_predictions(write(tmp_path, {"prediction": ["a", ""]}), "vqa")
+    assert loaded.schema == PREDICTIONS
+    assert loaded["sample_id"].to_pylist() == ["0", "1"]
+    assert loaded["task"].to_pylist() == ["vqa", "vqa"]
 
 
 def test_other_spellings_of_types_are_cast(tmp_path: Path) -> None:
@@ -45,10 +45,10 @@ def test_other_spellings_of_types_are_cast(tmp_path: Path) -> None:
         "box": [[0.0, 0.0, 1.0, 1.0], None],
         "extra": [1, 2],
     }
-    found = load_predictions(write(tmp_path, columns), "vqa")
-    assert found["sample_id"].to_pylist() == ["7", "8"]
-    assert found["references"].to_pylist() == [["x"], None]
-    assert found["box"].to_pylist() == [[0, 0, 1, 1], None]
+    loaded = load_predictions(write(tmp_path, columns), "vqa")
+    assert loaded["sample_id"].to_pylist() == ["7", "8"]
+    assert loaded["references"].to_pylist() == [["x"], None]
+    assert loaded["box"].to_pylist() == [[0, 0, 1, 1], None]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_other_spellings_of_types_are_cast(tmp_path: Path) -> None:
         ({"prediction": ["a", "b"], "sample_id": ["1", "1"]}, "'1' of task 'vqa' occurs 2 times"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+def test_a_wrong_file_is_refused(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_predictions(write(tmp_path, columns), "vqa")
 

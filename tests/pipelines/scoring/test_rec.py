@@ -14,14 +14,14 @@ BOX = (0.1, 0.1, 0.5, 0.5)
 
 def test_thresholds_and_unreadable_answers() -> None:
     answers = ["Answer: [0.100,0.100,0.500,0.500]", "[a](0.1,0.1,0.5,0.3)", "[0.4,0.4,0.5,0.5]", "no idea", ""]
-    found = rec(answers, [BOX] * 5)
-    values = {name: estimate.value for name, estimate in found.estimates.items()}
+    scores = rec(answers, [BOX] * 5)
+    values = {name: estimate.value for name, estimate in scores.estimates.items()}
     assert values["acc@0.5"] == pytest.approx(0.4)  # the second overlaps by exactly one half
     assert values["acc@0.1"] == pytest.approx(0.4)
     assert values["acc@0.75"] == pytest.approx(0.2)
     assert values["mean_iou"] == pytest.approx((1 + 0.5 + 0.01 / 0.16) / 5)
-    assert found.counts == {"samples": 5, "unreadable_answers": 2, "empty_answers": 1, "unreadable_no_box": 2}
-    assert found.per_sample.tolist() == [1, 1, 0, 0, 0]
+    assert scores.counts == {"samples": 5, "unreadable_answers": 2, "empty_answers": 1, "unreadable_no_box": 2}
+    assert scores.per_sample.tolist() == [1, 1, 0, 0, 0]
 
 
 def iou_of(answer: str, truth: Sequence[float], form: BoxFormat = AUTO) -> float:
@@ -65,16 +65,16 @@ def test_rounding_over_the_border_is_cut() -> None:
 
 
 def test_pixels_are_divided_by_the_size_of_their_image() -> None:
-    found = rec(["[64,48,320,240]"] * 2, [BOX] * 2, BoxFormat("pixels"), [(640, 480), (1280, 480)])
-    assert found.per_sample.tolist() == [1, 0]
+    scores = rec(["[64,48,320,240]"] * 2, [BOX] * 2, BoxFormat("pixels"), [(640, 480), (1280, 480)])
+    assert scores.per_sample.tolist() == [1, 0]
     with pytest.raises(ValueError, match="1 of 2 rows have none"):
         rec(["[64,48,320,240]"] * 2, [BOX] * 2, BoxFormat("pixels"), [(640, 480), None])
 
 
 def test_predictions_and_true_boxes_may_both_be_in_pixels() -> None:
-    found = rec(["[64,48,320,240]", "[0,0,320,480]"], [(64, 48, 320, 240), (0, 0, 640, 480)], BoxFormat("pixels"))
-    assert found.estimates["mean_iou"].value == pytest.approx(0.75)
-    assert "not cut" in found.notes["border"]
+    scores = rec(["[64,48,320,240]", "[0,0,320,480]"], [(64, 48, 320, 240), (0, 0, 640, 480)], BoxFormat("pixels"))
+    assert scores.estimates["mean_iou"].value == pytest.approx(0.75)
+    assert "not cut" in scores.notes["border"]
     with pytest.raises(ValueError, match=r"the true box .* is not x1, y1, x2, y2 in pixels"):
         rec(["[64,48,320,240]"], [BOX], BoxFormat("pixels"))
 
@@ -83,9 +83,9 @@ def test_true_boxes_written_as_text_score_all_of_refcoco(shared: Path) -> None:
     lines = next((shared / "data/refcoco").glob("*.jsonl")).read_text().splitlines()[:500]
     rows = [json.loads(line) for line in lines]
     truth = [normalize_xywh(row["bbox_xywh"], 640, 640) for row in rows]  # no COCO image has a longer side
-    found = rec([format_box(box) for box in truth], truth)
-    assert found.value == 1
-    assert found.estimates["mean_iou"].value > 0.98
+    scores = rec([format_box(box) for box in truth], truth)
+    assert scores.value == 1
+    assert scores.estimates["mean_iou"].value > 0.98
 
 
 @pytest.mark.parametrize("reference", [(10, 10, 50, 50), (0.5, 0.5, 0.1, 0.1), (0.1, 0.1)])

@@ -20,7 +20,7 @@ from pipelines.scoring.benchmarks import parse
 
 
 def table(*rows: tuple[str, str, str, Any]) -> pa.Table:
-    """Rows of sample_id, task, prediction, and references or the true box."""
+    """Return a table of predictions from rows of sample_id, task, prediction, and references or the true box."""
     columns = [
         {
             "sample_id": sample_id,
@@ -51,10 +51,10 @@ def table(*rows: tuple[str, str, str, Any]) -> pa.Table:
 def test_a_benchmark_means_its_metric(
     name: str, predictions: list[str], references: list[Any], value: float | None
 ) -> None:
-    found = score(name, predictions, references)
-    assert found.n == len(predictions)
+    result = score(name, predictions, references)
+    assert result.n == len(predictions)
     if value is not None:
-        assert found.value == pytest.approx(value)
+        assert result.value == pytest.approx(value)
 
 
 def test_rules_are_a_setting_of_the_scoring() -> None:
@@ -70,14 +70,14 @@ def test_rules_are_a_setting_of_the_scoring() -> None:
     [("okvqa", "dog", ["dog"] * 10), ("gqa", "dog", ["dog"]), ("pope", "no", ["no"]), ("aokvqa_direct", "a", ["a"])],
 )
 def test_every_result_names_its_rule_and_compares_on_demand(name: str, answer: str, reference: list[str]) -> None:
-    found = score(name, [answer], [reference], ScoringConfig(compare=True))
-    assert found.as_dict()["notes"]["rule"]
-    others = [key for key in found.estimates if key.startswith(f"{found.primary}[")]
+    result = score(name, [answer], [reference], ScoringConfig(compare=True))
+    assert result.as_dict()["notes"]["rule"]
+    others = [key for key in result.estimates if key.startswith(f"{result.primary}[")]
     assert others
-    assert found.primary == next(iter(found.estimates))
+    assert result.primary == next(iter(result.estimates))
 
 
-def test_no_interval_leaves_what_the_metric_can_be() -> None:
+def test_no_interval_leaves_the_range_of_its_number() -> None:
     draw = random.Random(0)
     texts = ["a dog", "a red dog on a bus", "", "two cats", "no", "yes", "[0,0,1,1]", "[0.1,0.1,0.5,0.5]"]
     cases = {
@@ -92,12 +92,12 @@ def test_no_interval_leaves_what_the_metric_can_be() -> None:
         for n in (1, 2, 3, 7):
             config = ScoringConfig("ptb-python", compare=True)
             scores = score(name, [draw.choice(texts) for _ in range(n)], [reference() for _ in range(n)], config)
-            for key, found in scores.estimates.items():
+            for key, result in scores.estimates.items():
                 largest = 10 if key == "CIDEr" else 1
-                assert 0 <= found.low <= found.high <= largest + 1e-12, (name, key, found)
+                assert 0 <= result.low <= result.high <= largest + 1e-12, (name, key, result)
 
 
-def test_boxes_are_read_as_the_benchmark_or_the_run_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_are_read_in_the_format_of_the_benchmark_or_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "tasks: {rec: {metric: rec, max_new_tokens: 8}}\n"
         "benchmarks: {gemini: {task: rec, boxes: {scale: 1000, order: yxyx}}}"
@@ -125,16 +125,16 @@ def test_pixels_are_divided_by_the_sizes_of_the_tagged_table(tmp_path: Path) -> 
     write_file(predictions, table(("1", "rec", "[64,48,320,240]", (0.1, 0.1, 0.5, 0.5))))
     sizes = pa.table({"image_id": ["2", "1"], "width": [100, 640], "height": [100, 480]})
     write_file(tagged, sizes)
-    given = EvaluateConfig(predictions=predictions, out=str(tmp_path), scoring=ScoringConfig(box_scale="pixels"))
-    assert evaluate(replace(given, tagged=tagged)).summary["rec.acc@0.5"] == 1
+    base = EvaluateConfig(predictions=predictions, out=str(tmp_path), scoring=ScoringConfig(box_scale="pixels"))
+    assert evaluate(replace(base, tagged=tagged)).summary["rec.acc@0.5"] == 1
     with pytest.raises(UserError, match="or the `tagged` folder"):
-        evaluate(given)
+        evaluate(base)
     write_file(tagged, sizes.slice(0, 1))
     with pytest.raises(UserError, match="1 of 1 rows have none"):
-        evaluate(replace(given, tagged=tagged))
+        evaluate(replace(base, tagged=tagged))
     write_file(tagged, sizes.select(["image_id"]))
     with pytest.raises(UserError, match="lacks the columns"):
-        evaluate(replace(given, tagged=tagged))
+        evaluate(replace(base, tagged=tagged))
 
 
 def test_scoring_imports_neither_ray_nor_torch_nor_mlflow(root: Path) -> None:
@@ -148,14 +148,14 @@ def test_scoring_imports_neither_ray_nor_torch_nor_mlflow(root: Path) -> None:
 
 
 def test_every_task_by_its_own_metric() -> None:
-    found = score_table(
+    result = score_table(
         table(
             ("1", "vqa", "dog", ["dog"] * 10), ("2", "rec", "[0,0,1,1]", (0, 0, 1, 0.9)), ("3", "pope", "no", ["no"])
         ),
         "mixed",
     )
-    assert {task: scores.metric for task, scores in found.items()} == {"vqa": "vqa", "rec": "rec", "pope": "pope"}
-    assert found["rec"].value == 1
+    assert {task: scores.metric for task, scores in result.items()} == {"vqa": "vqa", "rec": "rec", "pope": "pope"}
+    assert result["rec"].value == 1
 
 
 def test_sets_of_one_task_are_never_averaged() -> None:
@@ -164,8 +164,8 @@ def test_sets_of_one_task_are_never_averaged() -> None:
         ("pope_popular:pope:1", "pope", "no", ["yes"]),
         ("7", "pope", "no", ["no"]),
     )
-    found = score_table(rows, "mixed")
-    assert {key: scores.n for key, scores in found.items()} == {
+    result = score_table(rows, "mixed")
+    assert {key: scores.n for key, scores in result.items()} == {
         "pope_random:pope": 1,
         "pope_popular:pope": 1,
         "unnamed:pope": 1,
@@ -174,8 +174,8 @@ def test_sets_of_one_task_are_never_averaged() -> None:
 
 
 def test_a_set_with_a_benchmarks_name_is_scored_as_that_benchmark() -> None:
-    found = score_table(table(("aokvqa_direct:vqa:q", "vqa", "dog", ["dog"] * 2)), "mixed")
-    assert found["vqa"].metric == "aokvqa_direct"
+    result = score_table(table(("aokvqa_direct:vqa:q", "vqa", "dog", ["dog"] * 2)), "mixed")
+    assert result["vqa"].metric == "aokvqa_direct"
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,6 @@ def test_a_set_with_a_benchmarks_name_is_scored_as_that_benchmark() -> None:
         ([("1", "pope", "no", ["yes", "no"])], "pope", "one label"),
     ],
 )
-def test_what_cannot_be_scored_is_said(rows: list[Any], name: str, message: str) -> None:
+def test_rows_that_cannot_be_scored_are_refused(rows: list[Any], name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         score_table(table(*rows), name)

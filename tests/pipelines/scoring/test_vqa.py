@@ -75,21 +75,21 @@ def test_a_result_names_its_rule_and_compares_on_demand() -> None:
     assert list(plain.estimates) == ["soft_accuracy"]
     compared = vqa(["Yes"], [["yes"] * 10], "lavis", compare=True)
     assert "lavis" in compared.notes["rule"]
-    assert {name: found.value for name, found in compared.estimates.items()} == {
+    assert {name: result.value for name, result in compared.estimates.items()} == {
         "soft_accuracy": 1, "soft_accuracy[official]": 0, "soft_accuracy[lmms_eval]": 1, "soft_accuracy[vlmevalkit]": 1,
     }  # fmt: skip
 
 
 def test_empty_answers_are_counted_and_named_where_the_rule_takes_them_as_right() -> None:
-    found = vqa(["", "the", "dog"], [["a"] * 3 + ["dog"] * 7, ["dog"] * 10, ["dog"] * 10])
-    assert found.counts == {"samples": 3, "empty_answers": 2, "empty_answers_taken_as_right": 1}
+    result = vqa(["", "the", "dog"], [["a"] * 3 + ["dog"] * 7, ["dog"] * 10, ["dog"] * 10])
+    assert result.counts == {"samples": 3, "empty_answers": 2, "empty_answers_taken_as_right": 1}
 
 
 def test_official_accuracy_of_the_reported_case(shared: Path) -> None:
     folder = next(shared.glob("cases/03-*"))
     table = pq.read_table(folder / "vqa.parquet")
-    found = vqa(table["prediction"].to_pylist(), table["references"].to_pylist())
-    assert found.per_sample.tolist() == [1, 1, 1, 0]
+    result = vqa(table["prediction"].to_pylist(), table["references"].to_pylist())
+    assert result.per_sample.tolist() == [1, 1, 1, 0]
 
 
 def test_a_substring_is_not_an_answer() -> None:
@@ -100,7 +100,7 @@ def test_the_annotators_own_answers_on_real_questions(shared: Path) -> None:
     file = json.loads((shared / "data/coco/vqav2.json").read_text())
     rows = file["annotations"] if isinstance(file, dict) else file
     references = [[answer["answer"] for answer in row["answers"]] for row in rows]
-    best = [max(set(given), key=given.count) for given in references]
+    best = [max(set(answers), key=answers.count) for answers in references]
     assert vqa(best, references).value > 0.8
     assert vqa(["zzz"] * len(references), references).value == 0
 
@@ -112,20 +112,20 @@ def test_too_few_annotators_are_refused() -> None:
 
 def test_aokvqa_direct_counts_equal_answers_up_to_three_as_plain_strings() -> None:
     references = [["candle"] * 2 + ["x"] * 8, ["cake"] * 5, ["cake"] * 10]
-    found = aokvqa_direct(["candle", "cake", "Cake"], references, compare=True)
-    assert found.per_sample.tolist() == pytest.approx([2 / 3, 1, 0])
-    assert "plain equality" in found.notes["rule"]
-    assert found.estimates["direct_answer[lower_case]"].value == pytest.approx((2 / 3 + 1 + 1) / 3)
+    result = aokvqa_direct(["candle", "cake", "Cake"], references, compare=True)
+    assert result.per_sample.tolist() == pytest.approx([2 / 3, 1, 0])
+    assert "plain equality" in result.notes["rule"]
+    assert result.estimates["direct_answer[lower_case]"].value == pytest.approx((2 / 3 + 1 + 1) / 3)
 
 
 def test_exact_match_ignores_case_and_a_full_stop() -> None:
-    found = exact_match(["Bathroom.", "bath", "", "No"], [["bathroom"], ["bathroom"], [""], ["yes", "no"]])
-    assert found.per_sample.tolist() == [1, 0, 0, 1]
-    assert found.counts["empty_answers"] == 1
+    result = exact_match(["Bathroom.", "bath", "", "No"], [["bathroom"], ["bathroom"], [""], ["yes", "no"]])
+    assert result.per_sample.tolist() == [1, 0, 0, 1]
+    assert result.counts["empty_answers"] == 1
 
 
 def test_exact_match_compares_with_plain_equality_and_lavis() -> None:
-    found = exact_match(["Bathroom.", "two", "the cat"], [["bathroom"], ["two"], ["cat"]], compare=True)
-    values = {name: estimate.value for name, estimate in found.estimates.items()}
+    result = exact_match(["Bathroom.", "two", "the cat"], [["bathroom"], ["two"], ["cat"]], compare=True)
+    values = {name: estimate.value for name, estimate in result.estimates.items()}
     assert values == pytest.approx({"accuracy": 2 / 3, "accuracy[plain]": 1 / 3, "accuracy[lavis]": 2 / 3})
-    assert "empty answer is wrong" in found.notes["rule"]
+    assert "empty answer is wrong" in result.notes["rule"]

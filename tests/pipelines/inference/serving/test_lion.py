@@ -47,16 +47,16 @@ def test_a_clean_process_answers_as_predict_does(served: Served, tmp_path: Path)
     command = [sys.executable, "-c", CLEAN, served.picture]
     done = subprocess.run(command, cwd=tmp_path, env=served.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    output = json.loads(done.stdout.splitlines()[-1])
     ours: list[str] = []
     for task, text in (("rec", "the red circle"), ("caption", "")):
         config = PredictConfig(served.model, served.picture, task, text, tags="red: 0.9", out=str(tmp_path))  # type: ignore[arg-type]
         ours += predict(config).lines
-    assert found["answers"] == [ours[0], ours[0], ours[1]]
-    assert found["inputs"] == ["image", "task", "text", "prompt", "tags"]
-    assert found["outputs"] == ["answer", "box"]
-    assert len(found["example"]) == 1
-    assert all(Path(file).is_relative_to(served.code) for file in found["ours"])
+    assert output["answers"] == [ours[0], ours[0], ours[1]]
+    assert output["inputs"] == ["image", "task", "text", "prompt", "tags"]
+    assert output["outputs"] == ["answer", "box"]
+    assert len(output["example"]) == 1
+    assert all(Path(file).is_relative_to(served.code) for file in output["ours"])
     assert "type hint" not in done.stderr
 
 
