@@ -52,7 +52,7 @@ def test_a_run_a_refusal_and_a_finished_run(root: Path, tmp_path: Path) -> None:
     [
         (["--tagger.kind", "oracle"], "oracle"),
         (["--source.images", "/no/such/folder"], "/no/such/folder"),
-        (["--tagger.actors", "50"], "at once"),
+        (["--tagger.actors", "50"], "at the same time"),
         (["--tager.kind", "ram"], "Did you mean tagger.kind?"),
     ],
 )

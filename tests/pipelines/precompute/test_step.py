@@ -107,7 +107,7 @@ def test_a_plan_that_cannot_be_scheduled_is_refused_without_waiting(tmp_path: Pa
         with pytest.raises(UserError, match="needs"):
             precompute(dataclasses.replace(config, tagger=tagger))
     ram = TaggerConfig(path=str(save_tiny_ram(tmp_path / "ram")))
-    with pytest.raises(UserError, match="memory at once"):
+    with pytest.raises(UserError, match="memory at the same time"):
         precompute(dataclasses.replace(config, tagger=ram, shard_rows=10**9))
 
 
