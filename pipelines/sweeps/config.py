@@ -96,7 +96,7 @@ def check(config: SweepConfig) -> None:
             "concurrent must be at least 1, and retries at least 0."
         )
     if config.seed < 0:
-        raise UserError(f"seed is {config.seed}; a seed is 0 or more.")
+        raise UserError(f"seed is {config.seed}; set it to 0 or more.")
     if measured_on := sorted(_MEASURED_ON & set(config.space)):
         raise UserError(
             f"space has {measured_on}, which decide on which samples a trial is measured. Trials on different samples "
