@@ -1,8 +1,8 @@
-"""Every kind of bad input that we know, and what must become of it: one table that the test reads and that
+"""A table of all tested kinds of bad input with their expected outcomes.
 
     python -m tests.bad_inputs DIR
 
-prints after it wrote the inputs to DIR, ran precompute over them, and looked at what came out.
+writes the inputs to DIR, runs precompute on them, and prints the expected and the actual outcomes.
 """
 
 import json
@@ -30,15 +30,15 @@ KEPT = "kept"
 
 @dataclass(frozen=True)
 class Case:
-    """One image of the annotation file.
+    """An image of the annotation file.
 
     Attributes:
-        name: its file name.
-        what: what is special about it.
-        expected: `kept`, or `stage: reason` as quarantined.
-        content: the file's bytes; None writes no file.
+        name: the file name.
+        what: the property that is tested.
+        expected: `kept`, or `stage: reason` of its quarantine.
+        content: the file's bytes; None: no file is written.
         annotated: width and height in the annotation file.
-        captions: of the annotation file.
+        captions: captions in the annotation file.
     """
 
     name: str
@@ -50,39 +50,39 @@ class Case:
 
 
 def picture(size: tuple[int, int] = SIZE) -> Image.Image:
-    """Color ramps with a red half."""
+    """Return an image of color ramps with a red half."""
     x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     return Image.fromarray(np.stack([255 - x, y, x], axis=-1).astype(np.uint8))
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
-    """The image as a file of that kind."""
+    """Encode an image in a file format of Pillow."""
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def turned() -> bytes:
-    """A JPEG that is stored lying on its side, with the EXIF orientation that turns it upright."""
+    """Return a JPEG that is stored rotated, with the EXIF orientation that turns it upright."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return encoded(picture(), exif=exif)
 
 
 def lossless_jpeg() -> bytes:
-    """A JPEG whose frame header claims the lossless process, which decoders do not have."""
+    """Return a JPEG whose header declares the lossless process, which decoders do not support."""
     return encoded(picture()).replace(b"\xff\xc0", b"\xff\xc3", 1)
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG whose header gives this size, whatever its pixels are."""
+    """Return a PNG whose header has this size, independent of its pixels."""
     content = encoded(picture(), "PNG")
     header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
     return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
 
 
 def scratched_png() -> bytes:
-    """A PNG with a changed byte in its pixels, so that its checksum is wrong."""
+    """Return a PNG with a changed byte in its pixels, so that its checksum is wrong."""
     content = bytearray(encoded(picture(), "PNG"))
     content[80] ^= 0xFF
     return bytes(content)
@@ -133,7 +133,7 @@ IMAGES = (
     Case("zero_width.jpg", "an annotated width of 0", "annotation: wrong_value", _JPEG, (0, 60)),
 )  # fmt: skip
 
-# Entries that are not an image's own: added to the annotation file as they are, and their reason of quarantine.
+# Further entries of the annotation file: description, entry, reason of quarantine.
 _IMAGE_ENTRIES: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("an id that is there already", {"id": 1, "file_name": "plain.jpg", "width": 80, "height": 60}, "duplicate_id"),
     ("an image without file_name", {"id": 900, "width": 80, "height": 60}, "missing_key"),
@@ -144,17 +144,17 @@ _CAPTION_ENTRIES: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("a number instead of a caption", {"image_id": 1, "caption": 7}, "wrong_type"),
 )
 ENTRIES = (*_IMAGE_ENTRIES, *_CAPTION_ENTRIES)
-# Beside the entries: the blank caption of an image that is kept.
+# In addition to the entries: the blank caption of a kept image.
 BLANK_CAPTIONS = 1
 
 
 def cases() -> list[Case]:
-    """The image cases that mean something to this user: nothing is locked for root."""
+    """Return the cases that apply to the current user: root can read every file."""
     return [case for case in IMAGES if case.name != "locked.jpg" or os.geteuid() != 0]
 
 
 def write_inputs(folder: Path) -> Path:
-    """Writes the images under `images/` and the annotation file, whose path it returns."""
+    """Write the images to `images/`, write the annotation file, and return its path."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
@@ -178,7 +178,7 @@ def write_inputs(folder: Path) -> Path:
 
 
 def make_config(folder: Path, annotations: Path) -> PrecomputeConfig:
-    """A run over the inputs that lets everything pass."""
+    """Return the configuration of a run that accepts any share of bad inputs."""
     return PrecomputeConfig(
         source=SourceConfig(annotations=str(annotations), images=str(folder / "images")),
         tagger=TaggerConfig(path=str(save_tiny_ram(folder / "ram"))),
@@ -190,34 +190,34 @@ def make_config(folder: Path, annotations: Path) -> PrecomputeConfig:
 
 
 def outcomes(result: str) -> tuple[dict[str, str], Counter[str]]:
-    """What became of every image (by file name), and how often each annotation was quarantined, by reason."""
+    """Return the outcome of every image by file name, and the number of quarantined annotations by reason."""
     kept = {os.path.basename(row["uri"]): KEPT for row in rows_of(result)}
-    found, bad = dict(kept), Counter[str]()
+    images, bad = dict(kept), Counter[str]()
     for row in rows_of(result, "quarantine"):
         if row["stage"] == "annotation":
             bad[row["reason"]] += 1
         if row["uri"] and os.path.basename(row["uri"]) not in kept:
-            found[os.path.basename(row["uri"])] = f"{row['stage']}: {row['reason']}"
-    return found, bad
+            images[os.path.basename(row["uri"])] = f"{row['stage']}: {row['reason']}"
+    return images, bad
 
 
 def expected_annotations() -> Counter[str]:
-    """How often each reason must stand in the annotations' quarantine."""
-    of_images = [case.expected.split(": ")[1] for case in cases() if case.expected.startswith("annotation")]
-    return Counter([*of_images, *(reason for *_, reason in ENTRIES), *["empty_text"] * BLANK_CAPTIONS])
+    """Return the expected number of quarantined annotations by reason."""
+    image_reasons = [case.expected.split(": ")[1] for case in cases() if case.expected.startswith("annotation")]
+    return Counter([*image_reasons, *(reason for *_, reason in ENTRIES), *["empty_text"] * BLANK_CAPTIONS])
 
 
 def main(folder: Path) -> int:
-    """Writes, runs, prints the table; 1 where something became of an input that should not have."""
+    """Write the inputs, run precompute, and print the table; return 1 if an outcome is not as expected."""
     make: Callable[[str, str, str, str], str] = "{:<22} {:<40} {:<24} {}".format
     result = precompute(make_config(folder, write_inputs(folder)))
-    found, annotations = outcomes(result.path)
+    images, annotations = outcomes(result.path)
     wrong = annotations != expected_annotations()
-    print(make("input", "what it is", "what became of it", ""))
+    print(make("input", "property", "outcome", ""))
     for case in cases():
-        became = found.get(case.name, "LOST")
-        wrong |= became != case.expected
-        print(make(case.name, case.what, became, "" if became == case.expected else f"expected {case.expected}"))
+        outcome = images.get(case.name, "LOST")
+        wrong |= outcome != case.expected
+        print(make(case.name, case.what, outcome, "" if outcome == case.expected else f"expected {case.expected}"))
     for what, entry, reason in ENTRIES:
         print(make(json.dumps(entry)[:22], what, f"annotation: {reason}" if annotations[reason] else "LOST", ""))
     print(make("(one empty caption)", "its image is kept", f"annotation: empty_text x {annotations['empty_text']}", ""))

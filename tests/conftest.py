@@ -1,4 +1,4 @@
-"""Fixtures for the whole suite: the given material, one Ray for the session, a clean MLflow for each test."""
+"""Fixtures of all tests: real data, a Ray session, and a sample world."""
 
 import os
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
-# How long an example takes says how busy the machine is, not whether the code is right.
-settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("house")
+# No deadline: the time of an example depends on the load of the machine.
+settings.register_profile("lion", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lion")
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The repository's root."""
+    """Return the root of the repository."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The given real data and reference tensors; tests that need them skip where they are absent."""
+    """Return the folder of real data and reference tensors; skip the test if it is missing."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("needs ../shared (real data and reference tensors)")
@@ -35,7 +35,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One local Ray for the session, with more logical CPUs than the machine has (Data and Train share it)."""
+    """Start a local Ray for the session, with more logical CPUs than cores because Data and Train share it."""
     from pipelines.core.runtime import RayConfig, ray_session
 
     with ray_session(RayConfig(address="local")):
@@ -44,7 +44,7 @@ def ray_cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sample world of 60 images, for tests that read it; nobody writes to it."""
+    """Draw a sample world of 60 images. Tests must not change it."""
     from pipelines.sample_world.writing import SampleWorldConfig, sample_world
 
     out = tmp_path_factory.mktemp("world")

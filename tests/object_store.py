@@ -1,4 +1,4 @@
-"""An S3 server of the test's own (moto's), in a process of its own."""
+"""An S3 server for tests (moto) in a separate process."""
 
 import contextlib
 import subprocess
@@ -13,7 +13,7 @@ BUCKET = "lion"
 
 
 def settings(endpoint: str) -> dict[str, str]:
-    """The environment by which every S3 client of a process and of its children finds the server."""
+    """Return the environment variables with which S3 clients use the server."""
     return {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -25,7 +25,7 @@ def settings(endpoint: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[str]:
-    """Runs the server with an empty bucket; yields its address."""
+    """Run the server with an empty bucket and yield its address."""
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],

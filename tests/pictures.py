@@ -1,7 +1,7 @@
-"""The README's pictures, from a finished demo: `python -m tests.pictures runs/demo` writes docs/pictures/.
+"""Create the README's pictures from a finished demo: `python -m tests.pictures runs/demo` writes docs/pictures/.
 
-`answers.png` shows the first held-out scenes, which nobody chose, with what the champion answered in its evaluation,
-`report.png` the top of the report, `page.png` the demo page after a question. The last two need Debian's chromium.
+`answers.png` shows the first test scenes (not a selection) with the champion's predictions, `report.png` the top of the
+report, `page.png` the demo page after a question. The last two need Debian's chromium.
 """
 
 import argparse
@@ -35,16 +35,16 @@ _ALL = "[...document.querySelectorAll"
 
 
 def results(run: str) -> dict[str, dict[str, Any]]:
-    """What each step of the pipeline printed, by name."""
+    """Return the JSON line of each step of the pipeline, by name."""
     return {step["name"]: step for step in storage.read_json(storage.join(run, "report.json"))["steps"]}
 
 
 def answers(run: str, count: int = 4) -> Image.Image:
-    """The first test images with the champion's caption, an answer and a box, and the truth where it erred.
+    """Draw the first test images with the champion's caption, answer and box, and the truth where it is wrong.
 
     Args:
         run: the demo's folder.
-        count: of images, side by side.
+        count: the number of images, side by side.
     """
     steps = results(run)
     champion = steps["comparison"]["champion"]
@@ -55,41 +55,41 @@ def answers(run: str, count: int = 4) -> Image.Image:
         if read_parquet(folder, "predictions", ["model_version"])["model_version"][0].as_py() == champion
     )
     predictions = {row["sample_id"]: row for row in read_parquet(evaluated, "predictions").to_pylist()}
-    asked: dict[tuple[str, str], dict[str, Any]] = {}
+    questions: dict[tuple[str, str], dict[str, Any]] = {}
     for row in load_instructions(steps["test_questions"]["path"]).to_pylist():
-        asked.setdefault((row["image_id"], row["task"]), row)
+        questions.setdefault((row["image_id"], row["task"]), row)
     images = read_parquet(steps["tagged_test"]["path"], "tagged", ["image_id", "uri"]).sort_by("image_id").to_pylist()
-    complete = [image for image in images if all((image["image_id"], task) in asked for task in ("vqa", "rec"))]
+    complete = [image for image in images if all((image["image_id"], task) in questions for task in ("vqa", "rec"))]
     cards = []
     for image in complete[:count]:
-        rows = {task: asked[image["image_id"], task] for task in ("caption", "vqa", "rec")}
-        told = {task: predictions[row["sample_id"]] for task, row in rows.items()}
-        cards.append(_card(load_image(image["uri"]), rows, told))
+        rows = {task: questions[image["image_id"], task] for task in ("caption", "vqa", "rec")}
+        outputs = {task: predictions[row["sample_id"]] for task, row in rows.items()}
+        cards.append(_card(load_image(image["uri"]), rows, outputs))
     sheet = Image.new(
         "RGB", ((_SIDE + _GAP) * len(cards) + _GAP, max(card.height for card in cards) + 2 * _GAP), "white"
     )
-    for place, card in enumerate(cards):
-        sheet.paste(card, (_GAP + place * (_SIDE + _GAP), _GAP))
+    for column, card in enumerate(cards):
+        sheet.paste(card, (_GAP + column * (_SIDE + _GAP), _GAP))
     return sheet
 
 
-def _card(picture: Image.Image, rows: Mapping[str, Any], told: Mapping[str, Any]) -> Image.Image:
-    """A picture with the box that was asked for, and the answers under it."""
-    found, true = parse_box(told["rec"]["prediction"]), told["rec"]["box"]
-    overlap = iou(found.box, true) if found else 0.0
-    spans = [Span("", found.box), Span("", tuple(true))] if found else []
+def _card(picture: Image.Image, rows: Mapping[str, Any], outputs: Mapping[str, Any]) -> Image.Image:
+    """Draw an image with the predicted box, and the answers below it."""
+    located, true = parse_box(outputs["rec"]["prediction"]), outputs["rec"]["box"]
+    overlap = iou(located.box, true) if located else 0.0
+    spans = [Span("", located.box), Span("", tuple(true))] if located else []
     drawn = draw_boxes(picture, spans, least=_SIDE)
     drawn = drawn.resize((_SIDE, round(_SIDE * drawn.height / drawn.width)), Image.Resampling.LANCZOS)
-    answer, truths = told["vqa"]["prediction"], told["vqa"]["references"]
+    answer, truths = outputs["vqa"]["prediction"], outputs["vqa"]["references"]
     right = answer.strip().lower() in {truth.lower() for truth in truths}
     lines = [
-        (told["caption"]["prediction"], _INK),
+        (outputs["caption"]["prediction"], _INK),
         ("", _INK),
-        (_asked(rows["vqa"]), _DIM),
+        (_question_text(rows["vqa"]), _DIM),
         (answer if right else f"{answer} (true: {max(set(truths), key=truths.count)})", _RIGHT if right else _WRONG),
         ("", _INK),
-        (f"{_asked(rows['rec'])}:", _DIM),
-        (f"the red box; IoU {overlap:.2f} with the blue, true one" if found else "no box",
+        (f"{_question_text(rows['rec'])}:", _DIM),
+        (f"the red box; IoU {overlap:.2f} with the blue, true one" if located else "no box",
          _RIGHT if overlap >= 0.5 else _WRONG),
     ]  # fmt: skip
     wrapped = [(line, color) for text, color in lines for line in (wrap(text, 38) or [""])]
@@ -101,27 +101,27 @@ def _card(picture: Image.Image, rows: Mapping[str, Any], told: Mapping[str, Any]
     return card
 
 
-def _asked(row: Mapping[str, Any]) -> str:
-    """What a question asks for, without the wording around it."""
+def _question_text(row: Mapping[str, Any]) -> str:
+    """Return the text of a question without its template."""
     before, after = instruction(row["task"], "evaluate", {"text": "\0"}, "", None).split("\0")
     return str(row["instruction"]).removeprefix(before).removesuffix(after)
 
 
 def compressed(picture: Image.Image) -> bytes:
-    """As PNG of at most 256 colors."""
+    """Encode an image as PNG with at most 256 colors."""
     sink = io.BytesIO()
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(sink, "PNG", optimize=True)
     return sink.getvalue()
 
 
 async def report(run: str, file: Path) -> None:
-    """The top of the comparison's report."""
+    """Write a screenshot of the top of the comparison's report."""
     async with open_tab(Path(results(run)["comparison"]["report"]).as_uri(), 1100, 1000) as tab:
         await tab.screenshot(file, 1250)
 
 
 async def page(run: str, file: Path) -> None:
-    """The demo page, with an example chosen and asked for an object."""
+    """Write a screenshot of the demo page after a question about an example."""
     models = "{static: models:/lion@static, dynamic: models:/lion@dynamic}"
     images = storage.join(results(run)["world"]["path"], "images")
     command = [sys.executable, "-m", "jobs.demo_page", "--models", models, "--examples", images, "--port", "0",
@@ -143,7 +143,7 @@ async def page(run: str, file: Path) -> None:
 
 
 async def ask_on_the_page(tab: Any, what: str, text: str) -> None:
-    """Waits for the first example's tags, asks, and waits for the answers."""
+    """Wait for the first example's tags, ask a question, and wait for the answers."""
     await tab.until(r"/\d+%/.test(document.body.innerText)")
     await tab.run(f"{_ALL}('input[type=radio]')].find(one => one.parentElement.innerText.trim() === '{what}').click()")
     box = f"{_ALL}('textarea')].find(one => one.closest('label')?.innerText.startsWith('Question or object'))"
@@ -157,7 +157,7 @@ async def ask_on_the_page(tab: Any, what: str, text: str) -> None:
 
 
 def main() -> None:
-    """Writes them all."""
+    """Write all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", nargs="?", default="runs/demo", help="the demo's folder (%(default)s)")
     run = storage.absolute(parser.parse_args().run)

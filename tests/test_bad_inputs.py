@@ -1,4 +1,4 @@
-"""P2 on every kind of bad input of `tests.bad_inputs`: it stops nothing, and each has its reason."""
+"""Every bad input of `tests.bad_inputs` is quarantined with its reason and does not stop the run (P2)."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from tests.bad_inputs import cases, expected_annotations, make_config, outcomes,
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_bad_input_is_quarantined_with_its_reason_and_every_odd_one_kept(tmp_path: Path) -> None:
     result = precompute(make_config(tmp_path, write_inputs(tmp_path)))
-    found, annotations = outcomes(result.path)
-    assert found == {case.name: case.expected for case in cases()}
+    images, annotations = outcomes(result.path)
+    assert images == {case.name: case.expected for case in cases()}
     assert annotations == expected_annotations()
     assert result.summary["rows_in"] == result.summary["rows"] + result.summary["quarantined"]
     assert len([case for case in cases() if case.expected != "kept"]) >= 15

@@ -1,4 +1,4 @@
-"""The script that makes the README's pictures, on a demo's folder of two images."""
+"""The script of the README's pictures, on a demo's folder with two images."""
 
 import io
 import json
@@ -16,27 +16,27 @@ CHAMPION = "models:/lion/2"
 
 
 def folders(root: Path) -> None:
-    """A demo's folder: what its steps printed, the test images' tables, and the answers of two models."""
+    """Write a demo's folder: its report, the tables of the test images, and the predictions of two models."""
     rows, images = [], []
     for name, width in (("a", 60), ("b", 30)):
         Image.new("RGB", (width, 40), "white").save(root / f"{name}.png")
         images.append({"image_id": name, "uri": str(root / f"{name}.png"), "width": width, "height": 40, "source": "x"})
         for task, text, answer in (("caption", "", "a red picture"), ("vqa", "What color?", "red"), ("rec", "it", "")):
-            asked = instruction(task, "evaluate", {"text": text} if text else {}, "", None)
+            question = instruction(task, "evaluate", {"text": text} if text else {}, "", None)
             row = {"sample_id": f"{name}:{task}", "image_id": name, "task": task, "level": "image"}
-            rows.append(row | {"instruction": asked, "answers": [answer], "box": [0.0, 0.0, 0.5, 0.5]})
+            rows.append(row | {"instruction": question, "answers": [answer], "box": [0.0, 0.0, 0.5, 0.5]})
     write_file(str(root / "questions/instructions/0.parquet"), to_table(rows, INSTRUCTIONS))
     write_file(str(root / "tagged/tagged/0.parquet"), to_table(images, TAGGED))
     for folder, version, box in (
         ("evaluate-1", "models:/lion/1", "no box"),
         ("evaluate-2", CHAMPION, "[0.2,0.2,0.9,0.9]"),
     ):
-        told = [
+        predictions = [
             {**{key: row[key] for key in ("sample_id", "image_id", "task", "box")}, "references": row["answers"],
              "prediction": box if row["task"] == "rec" else "red", "model_version": version}
             for row in rows
         ]  # fmt: skip
-        write_file(str(root / folder / "predictions/0.parquet"), to_table(told, PREDICTIONS))
+        write_file(str(root / folder / "predictions/0.parquet"), to_table(predictions, PREDICTIONS))
     steps = [
         {"name": "comparison", "champion": CHAMPION},
         {"name": "test_questions", "path": str(root / "questions")},
@@ -47,8 +47,8 @@ def folders(root: Path) -> None:
 
 def test_a_card_for_each_image_with_the_champions_box(tmp_path: Path) -> None:
     folders(tmp_path)
-    made = answers(str(tmp_path))
-    assert made.width == 2 * 320 + 20
-    # The color of a predicted box, a little blurred: the champion's answers have one, the other model's have none.
-    assert (np.abs(np.asarray(made, np.int16) - [229, 72, 77]).max(axis=2) < 20).any()
-    assert Image.open(io.BytesIO(compressed(made))).size == made.size
+    sheet = answers(str(tmp_path))
+    assert sheet.width == 2 * 320 + 20
+    # The color of a predicted box, slightly blurred. Only the champion predicts a box.
+    assert (np.abs(np.asarray(sheet, np.int16) - [229, 72, 77]).max(axis=2) < 20).any()
+    assert Image.open(io.BytesIO(compressed(sheet))).size == sheet.size

@@ -1,4 +1,4 @@
-"""docs/scores.md: what this project computes beside what the other scorers gave."""
+"""docs/scores.md: scores of this project compared with those of other scorers."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.scores_table import ANSWERS, COLUMNS, DOCUMENT, here, recorded, table
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_rule_gives_what_its_own_code_gave(case: Case) -> None:
+def test_every_rule_gives_the_score_of_its_original_code(case: Case) -> None:
     scores = here(case)
     assert scores.primary
     values = recorded()[case.name]
@@ -40,12 +40,12 @@ def test_vqa_by_every_rule_on_generated_questions() -> None:
     assert differing > 200, "the questions must tell the rules apart"
 
 
-def test_document_is_what_the_command_makes() -> None:
+def test_the_document_is_the_output_of_the_command() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == table(recorded()), "run python -m tests.scores_table"
 
 
 @pytest.mark.skipif("LION_PEERS" not in os.environ, reason="LION_PEERS names no folder with the other scorers' files")
-def test_recorded_values_are_what_the_other_scorers_give() -> None:
+def test_recorded_values_are_those_of_the_other_scorers() -> None:
     from tests.scores.peers import Peers
 
     peers = Peers(Path(os.environ["LION_PEERS"]))

@@ -46,7 +46,7 @@ VERBS = sorted(
 
 
 def imported(path: Path) -> set[str]:
-    """The top-level packages that a module imports, anywhere in it."""
+    """Return the top-level packages that a module imports, at any place in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -57,10 +57,10 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("room", sorted(FORBIDDEN))
-def test_arrows_point_one_way(root: Path, room: str) -> None:
+def test_imports_point_one_way(root: Path, room: str) -> None:
     modules = list((root / room).rglob("*.py"))
     assert modules
-    wrong = {str(path.relative_to(root)): found for path in modules if (found := imported(path) & FORBIDDEN[room])}
+    wrong = {str(path.relative_to(root)): names for path in modules if (names := imported(path) & FORBIDDEN[room])}
     assert not wrong, f"{room}/ may not import these: {wrong}"
 
 
@@ -75,7 +75,7 @@ def submodules_imported(path: Path, package: str) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
 
 
-def test_no_module_of_pipelines_is_loose(root: Path) -> None:
+def test_every_module_of_pipelines_is_in_a_room(root: Path) -> None:
     folders = {path.name for path in (root / "pipelines").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders == set(ROOMS)
     assert [path.name for path in (root / "pipelines").glob("*.py")] == ["__init__.py"]
@@ -107,21 +107,21 @@ def test_packages_of_models_share_modules_and_not_each_other(root: Path) -> None
 
 
 def test_tags_are_converted_in_one_module(root: Path) -> None:
-    """`models/tags.py` alone turns an image's tags into dictionaries and back."""
+    """Ensure that only `models/tags.py` converts an image's tags to dictionaries and back."""
     conversion = re.compile(r'\w\["tag"\],|\{"tag": \w+, "score"')
     modules = [path for folder in FORBIDDEN for path in (root / folder).rglob("*.py")]
     places = [str(path.relative_to(root)) for path in modules if conversion.search(path.read_text())]
     assert places == ["models/tags.py"]
 
 
-def test_every_verb_has_its_yaml_beside_it(root: Path) -> None:
+def test_every_verb_has_a_yaml_file(root: Path) -> None:
     assert VERBS
     missing = [verb for verb in VERBS if not (root / "jobs" / f"{verb}.yaml").exists()]
     assert not missing
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_explains_every_field_without_a_heavy_import(root: Path, verb: str) -> None:
+def test_help_works_without_a_heavy_import(root: Path, verb: str) -> None:
     script = (
         "import runpy, sys\n"
         f"sys.argv = ['{verb}', '--help']\n"
@@ -140,12 +140,12 @@ def test_help_explains_every_field_without_a_heavy_import(root: Path, verb: str)
 def test_every_field_has_a_docstring(verb: str) -> None:
     run = importlib.import_module(f"jobs.{verb}").run
     parser = make_parser(verb, get_type_hints(run)["config"])
-    silent = [action.dest for action in parser._actions if not (action.help or "").strip()]
-    assert not silent
+    undocumented = [action.dest for action in parser._actions if not (action.help or "").strip()]
+    assert not undocumented
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_yaml_beside_a_verb_is_a_valid_configuration(root: Path, verb: str) -> None:
+def test_the_yaml_file_of_a_verb_is_a_valid_configuration(root: Path, verb: str) -> None:
     command = [sys.executable, "-m", f"jobs.{verb}", "--config", f"jobs/{verb}.yaml", "--print_config"]
     run = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

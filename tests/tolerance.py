@@ -1,11 +1,12 @@
-"""How far two computations of one value may be apart. What is stored is compared by bits and needs none of this."""
+"""Tolerance between two computations of the same value. Stored values are compared exactly, without it."""
 
 from typing import Any
 
 ROUNDING: dict[str, Any] = {"atol": 1e-6, "rtol": 1e-5}
-"""For float32 that is computed in another order: another batch, chunk, thread count, cache or attention kernel.
+"""Tolerance for float32 values that are computed in another order: another batch, chunk, number of threads, cache or
+attention kernel.
 
-Each sum then rounds elsewhere, by up to 6e-8 of its terms, and processors with wider registers add in an order of their
-own. Bits are equal only where the operations, the threads and the alignment of the operands are the same, which
-`models.alignment` sees to for weights.
+Sums are then rounded differently, by up to 6e-8 of their terms. The order also depends on the processor's registers.
+Results are bitwise equal only with the same operations, threads and alignment of the operands; `models.alignment`
+ensures the alignment of weights.
 """

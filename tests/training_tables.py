@@ -1,7 +1,7 @@
-"""The tables of docs/training.md that follow from shapes: ``python -m tests.training_tables``.
+"""Print the tables of docs/training.md that follow from shapes: ``python -m tests.training_tables``.
 
-What a checkpoint holds against all weights, and the memory of each recipe's worker. Nothing is loaded or computed: the
-models stand on PyTorch's meta device.
+They compare the size of checkpoints with the size of all weights, and estimate the memory of each recipe's worker. No
+weights are loaded: the models are on PyTorch's meta device.
 """
 
 import tempfile
@@ -21,17 +21,17 @@ MEMORY = ("recipe", "GPUs", "ZeRO", "micro-batch", "weights", "gradients, optimi
 
 
 def head(names: tuple[str, ...]) -> list[str]:
-    """A table's first two lines."""
+    """Return the first two lines of a table."""
     return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
 
 
 def task_of(settings: TrainStageConfig, start: str) -> StageTask:
-    """The task of a configuration, on a LION of which there is only the configuration."""
+    """Return the task of a configuration, for a LION whose folder has a configuration only."""
     return StageTask(settings, "", "", start, None, ())
 
 
 def checkpoint_rows(size: str, start: str) -> list[str]:
-    """Per stage: elements in all, elements trained, and the bytes of both."""
+    """Return a row per stage: all parameters, trained parameters, and the bytes of both."""
     rows = []
     for stage in (1, 2, 3):
         settings = TrainStageConfig("", "", start, stage=stage)
@@ -46,19 +46,19 @@ def checkpoint_rows(size: str, start: str) -> list[str]:
 
 
 def memory_row(recipe: Path, start: str) -> str:
-    """The parts of a recipe's estimate."""
-    given = ["--config", str(recipe), "--data", "", "--tagged", "", "--parents", start]
-    settings = parse("train_stage", TrainStageConfig, given)
-    found = estimate(task_of(settings, start), settings.loop, settings.launch)
-    weights = sum(size for name, size in found.state.items() if "weights in" in name)
-    rest = sum(found.state.values()) - weights
-    sizes = " | ".join(f"{size / GIB:.1f}" for size in (weights, rest, found.activations, found.total))
+    """Return the row of a recipe: the parts of its memory estimate."""
+    arguments = ["--config", str(recipe), "--data", "", "--tagged", "", "--parents", start]
+    settings = parse("train_stage", TrainStageConfig, arguments)
+    memory = estimate(task_of(settings, start), settings.loop, settings.launch)
+    weights = sum(size for name, size in memory.state.items() if "weights in" in name)
+    rest = sum(memory.state.values()) - weights
+    sizes = " | ".join(f"{size / GIB:.1f}" for size in (weights, rest, memory.activations, memory.total))
     loop = settings.loop
     return f"| {recipe.stem} | {settings.launch.workers} | {loop.zero_stage} | {loop.micro_batch_size} | {sizes} |"
 
 
 def main() -> None:
-    """Prints both tables."""
+    """Print both tables."""
     lines = head(CHECKPOINTS)
     with tempfile.TemporaryDirectory() as root:
         for size in ("tiny", "xl"):

@@ -1,4 +1,4 @@
-"""The launcher's, the container's and MLflow's files: valid where there is a schema, and in keeping with each other."""
+"""Files of the launcher, the container and MLflow: valid by their schemas, and consistent with each other."""
 
 import copy
 import json
@@ -15,10 +15,10 @@ LAUNCHER = ("aws", "gcp")
 
 
 def errors(document: dict[str, Any]) -> list[str]:
-    """What the pinned Ray's own schema does not allow."""
+    """Return the violations of the pinned Ray's schema."""
     schema = json.loads(files("ray.autoscaler").joinpath("ray-schema.json").read_text())
-    found = Draft202012Validator(schema).iter_errors(document)
-    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
+    violations = Draft202012Validator(schema).iter_errors(document)
+    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in violations]
 
 
 @pytest.mark.parametrize("cloud", LAUNCHER)
@@ -27,11 +27,11 @@ def test_the_launchers_file_is_valid_for_the_pinned_ray(root: Path, cloud: str) 
 
     document = yaml.safe_load((root / f"cluster/launcher/{cloud}.yaml").read_text())
     assert errors(document) == []
-    validate_config(copy.deepcopy(document))  # what `ray up` itself asks
+    validate_config(copy.deepcopy(document))  # the check of `ray up`
     assert errors({**document, "max_worker": 3})
     types = document["available_node_types"]
     assert types[document["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}
-    assert sum(one["max_workers"] for name, one in types.items() if name != "head") <= document["max_workers"]
+    assert sum(kind["max_workers"] for name, kind in types.items() if name != "head") <= document["max_workers"]
     assert "RAY_AUTH_MODE=token" in " ".join(document["docker"]["run_options"])
     assert "--dashboard-host=127.0.0.1" in " ".join(document["head_start_ray_commands"])
 
@@ -45,7 +45,7 @@ def test_no_secret_stands_in_a_cluster_file(root: Path) -> None:
         assert not re.search(r"://[^/\s\"']+:[^/\s\"']+@", text), path
 
 
-def test_the_image_is_pinned_and_runs_as_a_person(root: Path) -> None:
+def test_the_image_is_pinned_and_does_not_run_as_root(root: Path) -> None:
     lines = (root / "cluster/Containerfile").read_text().splitlines()
     (base,) = [line for line in lines if line.startswith("FROM")]
     assert re.search(r"python:3\.11\.\d+-", base)
@@ -58,30 +58,31 @@ def test_the_image_is_pinned_and_runs_as_a_person(root: Path) -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins if not pin.startswith("#"))
 
 
-def test_mlflow_asks_for_a_password_and_gets_its_own_by_reference(root: Path) -> None:
+def test_mlflow_requires_a_password_and_reads_its_secrets_by_reference(root: Path) -> None:
     manifests = list(yaml.safe_load_all((root / "cluster/mlflow/kubernetes.yaml").read_text()))
-    (server,) = [one for one in manifests if one["kind"] == "Deployment"]
+    (server,) = [manifest for manifest in manifests if manifest["kind"] == "Deployment"]
     (container,) = server["spec"]["template"]["spec"]["containers"]
     compose = yaml.safe_load((root / "cluster/mlflow/compose.yaml").read_text())
     for arguments in (container["args"], compose["services"]["mlflow"]["command"]):
         assert "--app-name=basic-auth" in arguments
         assert "--backend-store-uri=postgresql+psycopg2:///mlflow" in arguments
-        assert any(re.match(r"--artifacts-destination=(s3://|\$\{MLFLOW_BUCKET)", one) for one in arguments)
-    values = {one["name"]: one for one in container["env"]}
+        assert any(re.match(r"--artifacts-destination=(s3://|\$\{MLFLOW_BUCKET)", word) for word in arguments)
+    values = {variable["name"]: variable for variable in container["env"]}
     for name in ("PGPASSWORD", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY"):
         assert values[name]["valueFrom"]["secretKeyRef"]["name"] == "lion-mlflow"
         assert compose["services"]["mlflow"]["environment"][name].startswith("${")
     assert compose["services"]["mlflow"]["ports"] == ["127.0.0.1:5000:5000"]
 
 
-def test_every_selector_finds_its_pods(root: Path) -> None:
+def test_every_selector_matches_its_pods(root: Path) -> None:
     manifests = list(yaml.safe_load_all((root / "cluster/mlflow/kubernetes.yaml").read_text()))
-    pods = {one["metadata"]["name"]: one["spec"]["template"] for one in manifests if "template" in one["spec"]}
+    specs = [(manifest["kind"], manifest["metadata"]["name"], manifest["spec"]) for manifest in manifests]
+    pods = {name: spec["template"] for _, name, spec in specs if "template" in spec}
     labels = [template["metadata"]["labels"] for template in pods.values()]
-    for one in manifests:
-        if one["kind"] == "Service":
-            assert one["spec"]["selector"] in labels
-        if one["metadata"]["name"] in pods and "selector" in one["spec"] and one["kind"] != "Service":
-            assert one["spec"]["selector"]["matchLabels"] == pods[one["metadata"]["name"]]["metadata"]["labels"]
+    for kind, name, spec in specs:
+        if kind == "Service":
+            assert spec["selector"] in labels
+        elif name in pods and "selector" in spec:
+            assert spec["selector"]["matchLabels"] == pods[name]["metadata"]["labels"]
     for template in pods.values():
         assert template["spec"]["securityContext"]["runAsNonRoot"]

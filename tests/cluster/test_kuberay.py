@@ -1,4 +1,4 @@
-"""KubeRay's files are valid for its CRDs and for the pinned Ray (P10), and hold to the house's rules."""
+"""KubeRay's files are valid for its CRDs and for the pinned Ray (P10), and follow the rules of the project."""
 
 import copy
 import gzip
@@ -15,7 +15,7 @@ FILES = {"RayJob": "rayjob", "RayCluster": "raycluster"}
 
 
 def closed(schema: Any) -> Any:
-    """A CRD's schema in which an unknown key is an error, as it is for a strict API server."""
+    """Return a CRD's schema with unknown keys as errors, as in a strict API server."""
     if isinstance(schema, list):
         return [closed(item) for item in schema]
     if not isinstance(schema, dict):
@@ -35,7 +35,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def schema(shared: Path, kind: str) -> dict[str, Any]:
-    """The schema of the kind's spec, of the version that KubeRay stores."""
+    """Return the schema of the kind's spec, in the version that KubeRay stores."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the CRD is 1.4 MB: half a minute without the C loader
     with gzip.open(shared / f"data/kuberay/ray.io_{kind.lower()}s.yaml.gz") as stream:
         crd = yaml.load(stream, loader)
@@ -49,7 +49,7 @@ def document(root: Path, kind: str) -> dict[str, Any]:
 
 
 def cluster_of(document: dict[str, Any]) -> dict[str, Any]:
-    """The Ray cluster's spec, of either kind."""
+    """Return the Ray cluster's spec of a RayJob or RayCluster."""
     return document["spec"].get("rayClusterSpec", document["spec"])
 
 
@@ -60,9 +60,9 @@ def containers(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def errors(document: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    """What a file has that its CRD does not allow."""
-    found = Draft202012Validator(schema).iter_errors(document["spec"])
-    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
+    """Return the violations of the CRD in a file."""
+    violations = Draft202012Validator(schema).iter_errors(document["spec"])
+    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in violations]
 
 
 def test_the_file_meets_the_crd(document: dict[str, Any], kind: str, schema: dict[str, Any]) -> None:
@@ -80,15 +80,15 @@ def test_it_runs_the_pinned_ray_behind_a_token(document: dict[str, Any], root: P
     assert cluster_of(document)["authOptions"] == {"mode": "token"}
 
 
-def test_the_head_takes_no_work_and_both_groups_scale_from_none(document: dict[str, Any]) -> None:
+def test_the_head_runs_no_tasks_and_both_groups_scale_from_zero(document: dict[str, Any]) -> None:
     cluster = cluster_of(document)
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert cluster["enableInTreeAutoscaling"]
     groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
     assert all(group["minReplicas"] == 0 < group["maxReplicas"] for group in groups.values())
-    asked = {name: group["template"]["spec"]["containers"][0]["resources"]["limits"] for name, group in groups.items()}
-    assert "nvidia.com/gpu" in asked["gpu"]
-    assert "nvidia.com/gpu" not in asked["decode"]
+    limits = {name: group["template"]["spec"]["containers"][0]["resources"]["limits"] for name, group in groups.items()}
+    assert "nvidia.com/gpu" in limits["gpu"]
+    assert "nvidia.com/gpu" not in limits["decode"]
 
 
 def test_no_container_runs_as_root_or_holds_a_secret(document: dict[str, Any]) -> None:
@@ -97,9 +97,9 @@ def test_no_container_runs_as_root_or_holds_a_secret(document: dict[str, Any]) -
         assert group["template"]["spec"]["securityContext"]["runAsNonRoot"]
     for container in containers(document):
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
-        named = [one for one in container["env"] if re.search(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY", one["name"])]
-        assert named
-        assert all("secretKeyRef" in one["valueFrom"] and "value" not in one for one in named)
+        secrets = [item for item in container["env"] if re.search(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY", item["name"])]
+        assert secrets
+        assert all("secretKeyRef" in item["valueFrom"] and "value" not in item for item in secrets)
 
 
 def test_the_jobs_entrypoint_is_a_verb_with_known_keys(root: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_jobs_entrypoint_is_a_verb_with_known_keys(root: Path) -> None:
     words = rayjob["spec"]["entrypoint"].split()
     assert words[:3] == ["python", "-m", "jobs.pipeline"]
     config = yaml.safe_load((root / words[words.index("--config") + 1]).read_text())
-    given = {word.removeprefix("--variables.") for word in words if word.startswith("--variables.")}
-    assert given <= set(config["variables"])
+    variables = {word.removeprefix("--variables.") for word in words if word.startswith("--variables.")}
+    assert variables <= set(config["variables"])
     assert rayjob["spec"]["backoffLimit"] > 0 < rayjob["spec"]["activeDeadlineSeconds"]
     assert rayjob["spec"]["shutdownAfterJobFinishes"]

@@ -1,4 +1,4 @@
-"""What every verb shares: one JSON line on stdout, exit codes, and errors that name the nearest known key."""
+"""The command line of all verbs: a JSON line on stdout, exit codes, and suggestions for unknown keys."""
 
 import json
 import subprocess
@@ -89,23 +89,23 @@ def test_exit_codes(root: Path, verb: Path, end: str, code: int) -> None:
         ("source: {knd: vqa}", [], "source.kind"),
     ],
 )
-def test_an_unknown_key_names_the_nearest_known_one(
+def test_an_unknown_key_suggests_the_most_similar_one(
     root: Path, verb: Path, yaml: str, options: list[str], nearest: str
 ) -> None:
     (verb.parent / "config.yaml").write_text(yaml)
-    given = ["--config", "config.yaml"] if yaml else []
-    done = call(root, verb, *given, *options)
+    arguments = ["--config", "config.yaml"] if yaml else []
+    done = call(root, verb, *arguments, *options)
     assert done.returncode == 2
     assert f"Did you mean {nearest}?" in done.stderr
 
 
-def test_options_win_over_the_file(root: Path, verb: Path) -> None:
+def test_options_override_the_file(root: Path, verb: Path) -> None:
     (verb.parent / "config.yaml").write_text("source: {kind: vqa}")
     done = call(root, verb, "--config", "config.yaml", "--source.kind", "pope")
     assert json.loads(done.stdout)["kind"] == "pope"
 
 
-def test_yaml_cannot_make_objects(root: Path, verb: Path) -> None:
+def test_yaml_cannot_create_objects(root: Path, verb: Path) -> None:
     marker = verb.parent / "owned"
     (verb.parent / "config.yaml").write_text(f"end: !!python/object/apply:os.system ['touch {marker}']")
     done = call(root, verb, "--config", "config.yaml")

@@ -1,4 +1,4 @@
-"""`python -m jobs.convert` as a user calls it."""
+"""`python -m jobs.convert`: conversions in both directions, and their errors."""
 
 import json
 import subprocess
@@ -23,19 +23,19 @@ TAGS = ["ant", "bee", "cat"]
 
 
 def verb(root: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    """The verb in a process of its own, as a user starts it."""
+    """Run the verb in a separate process, as a user does."""
     command = [sys.executable, "-m", "jobs.convert", *map(str, options)]
     return subprocess.run(command, capture_output=True, text=True, cwd=root)
 
 
 def here(*options: object) -> StepResult:
-    """The same without a process; importing torch anew takes seconds."""
+    """Run the verb in this process, because importing torch in a new one takes seconds."""
     return convert(parse("convert", ConvertConfig, [str(option) for option in options]))
 
 
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
-    """A folder with a tiny released RAM: its .pth and its two lists."""
+    """Save a tiny RAM in the released format: a .pth file and two lists."""
     torch.manual_seed(0)
     model = RamForImageTagging(RamConfig.preset("tiny", n_tags=len(TAGS)))
     folder = tmp_path / "released"
@@ -49,7 +49,7 @@ def lists(folder: Path) -> list[object]:
     return ["--tags", folder / "ram_tag_list.txt", "--thresholds", folder / "ram_tag_list_threshold.txt"]
 
 
-def test_ram_there_and_back_and_each_only_once(root: Path, released: Path, tmp_path: Path) -> None:
+def test_ram_in_both_directions_and_each_only_once(root: Path, released: Path, tmp_path: Path) -> None:
     there = ["--kind", "ram", "--checkpoint", released / "ram.pth", *lists(released), "--out", tmp_path / "out"]
     done = verb(root, *there)
     assert done.returncode == 0, done.stderr
@@ -69,23 +69,23 @@ def test_ram_there_and_back_and_each_only_once(root: Path, released: Path, tmp_p
     assert all(original[key].equal(returned[key]) for key in original)
     assert here(*back).skipped
 
-    file.write_bytes(b"somebody's own")
+    file.write_bytes(b"a user's file")
     with pytest.raises(UserError, match="remove it or rename --out"):
         here(*back)
-    assert file.read_bytes() == b"somebody's own"
+    assert file.read_bytes() == b"a user's file"
 
 
 @pytest.mark.skipif(not lion_cases(), reason="needs ../shared/golden or $LION_GOLDEN")
-def test_lion_there_and_back(tmp_path: Path) -> None:
+def test_lion_in_both_directions(tmp_path: Path) -> None:
     case = Case(lion_cases()[0])
     files = released_files(case, tmp_path)
     assert case.tokenizers is not None
-    given = {**files, "tokenizer": case.tokenizers / "t5", "qformer_tokenizer": case.tokenizers / "bert"}
-    options = [word for name, path in given.items() for word in (f"--{name}", path)]
+    paths = {**files, "tokenizer": case.tokenizers / "t5", "qformer_tokenizer": case.tokenizers / "bert"}
+    options = [word for name, path in paths.items() for word in (f"--{name}", path)]
     done = here("--kind", "lion", *options, "--out", tmp_path / "out")
     assert done.summary["kind"] == "lion"
     LionForConditionalGeneration.from_pretrained(done.path)
-    assert LionProcessor.from_pretrained(done.path).threshold is None  # left to whoever asks it
+    assert LionProcessor.from_pretrained(done.path).threshold is None  # decided by the caller
     RamProcessor(TAGS, [0.5, 0.6, 0.7]).write_lists(tmp_path)
     listed = here("--kind", "lion", *options, *lists(tmp_path), "--out", tmp_path / "out")
     own = {tag: value for tag, value in zip(TAGS, [0.5, 0.6, 0.7], strict=True)}
@@ -116,7 +116,7 @@ def test_dtype_is_written(released: Path, tmp_path: Path) -> None:
         (["--kind", "ram", "--tags", "missing.txt"], "does not exist"),
     ],
 )
-def test_options_that_cannot_work_are_the_users_mistake(released: Path, options: list[str], complaint: str) -> None:
+def test_options_that_cannot_work_are_a_user_error(released: Path, options: list[str], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         here("--checkpoint", released / "ram.pth", *options)
 
@@ -130,7 +130,7 @@ def test_a_checkpoint_that_does_not_fit_publishes_nothing(released: Path, tmp_pa
     assert not list((tmp_path / "out").rglob("manifest.json"))
 
 
-def test_the_yaml_beside_the_verb_is_read(root: Path) -> None:
+def test_the_yaml_file_of_the_verb_is_read(root: Path) -> None:
     done = verb(root, "--config", "jobs/convert.yaml", "--checkpoint", "nowhere.pth")
     assert done.returncode == 2
     assert "nowhere.pth does not exist" in done.stderr

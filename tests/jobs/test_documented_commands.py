@@ -1,6 +1,6 @@
-"""Every command that the README, docs/, the YAML files and the cluster files show is one that the verbs accept.
+"""The verbs accept every command in the README, docs/, the YAML files and the cluster files.
 
-Nothing runs: each command goes through its verb's own parser, and of a pipeline every step is checked as well.
+No command runs: its verb's parser parses it, and the steps of pipelines are checked as well.
 """
 
 import importlib
@@ -25,16 +25,16 @@ _COMMAND = re.compile(r"python -m jobs\.(?P<verb>[a-z]\w*)(?P<rest>[^`]*)")
 
 
 def documents() -> list[Path]:
-    """The files that show commands to people."""
-    found = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "jobs").rglob("*.yaml")]
-    return sorted([*found, *(ROOT / "cluster").rglob("*.yaml"), *(ROOT / "cluster").rglob("*.md")])
+    """Return the files with documented commands."""
+    paths = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "jobs").rglob("*.yaml")]
+    return sorted([*paths, *(ROOT / "cluster").rglob("*.yaml"), *(ROOT / "cluster").rglob("*.md")])
 
 
 def commands(text: str, is_markdown: bool) -> Iterator[str]:
-    """The commands of a document, each on one line: the verb and what follows it.
+    """Yield the commands of a document, each as one line that begins with the verb.
 
-    A line that ends with a backslash goes on. In Markdown, code between backticks does, too; in the comments of YAML,
-    and in a folded entry point, a command goes on while the next line begins with an option.
+    A line that ends with a backslash continues on the next line. So does code between backticks in Markdown. In YAML's
+    comments and folded entry points, a command continues if the next line begins with an option.
     """
     text = re.sub(r"\\\n\s*#?\s*", " ", text)
     if is_markdown:
@@ -42,36 +42,38 @@ def commands(text: str, is_markdown: bool) -> Iterator[str]:
     else:
         text = re.sub(r"\n\s*#?\s*(?=--[a-z])", " ", text)
     for line in text.splitlines():
-        for found in _COMMAND.finditer(line):
-            yield f"{found['verb']} {found['rest']}"
+        for match in _COMMAND.finditer(line):
+            yield f"{match['verb']} {match['rest']}"
 
 
 def _joined_code(paragraph: str) -> str:
-    """A paragraph whose code between backticks has no line breaks."""
+    """Remove line breaks from code between backticks."""
     parts = paragraph.split("`")
     parts[1::2] = [code.replace("\n", " ") for code in parts[1::2]]
     return "`".join(parts)
 
 
 def words_of(command: str) -> tuple[str, list[str]]:
-    """The verb and its words, without what follows the command: a redirection, a remark behind three spaces, or `…`,
-    which stands for what else is to be given."""
+    """Return the verb and the arguments of a command.
+
+    Text after the command is removed: a redirection, a remark after three spaces, or `…` for further arguments.
+    """
     verb, _, rest = command.partition(" ")
     rest = re.split(r"\s(?:>|2>|&|\||#|&&)\s?|[;:.,]?$|\s{3,}", rest, maxsplit=1)[0]
     words = shlex.split(rest)
-    return verb, [word for place, word in enumerate(words) if word != "…" or words[place - 1].startswith("--")]
+    return verb, [word for at, word in enumerate(words) if word != "…" or words[at - 1].startswith("--")]
 
 
-_FOUND = {  # the same command in two places is looked at once
+_COMMANDS = {  # each command once, although documents repeat some
     repr(words_of(command)): pytest.param(*words_of(command), id=f"{path.relative_to(ROOT)}:{number}:{command[:12]}")
     for path in documents()
     for number, command in enumerate(commands(path.read_text(), path.suffix == ".md"))
 }
-CASES = list(_FOUND.values())
+CASES = list(_COMMANDS.values())
 
 
-def test_there_are_commands_to_look_at() -> None:
-    """So that a change of the documents' form cannot leave nothing to test."""
+def test_commands_are_recognized() -> None:
+    """Ensure that a change in the documents' format cannot leave the next test without cases."""
     assert len(CASES) > 50
 
 
@@ -90,7 +92,7 @@ def test_a_documented_command_is_accepted(verb: str, words: list[str], monkeypat
 
 
 def accept(verb: str, words: list[str]) -> None:
-    """Reads a command as its verb does; of a pipeline and a comparison, every step as well."""
+    """Parse a command as its verb does. Check every step of pipelines and comparisons as well."""
     config_type = get_type_hints(importlib.import_module(f"jobs.{verb}").run)["config"]
     parser = make_parser(verb, config_type)
     parser.raises = True

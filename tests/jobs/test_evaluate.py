@@ -30,14 +30,14 @@ def predictions(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_metrics_of_given_predictions(root: Path, tmp_path: Path, predictions: str) -> None:
+def test_metrics_of_existing_predictions(root: Path, tmp_path: Path, predictions: str) -> None:
     arguments = ("--predictions", predictions, "--benchmark", "okvqa", "--out", str(tmp_path / "out"))
     first = evaluate(root, *arguments)
     assert first.returncode == 0, first.stderr
     line = json.loads(first.stdout)
     assert line["step"] == "evaluate"
     assert line["rows"] == 3
-    # "two cats" stays as annotators who all agree wrote it, and so does the prediction, as officially.
+    # The official code normalizes neither answer, because all annotators agree: "2 cats" is not "two cats".
     assert line["metrics"]["vqa"]["soft_accuracy"] == pytest.approx(1 / 3)
     assert "LION-4B" in first.stderr
     assert "rule: official" in first.stderr
@@ -48,7 +48,7 @@ def test_metrics_of_given_predictions(root: Path, tmp_path: Path, predictions: s
     assert again["metrics"] == line["metrics"]
 
 
-def test_all_rules_at_once(root: Path, tmp_path: Path, predictions: str) -> None:
+def test_scores_by_all_rules(root: Path, tmp_path: Path, predictions: str) -> None:
     arguments = ("--predictions", predictions, "--benchmark", "okvqa", "--out", str(tmp_path / "out"))
     line = json.loads(evaluate(root, *arguments, "--scoring.compare", "true").stdout)
     assert line["metrics"]["vqa"] == pytest.approx(
@@ -64,14 +64,14 @@ def test_all_rules_at_once(root: Path, tmp_path: Path, predictions: str) -> None
     assert "lavis" in document["tasks"]["vqa"]["notes"]["rule"]
 
 
-def test_mistakes_exit_with_2_and_a_sentence(root: Path, tmp_path: Path, predictions: str) -> None:
+def test_a_user_error_is_a_sentence_with_exit_code_2(root: Path, tmp_path: Path, predictions: str) -> None:
     wrong = evaluate(root, "--predictions", predictions, "--benchmark", "okvqaa", "--out", str(tmp_path))
     assert wrong.returncode == 2
     assert "did you mean 'okvqa'" in wrong.stderr
     assert "Traceback" not in wrong.stderr
 
 
-def test_scoring_and_help_import_nothing_heavy(root: Path, tmp_path: Path, predictions: str) -> None:
+def test_scoring_and_help_import_no_heavy_package(root: Path, tmp_path: Path, predictions: str) -> None:
     code = (
         "import sys; from jobs.evaluate import run; from pipelines.evaluation.config import EvaluateConfig\n"
         f"run(EvaluateConfig(benchmark='okvqa', predictions={predictions!r}, out={str(tmp_path)!r}))\n"

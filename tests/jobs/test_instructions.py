@@ -1,4 +1,4 @@
-"""The verb from outside, on a sample world, with sets given in YAML."""
+"""`python -m jobs.instructions` on a sample world, with sets from a YAML file."""
 
 import json
 import subprocess
@@ -19,8 +19,8 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def tagged_table(world: Path, path: Path) -> str:
-    found = read_images("coco_captions", str(world / "captions_train.json"), str(world / "images"), "train")
-    pq.write_table(to_table([vars(row) for row in found if isinstance(row, ImageRecord)], TAGGED), path)
+    records = read_images("coco_captions", str(world / "captions_train.json"), str(world / "images"), "train")
+    pq.write_table(to_table([vars(row) for row in records if isinstance(row, ImageRecord)], TAGGED), path)
     return str(path)
 
 
@@ -39,8 +39,8 @@ def test_the_sets_of_the_shipped_file_are_built_once(root: Path, world: Path, tm
     assert json.loads(run(root, *arguments).stdout) == {**line, "skipped": True}
 
 
-def test_the_users_mistakes_end_with_2(root: Path, tmp_path: Path) -> None:
-    found = run(root, "--tagged", str(tmp_path), "--out", str(tmp_path))
-    assert found.returncode == 2
-    assert "sets is empty" in found.stderr
-    assert not found.stdout
+def test_a_user_error_has_exit_code_2(root: Path, tmp_path: Path) -> None:
+    done = run(root, "--tagged", str(tmp_path), "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "sets is empty" in done.stderr
+    assert not done.stdout

@@ -1,4 +1,4 @@
-"""The verb as a user meets it: exit codes, the JSON line, progress on stderr."""
+"""`python -m jobs.precompute`: exit codes, the JSON line, and progress on stderr."""
 
 import json
 import subprocess
@@ -36,14 +36,14 @@ def test_a_run_a_refusal_and_a_finished_run(root: Path, tmp_path: Path) -> None:
     done = run(root, *options_of(config), "--max_bad_fraction", "0.5")
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
-    found = json.loads(line)
-    assert {key: found[key] for key in ("step", "skipped", "rows_in", "rows", "quarantined")} == {
+    result = json.loads(line)
+    assert {key: result[key] for key in ("step", "skipped", "rows_in", "rows", "quarantined")} == {
         "step": "precompute", "skipped": False, "rows_in": 6, "rows": 5, "quarantined": 1,
     }  # fmt: skip
     assert "6/6 images (100 %)" in done.stderr
 
     again = run(root, *options_of(config))
-    assert (again.returncode, json.loads(again.stdout)) == (0, {**found, "skipped": True})
+    assert (again.returncode, json.loads(again.stdout)) == (0, {**result, "skipped": True})
     assert "nothing to do" in again.stderr
 
 
@@ -56,16 +56,16 @@ def test_a_run_a_refusal_and_a_finished_run(root: Path, tmp_path: Path) -> None:
         (["--tager.kind", "ram"], "Did you mean tagger.kind?"),
     ],
 )
-def test_a_users_mistake_is_one_sentence_and_exit_code_2(
+def test_a_user_error_is_a_sentence_with_exit_code_2(
     root: Path, tmp_path: Path, options: list[str], message: str
 ) -> None:
-    found = run(root, *options_of(folder_config(tmp_path, count=1)), *options)
-    assert (found.returncode, found.stdout) == (2, ""), found.stderr
-    assert message in found.stderr
-    assert "Traceback" not in found.stderr
+    done = run(root, *options_of(folder_config(tmp_path, count=1)), *options)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
-def test_the_yaml_beside_the_job_shows_the_defaults(root: Path) -> None:
+def test_the_yaml_file_of_the_job_has_the_defaults(root: Path) -> None:
     path = root / "jobs/precompute.yaml"
     parser = make_parser("precompute", PrecomputeConfig)
     from_file = parser.parse_args(["--config", str(path)]).as_dict()

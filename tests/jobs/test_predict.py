@@ -1,4 +1,4 @@
-"""`python -m jobs.predict` as a user calls it: answers on stdout, then the JSON line."""
+"""`python -m jobs.predict`: answers on stdout, then the JSON line."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ def verb(root: Path, *options: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny LION whose prompt has tags."""
+    """Save a tiny LION whose prompt has tags and return its folder."""
     from pipelines.sample_world.backbones.lion import make_lion
 
     kept = kept_backbones()
@@ -40,7 +40,7 @@ def test_answers_come_before_the_json_line(root: Path, model: str, tmp_path: Pat
     assert Path(last["answers"]).read_text().splitlines() == done.stdout.splitlines()[:-1]
 
 
-def test_a_mistake_exits_with_2_and_a_sentence(root: Path, tmp_path: Path) -> None:
+def test_a_user_error_is_a_sentence_with_exit_code_2(root: Path, tmp_path: Path) -> None:
     done = verb(root, "--model", "nowhere", "--image", "x.png", "--task", "vqa", "--out", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "needs --text" in done.stderr

@@ -1,4 +1,4 @@
-"""The verb from outside."""
+"""`python -m jobs.pretrain_tiny`: its help and its checks."""
 
 import subprocess
 import sys
@@ -10,18 +10,16 @@ def run(*options: str, root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
 
 
-def test_help_says_what_each_part_has_seen(root: Path) -> None:
-    shown = " ".join(run("--help", root=root).stdout.split())
+def test_help_describes_the_training_data_of_each_part(root: Path) -> None:
+    text = " ".join(run("--help", root=root).stdout.split())
 
-    assert "It has seen text alone" in shown
-    assert "It has seen drawn images alone" in shown
+    assert "It has seen text alone" in text
+    assert "It has seen drawn images alone" in text
 
 
-def test_the_yaml_beside_it_is_read_and_an_unknown_part_is_refused(root: Path, tmp_path: Path) -> None:
-    ended = run(
-        "--config", "jobs/pretrain_tiny.yaml", "--parts", "[vision, hearing]", "--out", str(tmp_path), root=root
-    )
+def test_its_yaml_file_is_read_and_an_unknown_part_is_refused(root: Path, tmp_path: Path) -> None:
+    done = run("--config", "jobs/pretrain_tiny.yaml", "--parts", "[vision, hearing]", "--out", str(tmp_path), root=root)
 
-    assert ended.returncode == 2
-    assert "no part hearing" in ended.stderr
+    assert done.returncode == 2
+    assert "no part hearing" in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The verb from outside: one JSON line on stdout, exit codes, and help that is quick."""
+"""`python -m jobs.sample_world`: a JSON line on stdout, and exit codes."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_it_draws_a_world_once(root: Path, tmp_path: Path) -> None:
+def test_a_world_is_drawn_once(root: Path, tmp_path: Path) -> None:
     arguments = ("--config", "jobs/sample_world.yaml", "--out", str(tmp_path), "--images", "20", "--preset", "tiny")
     first = run(root, *arguments)
     assert first.returncode == 0, first.stderr
@@ -28,8 +28,8 @@ def test_it_draws_a_world_once(root: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [(("--images", "3"), "at least 10"), (("--image", "30"), "images"), (("--preset", "huge"), "preset")],
 )
-def test_the_users_mistakes_end_with_2(root: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    found = run(root, "--out", str(tmp_path), *arguments)
-    assert found.returncode == 2
-    assert message in found.stderr
-    assert not found.stdout
+def test_a_user_error_has_exit_code_2(root: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = run(root, "--out", str(tmp_path), *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not done.stdout

@@ -1,4 +1,4 @@
-"""Jobs on a real cluster: the exit code is the job's own, a stopped training is gone on with, nothing runs twice."""
+"""Jobs on a real cluster: the exit code is returned, a stopped training resumes, a finished job is not repeated."""
 
 import json
 import os
@@ -27,7 +27,7 @@ STEPS = 60
 
 @pytest.fixture(scope="module")
 def dashboard(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`make cluster` with ports and files of its own, behind a token; the address of its dashboard."""
+    """Start `make cluster` with separate ports, files and token, and return the address of its dashboard."""
     port = free_port()
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "token").write_text("of-this-test-" + "0" * 32)
@@ -57,7 +57,7 @@ def submitted(dashboard: str, words: list[str], detach: bool = False, stop: bool
 
 
 @pytest.mark.slow
-def test_a_job_ends_here_as_it_ended_there_and_a_stopped_one_goes_on(
+def test_the_exit_code_is_returned_and_a_stopped_job_resumes(
     dashboard: str, world: World, tag_encoder: str, tmp_path: Path
 ) -> None:
     mistake = ["convert", "--kind", "ram", "--checkpoint", "/no/such.pth", "--tags", "/no/tags", "--out", str(tmp_path)]
@@ -68,7 +68,7 @@ def test_a_job_ends_here_as_it_ended_there_and_a_stopped_one_goes_on(
     deadline = time.monotonic() + 300
     while len(traced(tmp_path, 0)) < 5 and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert submitted(dashboard, training, detach=True).path == first.path  # the same job, not another
+    assert submitted(dashboard, training, detach=True).path == first.path  # follows the same job
     stopped = submitted(dashboard, training, stop=True)
     assert (stopped.path, stopped.summary["status"]) == (first.path, "STOPPED")
     assert 5 <= len(traced(tmp_path, 0)) < STEPS
@@ -82,6 +82,6 @@ def test_a_job_ends_here_as_it_ended_there_and_a_stopped_one_goes_on(
     assert manifest["git_commit"]
 
 
-def test_where_no_dashboard_is_it_says_so() -> None:
+def test_a_missing_dashboard_is_a_user_error() -> None:
     with pytest.raises(UserError, match=r"No Ray dashboard answers at http://127\.0\.0\.1:9"):
         submitted("http://127.0.0.1:9", ["convert", "--kind", "ram", "--checkpoint", "/a", "--out", "/tmp/x"])

@@ -1,4 +1,4 @@
-"""The training verbs' configuration: every file beside the jobs is read, and unknown keys are refused."""
+"""Configurations of the training verbs: the files in jobs/ are valid, and unknown keys are refused."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from jobs.cli import parse
 from models.lion import TRAINABLE
 from pipelines.training.config import STAGE_MIX, TrainStageConfig, TrainTagEncoderConfig
 
-GIVEN = ["--data", "d", "--tagged", "t", "--parents", "p"]
+REQUIRED = ["--data", "d", "--tagged", "t", "--parents", "p"]
 
 
 def test_the_tag_encoders_file_has_the_published_values(root: Path) -> None:
@@ -21,10 +21,10 @@ def test_the_tag_encoders_file_has_the_published_values(root: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_a_recipe_writes_out_what_its_stage_means(stage: int, root: Path) -> None:
+def test_a_recipe_lists_the_defaults_of_its_stage(stage: int, root: Path) -> None:
     recipe = str(root / f"jobs/recipes/stage{stage}.yaml")
-    config = parse("train_stage", TrainStageConfig, ["--config", recipe, *GIVEN])
-    plain = parse("train_stage", TrainStageConfig, ["--stage", str(stage), "--prompt.kind", "dynamic", *GIVEN])
+    config = parse("train_stage", TrainStageConfig, ["--config", recipe, *REQUIRED])
+    plain = parse("train_stage", TrainStageConfig, ["--stage", str(stage), "--prompt.kind", "dynamic", *REQUIRED])
     assert set(config.groups) == set(plain.trained_groups) <= set(TRAINABLE)
     assert config.ratios == STAGE_MIX[stage]
 
@@ -32,7 +32,7 @@ def test_a_recipe_writes_out_what_its_stage_means(stage: int, root: Path) -> Non
 @pytest.mark.parametrize("gpus", [1, 4, 8, 64])
 def test_the_xl_recipes_have_the_published_values(gpus: int, root: Path) -> None:
     recipe = str(root / f"jobs/recipes/flan_t5_xl_stage3_{gpus}gpu.yaml")
-    config = parse("train_stage", TrainStageConfig, ["--config", recipe, *GIVEN])
+    config = parse("train_stage", TrainStageConfig, ["--config", recipe, *REQUIRED])
     assert (config.loop.steps, config.loop.batch_size, config.loop.precision) == (60_000, 64, "bf16")
     assert (config.optimizer.learning_rate, config.optimizer.warmup, config.optimizer.minimum) == (1e-5, 1000, 0.0)
     assert config.launch.workers == gpus
@@ -41,13 +41,13 @@ def test_the_xl_recipes_have_the_published_values(gpus: int, root: Path) -> None
 
 
 def test_parents_are_one_or_two() -> None:
-    assert parse("train_stage", TrainStageConfig, GIVEN).parent_list == ["p"]
+    assert parse("train_stage", TrainStageConfig, REQUIRED).parent_list == ["p"]
     two = ["--data", "d", "--tagged", "t", "--parents", "[a, b]"]
     assert parse("train_stage", TrainStageConfig, two).parent_list == ["a", "b"]
 
 
 def test_an_unknown_key_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        parse("train_stage", TrainStageConfig, [*GIVEN, "--loop.batchsize", "4"])
+        parse("train_stage", TrainStageConfig, [*REQUIRED, "--loop.batchsize", "4"])
     assert left.value.code == 2
     assert "Did you mean loop.batch_size" in capsys.readouterr().err

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 TABLE = pa.table({"image_id": ["a", "b"], "uri": ["a.png", "b.png"]})
 # Modules that use pyarrow's Parquet reader themselves, each with the reason.
 OTHERS = {
-    "pipelines/precompute/taggers.py": "a tag table of the user: any file or folder that pyarrow recognizes",
+    "pipelines/precompute/tag_table.py": "a tag table of the user: any file or folder that pyarrow recognizes",
     "pipelines/sample_world/formats.py": "the file of another project's layout, made in memory",
 }
 

@@ -1,4 +1,4 @@
-"""Credentials in a configuration are refused before anything could write them down (P12)."""
+"""Credentials in a configuration are refused before they are written anywhere (P12)."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from pipelines.registry import Registry, RegistryConfig
         "s3://bucket/a?secret_key=b",
     ],
 )
-def test_an_address_with_credentials_is_known(uri: str) -> None:
+def test_an_address_with_credentials_is_recognized(uri: str) -> None:
     assert holds_credentials(uri)
 
 

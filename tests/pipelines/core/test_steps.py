@@ -1,4 +1,4 @@
-"""Steps: finished once, named by what decides the result, and proven by their manifest."""
+"""Steps: a finished step is skipped, the hash covers what determines the result, the manifest proves completion."""
 
 import dataclasses
 import json
@@ -42,14 +42,14 @@ def test_a_finished_step_run_again_does_nothing(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_what_decides_the_result_names_the_folder_and_nothing_else_does(tmp_path: Path) -> None:
+def test_the_folders_name_depends_only_on_what_determines_the_result(tmp_path: Path) -> None:
     base = run(tmp_path, Settings()).path
     assert run(tmp_path, Settings(margin=0.5)).path != base
     assert run(tmp_path, Settings(actors=9)).path == base
-    assert run(tmp_path, Settings(margin=1)).path == base  # as a YAML file without the dot has it
+    assert run(tmp_path, Settings(margin=1)).path == base  # as in a YAML file with an integer
 
 
-def test_an_input_counts_by_its_content_not_by_its_place(tmp_path: Path) -> None:
+def test_an_input_is_identified_by_its_content_not_its_path(tmp_path: Path) -> None:
     for name, text in (("a", "one"), ("b", "one"), ("c", "two")):
         (tmp_path / name).write_text(text)
     paths = {n: run(tmp_path, Settings(data=n), {"data": str(tmp_path / n)}).path for n in "abc"}
@@ -68,7 +68,7 @@ def test_a_step_that_fails_leaves_no_manifest_and_can_be_run_again(tmp_path: Pat
     assert not run_step("count", Settings(), str(tmp_path), count).skipped
 
 
-def test_the_manifest_names_what_made_the_result(tmp_path: Path) -> None:
+def test_the_manifest_has_inputs_configuration_versions_and_commit(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("rows")
     manifest = read_manifest(run(tmp_path, Settings(), {"data": str(tmp_path / "data")}).path)
     assert manifest["inputs"]["data"]["digest"] == storage.sha256(str(tmp_path / "data"))
@@ -83,7 +83,7 @@ def test_a_step_is_an_input_by_the_digest_of_its_manifest(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/at/all.parquet"])
-def test_a_missing_input_is_the_users_mistake(tmp_path: Path, path: str) -> None:
+def test_a_missing_input_is_a_user_error(tmp_path: Path, path: str) -> None:
     with pytest.raises(UserError, match="does not exist"):
         run(tmp_path, Settings(), {"data": str(tmp_path / path)})
 

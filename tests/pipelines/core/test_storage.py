@@ -1,4 +1,4 @@
-"""Storage: whole files or none, and one name for a place from any working directory."""
+"""Storage: atomic writes, absolute paths, and retries of transient errors."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipelines.sources.images import read_image_bytes
 from tests.faults.services import ObjectStore
 
 
-def test_a_write_that_fails_leaves_the_old_content_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_only_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "a.json"
     storage.write_json(str(target), {"kept": True})
 
@@ -25,7 +25,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_rest(tmp_path: Path, m
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_paths_mean_the_same_from_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_become_independent_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert storage.absolute("runs/a") == str(tmp_path / "runs/a")
     assert storage.absolute("file:///data/a") == "/data/a"
@@ -39,12 +39,12 @@ def test_files_are_listed_in_order_by_suffix(tmp_path: Path) -> None:
     assert storage.list_files(str(tmp_path / "missing")) == []
 
 
-def test_an_unknown_scheme_says_what_can_be_opened() -> None:
+def test_an_unknown_scheme_is_refused_with_the_supported_ones() -> None:
     with pytest.raises(UserError, match="s3://bucket"):
         storage.exists("gopher://hole/file")
 
 
-def test_errors_that_pass_are_waited_for_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transient_errors_are_retried_and_others_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[str] = []
     monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
 
@@ -57,14 +57,14 @@ def test_errors_that_pass_are_waited_for_and_others_are_not(monkeypatch: pytest.
     answers[:] = ["AWS Error UNKNOWN (HTTP status 503) during HeadObject", "AWS Error SLOW_DOWN during PutObject",
                   "AWS Error NETWORK_CONNECTION during GetObject: curlCode: 7"]  # fmt: skip
     assert ask("s3://bucket/a") == "well"
-    for uri, said in (("s3://bucket/a", "AWS Error ACCESS_DENIED (HTTP status 403)"), ("/a", "HTTP status 503")):
-        answers[:] = [said]
+    for uri, message in (("s3://bucket/a", "AWS Error ACCESS_DENIED (HTTP status 403)"), ("/a", "HTTP status 503")):
+        answers[:] = [message]
         with pytest.raises(OSError, match=r"HTTP status") as caught:
             ask(uri)
         assert not isinstance(caught.value, storage.Unavailable)
 
 
-def test_an_object_store_that_is_out_of_order_is_said_and_makes_no_image_bad(
+def test_a_failing_object_store_is_reported_and_is_not_a_bad_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ObjectStore("store")

@@ -1,4 +1,4 @@
-"""Tables: every boundary casts to its schema and says what does not fit."""
+"""Tables: rows are cast to the schema, and errors name the column and row."""
 
 from pathlib import Path
 
@@ -33,15 +33,15 @@ def test_an_unknown_column_is_named() -> None:
         to_table([{"image_id": "1", "uri": "a", "source": "s", "color": "red"}], IMAGES)
 
 
-def test_a_null_where_none_may_be_is_named() -> None:
+def test_a_null_in_a_required_column_is_named() -> None:
     with pytest.raises((ValueError, pa.ArrowInvalid), match="uri"):
         to_table([{"image_id": "1", "uri": None, "source": "s"}], IMAGES)
 
 
 @pytest.mark.parametrize("reader", ["predictions", "tags"])
-def test_a_parquet_file_with_bytes_that_are_no_text_is_refused_with_its_place(tmp_path: Path, reader: str) -> None:
+def test_a_parquet_file_with_invalid_text_is_refused_with_its_row(tmp_path: Path, reader: str) -> None:
     good = pa.array([b"a", b"caf\xe9", b"c"])
-    texts = pa.Array.from_buffers(pa.string(), len(good), good.buffers())  # as writers do that do not look
+    texts = pa.Array.from_buffers(pa.string(), len(good), good.buffers())  # as writers do that do not validate
     ids = pa.array(["1", "2", "3"])
     path = str(tmp_path / "table.parquet")
     if reader == "predictions":

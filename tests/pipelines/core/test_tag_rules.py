@@ -1,4 +1,4 @@
-"""Where a table's thresholds are found, and what is said where they are not."""
+"""Thresholds of a table: where they are searched, and errors if they are missing or different."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LIST = {"dog": 0.9, "cat": 0.2, "red": 0.5}
 
 @pytest.fixture
 def step(tmp_path: Path) -> Path:
-    """A precompute step's folder, as far as readers of thresholds see it."""
+    """Create the folder of a precompute step with thresholds and an empty table."""
     folder = tmp_path / "precompute-1"
     (folder / "tagged").mkdir(parents=True)
     (folder / "tagged/part-00000000.parquet").touch()
@@ -24,11 +24,11 @@ def step(tmp_path: Path) -> Path:
     return folder
 
 
-def test_thresholds_are_found_from_each_path_that_a_table_has(step: Path) -> None:
+def test_thresholds_are_found_from_every_path_of_a_table(step: Path) -> None:
     for path in (step, step / "tagged", step / "tagged/part-00000000.parquet", step.parent):
-        found = thresholds_of(str(path))
-        assert found is not None
-        assert list(found.items()) == list(LIST.items())
+        thresholds = thresholds_of(str(path))
+        assert thresholds is not None
+        assert list(thresholds.items()) == list(LIST.items())
     assert thresholds_of("") is None
 
 
@@ -53,7 +53,7 @@ def test_a_broken_file_is_named(step: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", [TagRule(), TagRule(threshold=0.2), TagRule(threshold="per_tag", thresholds=LIST)])
-def test_many_tags_are_read_as_few_are(rule: TagRule) -> None:
+def test_the_vectorized_comparison_equals_the_rule_of_single_tags(rule: TagRule) -> None:
     names = ["dog", "dog", "cat", "cat", "red", "own", "own"]
     scores = np.array([0.9, 0.91, 0.2, 0.21, 0.5, 0.5, 0.51], np.float32)
     pairs = list(zip(names, scores.tolist(), strict=True))
