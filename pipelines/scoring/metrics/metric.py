@@ -1,4 +1,4 @@
-"""The interface of a metric: what scoring, evaluation and comparison must know about one.
+"""The interface of a metric: everything that scoring, evaluation and comparison must know about it.
 
 A new metric is one file in this folder that defines a `Metric`, and one line in `catalog.py`. A metric outside the
 project calls `catalog.register_metric`.

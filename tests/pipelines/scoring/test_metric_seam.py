@@ -14,7 +14,8 @@ from pipelines.comparison.plan import Run
 from pipelines.comparison.results import Results, analyze, read_evaluation
 from pipelines.core.errors import UserError
 from pipelines.core.parquet import write_file
-from pipelines.core.tables import PREDICTIONS, to_table
+from pipelines.core.tables import INSTRUCTIONS, PREDICTIONS, to_table
+from pipelines.evaluation.benchmark import require_scorable
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.run import evaluate
 from pipelines.scoring import (
@@ -155,6 +156,15 @@ def test_a_metric_names_what_this_machine_lacks(monkeypatch: pytest.MonkeyPatch,
         with pytest.raises(UserError, match="'captions' needs Java"):
             score("caption", ["a dog"], [["a dog"]], config)
     assert score("caption", ["a dog"], [["a dog"]]).notes["tokenizer"] == "ptb-python"
+    # An evaluation refuses it before a model answers.
+    row = {
+        "sample_id": "1", "image_id": "1", "task": "caption", "level": "image", "instruction": "Describe the image.",
+        "answers": ["a dog"], "box": None,
+    }  # fmt: skip
+    instructions = to_table([row], INSTRUCTIONS)
+    assert require_scorable(instructions, "caption")["caption"].n == 1
+    with pytest.raises(UserError, match="'captions' needs Java"):
+        require_scorable(instructions, "caption", ScoringConfig(meteor=True))
 
 
 def test_every_metric_declares_what_its_scores_hold() -> None:
