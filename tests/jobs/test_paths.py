@@ -34,7 +34,7 @@ _NO_PATHS = {
     "InstructionSet.split": "the name of a split",
     "InstructionSet.collection": "the name of a collection",
     "InstructionSet.tasks": "names of tasks",
-    "TrainTagEncoderConfig.loss": "a name of the registry, or of a class as module:name",
+    "TrainTagEncoderConfig.loss": "a registered name, or module:function",
     "SourceConfig.kind": "a format's name",
     "StepSpec.config": "another verb's configuration, checked when the step is built",
     "DoctorConfig.settings": "another verb's configuration",

@@ -91,6 +91,7 @@ def download(url: str, target: Path, expected: Expected, tries: int, pause: floa
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
     failures = 0
+    # A loop instead of `tenacity`: a try that received bytes resets the count and the pause, which it does not support.
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
