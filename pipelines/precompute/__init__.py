@@ -10,6 +10,7 @@ taggers     the interface of a tagger and the registry; `ram` and `tag_table` ar
 captioner   the caption nearest the centroid
 stages      the work on one shard, as functions of Arrow tables
 pipeline    the stages as a Ray Data pipeline over the missing shards
+tally       progress, and the stop of a run with too much bad input
 step        the whole run: cut, compute, publish
 """
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 from models.tags import THRESHOLD, thresholds_text
 from pipelines.core import steps, storage, tables
-from pipelines.core.errors import DataRefused, UserError
+from pipelines.core.errors import UserError
 from pipelines.core.runtime import live_nodes, ray_session, require_resources
 from pipelines.core.shards import ShardIndex, in_tasks
 from pipelines.core.steps import StepFolder, StepResult
@@ -20,6 +19,7 @@ from pipelines.precompute.config import Precision, PrecomputeConfig, TaggerConfi
 from pipelines.precompute.plan import ModelPlan, check_fit, make_plan
 from pipelines.precompute.shards import cut_source, shard_set
 from pipelines.precompute.taggers import Tagger, make_tagger
+from pipelines.precompute.tally import Tally
 
 log = logging.getLogger("lion.precompute")
 _VERSION = 2  # version of the result's files; 2 added the tagger's thresholds
@@ -27,7 +27,6 @@ _INPUTS = (("source", "annotations"), ("tagger", "path"), ("tagger", "thresholds
 """Settings that are paths. They count in the step's hash by the content of their files."""
 _RUN = "run.json"
 """What the first start of a run decided."""
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 def precompute(config: PrecomputeConfig) -> StepResult:
@@ -159,7 +158,7 @@ class _Run:
             raise UserError(f"The source has no images{bad}; check source.annotations and source.images.")
         return index
 
-    def _compute(self, index: ShardIndex, missing: list[int], tally: "Tally") -> list[dict[str, Any]]:
+    def _compute(self, index: ShardIndex, missing: list[int], tally: Tally) -> list[dict[str, Any]]:
         from pipelines.precompute.pipeline import run_shards, task_memory
 
         nodes = live_nodes()
@@ -253,64 +252,3 @@ def _cut(config: PrecomputeConfig, folder: str) -> ShardIndex:
     source = config.source
     records = read_images(source.kind, source.annotations, source.images, source.split, source.collection)
     return cut_source(records, folder, config.shard_rows)
-
-
-class Tally:
-    """Counts of finished and quarantined images; it logs progress and stops a run with too much bad input.
-
-    Args:
-        index: the cut source.
-        max_bad_fraction: largest fraction of the input (images and bad annotations) that may be quarantined.
-        proofs: the shards that earlier runs finished.
-    """
-
-    def __init__(self, index: ShardIndex, max_bad_fraction: float, proofs: Iterable[Mapping[str, Any]]) -> None:
-        self.total = index.rows
-        self.bad_annotations = sum(index.bad_records.values())
-        # The small number makes 0.29 * 100 (28.999… in floating point) count as 29.
-        self.allowed = math.floor(max_bad_fraction * (self.total + self.bad_annotations) + 1e-9)
-        self.max_bad_fraction = max_bad_fraction
-        self.reasons: Counter[str] = Counter(index.bad_records)
-        self.done = 0
-        for proof in proofs:
-            self.add(proof)
-        self.done_before = self.done
-        self.started = self.reported = time.monotonic()
-
-    def add(self, proof: Mapping[str, Any]) -> None:
-        """Add a finished shard."""
-        self.done += proof["rows"] + sum(proof["quarantined"].values())
-        self.reasons.update(proof["quarantined"])
-
-    def check(self) -> None:
-        """Check the quarantined share of the input.
-
-        Raises:
-            DataRefused: it is above `max_bad_fraction`.
-        """
-        bad = self.reasons.total()
-        if bad > self.allowed:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
-            raise DataRefused(
-                f"{bad} of {self.total + self.bad_annotations} inputs are bad ({reasons}), more than max_bad_fraction "
-                f"{self.max_bad_fraction:g} allows; see quarantine/. Computed shards are kept: repair the input and "
-                "run again with --retry_quarantined true, or raise --max_bad_fraction."
-            )
-
-    def report(self, now: bool = False) -> None:
-        """Log progress.
-
-        Args:
-            now: log in any case; otherwise at most one line in a few seconds.
-        """
-        clock = time.monotonic()
-        if not now and clock - self.reported < _SECONDS_BETWEEN_LINES:
-            return
-        self.reported = clock
-        rate = (self.done - self.done_before) / max(clock - self.started, 1e-9)
-        remaining = self.total - self.done
-        left = remaining / rate if rate else math.inf if remaining else 0.0
-        log.info(
-            "%d/%d images (%.0f %%), %.1f images/s, %d quarantined, %.0f s left",
-            self.done, self.total, 100 * self.done / self.total, rate, self.reasons.total(), left,
-        )  # fmt: skip

@@ -12,7 +12,7 @@ from pipelines.core.errors import DataRefused, UserError
 from pipelines.core.shards import ShardIndex
 from pipelines.core.tag_rules import thresholds_of
 from pipelines.precompute import PrecomputeConfig, SourceConfig, TaggerConfig, precompute, shards
-from pipelines.precompute.step import Tally
+from pipelines.precompute.tally import Tally
 from tests.pipelines.precompute.worlds import digests_of, folder_config, rows_of, save_tiny_ram, write_pictures
 
 # The reference has the cosines with four digits.
