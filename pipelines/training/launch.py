@@ -49,9 +49,12 @@ class WorkerJob:
         threads: number of PyTorch's threads in each worker; None: PyTorch's default.
         mlflow: MLflow's address and the id of the run; None: metrics are not sent.
         memory: the estimate of each worker's memory, which is compared with its GPU; None: no comparison.
-        callbacks: factories of further callbacks, called in each worker.
         attempt: an id that is new for every launch, so that a restarted worker can tell a failure of this launch from
             one of an earlier launch.
+        callbacks: factories of the callbacks that `loop.callbacks` names, called in each worker.
+
+    Raises:
+        UserError: `loop.callbacks` names an unknown callback.
     """
 
     task: Any
@@ -63,8 +66,14 @@ class WorkerJob:
     threads: int | None = None
     mlflow: tuple[str, str] | None = None
     memory: "MemoryEstimate | None" = None
-    callbacks: "tuple[CallbackFactory, ...]" = ()
     attempt: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
+    callbacks: "tuple[CallbackFactory, ...]" = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        from pipelines.training.callbacks import callback_factory
+
+        # The driver looks callbacks up, because a registration from outside the package exists only in its process.
+        object.__setattr__(self, "callbacks", tuple(callback_factory(name) for name in self.loop.callbacks))
 
     @property
     def checkpoints(self) -> str:

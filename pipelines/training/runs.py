@@ -50,7 +50,6 @@ def run_training(recipe: Recipe, registry: Registry) -> StepResult:
         registry: where its run and its model are registered.
     """
     from pipelines.training import results
-    from pipelines.training.callbacks import callback_factory
     from pipelines.training.checkpoint import Checkpoints
     from pipelines.training.memory import estimate
 
@@ -58,7 +57,6 @@ def run_training(recipe: Recipe, registry: Registry) -> StepResult:
 
     def work(folder: StepFolder) -> Mapping[str, Any]:
         # 1. Build the task: data, model, loss and metrics, as settings that are pickled to the workers.
-        callbacks = tuple(callback_factory(name) for name in loop.callbacks)
         digests = {name: fingerprint(path) for name, path in recipe.inputs.items()}
         task, tags_read = recipe.build_task(folder, digests)
         lineage = {**{f"digest.{name}": digest for name, digest in digests.items()}, **recipe.parents}
@@ -69,7 +67,7 @@ def run_training(recipe: Recipe, registry: Registry) -> StepResult:
             memory = estimate(task, loop, config.launch)
             job = WorkerJob(
                 task, loop, config.optimizer, folder.path, folder.hash, recipe.name,
-                mlflow=(registry.uri, run_id), memory=memory, callbacks=callbacks,
+                mlflow=(registry.uri, run_id), memory=memory,
             )  # fmt: skip
             launch(job, config.launch, config.ray)
 

@@ -166,7 +166,7 @@ def test_a_callback_and_a_loss_reach_other_processes(world: World, tag_encoder: 
     register_callback("ema", Ema)
     register_loss("cosine", cosine_loss)
     task = encoder_task(world, tag_encoder, loss="cosine")
-    job = WorkerJob(task, LoopConfig(), OPTIMIZER, "/f", "i", "n", callbacks=(callback_factory("ema"),))
+    job = WorkerJob(task, LoopConfig(callbacks=("ema",)), OPTIMIZER, "/f", "i", "n")
     pickled = cloudpickle.dumps(job)
     CALLBACKS.pop("ema")
     LOSSES.pop("cosine")
