@@ -3,7 +3,6 @@
 `run_training` is the same for all trainings; `recipes` has what the tag encoder and LION's stages add to it.
 """
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +12,6 @@ from pipelines.registry import Registry
 from pipelines.training.config import LoopConfig, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.launch import WorkerJob, launch, silence_transformers
 from pipelines.training.recipes import Recipe, StageRecipe, TagEncoderRecipe
-
-log = logging.getLogger("lion.training")
 
 
 def train_stage(config: TrainStageConfig) -> StepResult:

@@ -58,7 +58,7 @@ def start(tagged: str, samples: str) -> None:
 
     from pipelines.training.config import TrainStageConfig
     from pipelines.training.order import SampleOrder
-    from pipelines.training.stage import StageData
+    from pipelines.training.stage_data import StageData
 
     process = psutil.Process()
     before, begun = process.memory_full_info().uss, time.process_time()

@@ -22,7 +22,8 @@ from pipelines.training.context import Context, current
 from pipelines.training.data import Loader
 from pipelines.training.loop import train
 from pipelines.training.order import Draw, SampleOrder
-from pipelines.training.stage import StageData, StageTask
+from pipelines.training.stage import StageTask
+from pipelines.training.stage_data import StageData
 from tests.benchmarks.figures import Figure, Settings, clock, cpu_seconds, in_turns, seconds
 from tests.benchmarks.material import Tables, photographs, save_tables
 from tests.pipelines.precompute.worlds import save_tiny_ram

@@ -92,7 +92,7 @@ def test_mistakes(changes: dict[str, Any], message: str) -> None:
 def test_augmented_samples_keep_their_boxes_and_validation_is_left_alone(world: World, lion: str) -> None:
     from models.lion import LionProcessor
     from pipelines.training.order import Draw
-    from pipelines.training.stage import StageData
+    from pipelines.training.stage_data import StageData
 
     settings = config(stage=2, augment=True, validation_fraction=0.2)
     data = StageData(world.instructions, world.tagged, LionProcessor.from_pretrained(lion), settings)

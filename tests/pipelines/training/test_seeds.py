@@ -13,8 +13,8 @@ from models.tag_encoder import TagEncoderProcessor
 from pipelines.core.errors import UserError
 from pipelines.training.config import LoopConfig, PromptSettings, TrainStageConfig, TrainTagEncoderConfig
 from pipelines.training.order import SampleOrder, held_out
-from pipelines.training.stage import Sample, StageData
-from pipelines.training.tag_encoder import TagEncoderData, Triplet
+from pipelines.training.stage_data import Sample, StageData
+from pipelines.training.tag_encoder_data import TagEncoderData, Triplet
 from tests.pipelines.training.conftest import World
 from tests.pipelines.training.test_loop import Seen, encoder_task, run, stage_task
 

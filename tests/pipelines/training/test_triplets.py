@@ -8,7 +8,7 @@ import pytest
 from models.tag_encoder import TagEncoderProcessor
 from pipelines.training.config import TrainTagEncoderConfig
 from pipelines.training.order import Draw
-from pipelines.training.tag_encoder import TagEncoderData, Triplet
+from pipelines.training.tag_encoder_data import TagEncoderData, Triplet
 from tests.pipelines.training.conftest import World
 
 
