@@ -56,7 +56,7 @@ def test_a_merged_model_answers_an_image_question_by_stage_1_alone(build: Build)
     for level, stage, visual in (("image", first, "qformer"), ("region", second, "aggregator")):
         batch = batch_of(processor, [level] * 3)
         merged.config.visual_input = visual
-        merged.soft_prompt.data.copy_(stage.soft_prompt)
+        merged.get_parameter("soft_prompt").data.copy_(stage.get_parameter("soft_prompt"))
         torch.testing.assert_close(merged(**batch).logits, stage(**batch).logits, atol=1e-5, rtol=1e-5)
 
 
@@ -83,8 +83,11 @@ def test_the_router_starts_afresh_in_a_loaded_model(build: Build, tmp_path: Path
 def test_prompt_parts_come_from_stage_1_where_both_have_them(build: Build) -> None:
     first, second = stages(build)
     merged, _ = build()
-    assert torch.equal(merge_stages(first, second, merged).soft_prompt, first.soft_prompt)
-    assert not torch.equal(first.soft_prompt, second.soft_prompt)
+    kept, own, other = (
+        model.get_parameter("soft_prompt") for model in (merge_stages(first, second, merged), first, second)
+    )
+    assert torch.equal(kept, own)
+    assert not torch.equal(own, other)
 
 
 def test_a_merge_that_cannot_be_right_changes_nothing(build: Build) -> None:

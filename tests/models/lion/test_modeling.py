@@ -94,7 +94,7 @@ def test_start_values_of_a_new_model_are_t5s_own() -> None:
     model = LionForConditionalGeneration(LionConfig.preset("tiny"))
     dense = feed_forward(model, "encoder", 0).DenseReluDense
     assert dense.wi_0.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
-    assert model.soft_prompt.std().item() == pytest.approx(1, rel=0.3)
+    assert model.get_parameter("soft_prompt").std().item() == pytest.approx(1, rel=0.3)
     assert model.language_model.lm_head.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
 
 
