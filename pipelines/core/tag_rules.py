@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.lion.prompts import prompt_design
 from models.tags import THRESHOLD, THRESHOLDS_NAME, TagOrder, TagRule, Threshold, make_rule, parse_thresholds
 from pipelines.core import storage
 from pipelines.core.errors import UserError
@@ -133,7 +134,7 @@ def model_rules(folder: str, thresholds: Mapping[str, float] | None = None) -> M
         thresholds: the thresholds of the tagger in use; they apply if the model's settings have no threshold.
 
     Raises:
-        UserError: the folder has no settings.
+        UserError: the folder has no settings, or its prompt has a kind that is not registered.
     """
     path = storage.join(folder, _PROCESSOR)
     if not storage.exists(path):
@@ -144,7 +145,11 @@ def model_rules(folder: str, thresholds: Mapping[str, float] | None = None) -> M
     if threshold is None and own is None:
         own = thresholds
     text = make_rule(settings.get("top_k"), threshold, settings.get("tag_order"), own)
-    if settings.get("prompt", {}).get("kind") not in ("dynamic", "both"):
+    try:
+        prompt = prompt_design(settings.get("prompt", {}).get("kind", "static"))  # absent: the default
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    if not prompt.uses_tag_encoder:
         return ModelRules(text)
     encoder = settings.get("tag_encoder")
     if encoder is None:  # an older folder: its encoder read the tags of the text

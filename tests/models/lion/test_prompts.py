@@ -30,6 +30,8 @@ from models.lion.prompts import prompt_design, prompt_kinds, register_prompt
 from models.lion.prompts.base import SOFT_TOKEN, PromptDesign, PromptInputs
 from models.lion.prompts.static import StaticPrompt
 from models.tags import ScoredTag
+from pipelines.core.errors import UserError
+from pipelines.core.tag_rules import model_rules
 from pipelines.training.config import STAGE_GROUPS, PromptSettings, TrainStageConfig
 from pipelines.training.stage import StageTask, merge_parents
 from tests.models.lion.conftest import Build, batch_of
@@ -232,3 +234,23 @@ def test_help_explains_each_built_in_kind_and_imports_no_torch(root: Path) -> No
         assert f"{kind}:" in str(actions["prompt.kind"].help)
     script = "import sys, models.lion.prompts; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("kind", "reads"), [("none", False), ("static", False), ("dynamic", True), ("both", True)])
+def test_the_rules_of_a_models_folder_have_those_of_the_tag_encoder_where_its_prompt_uses_one(
+    build: Build, tmp_path: Path, kind: str, reads: bool
+) -> None:
+    _, processor = build(prompt={"kind": kind})
+    processor.save_pretrained(tmp_path / kind)
+    assert (model_rules(str(tmp_path / kind)).vector is not None) == reads
+
+
+def test_the_rules_of_a_folder_with_an_unregistered_prompt_are_refused(
+    toy: ToyPrompt, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, processor = build(prompt=TOY)
+    processor.save_pretrained(tmp_path)
+    assert model_rules(str(tmp_path)).vector is None
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"processor_config.json: prompt.kind is 'toy'; choose one of none"):
+        model_rules(str(tmp_path))
