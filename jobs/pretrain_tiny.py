@@ -3,11 +3,12 @@
 from jobs.cli import main
 from pipelines.core.steps import StepResult
 from pipelines.sample_world.backbones.config import PretrainTinyConfig
-from pipelines.sample_world.backbones.step import pretrain_tiny
 
 
 def run(config: PretrainTinyConfig) -> StepResult:
     """Train the backbones; skip the step if it is complete."""
+    from pipelines.sample_world.backbones.step import pretrain_tiny
+
     return pretrain_tiny(config)
 
 
