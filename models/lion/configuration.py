@@ -7,6 +7,7 @@ from transformers import AutoConfig, BertConfig, InstructBlipQFormerConfig, Inst
 from transformers import PreTrainedConfig as _PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from models.configs import ComposedConfig
 from models.lion.presets import PRESETS
 from models.lion.prompts import prompt_design
 from models.lion.prompts.base import PromptDesign
@@ -81,7 +82,7 @@ class PromptConfig(_PreTrainedConfig):
         return self.design.slots(self)
 
 
-class LionConfig(_PreTrainedConfig):
+class LionConfig(ComposedConfig):
     """LION (arXiv 2311.11860) and Dynamic LION: a frozen ViT and T5, and the trained modules between them.
 
     Args:

@@ -2,7 +2,9 @@
 
 from typing import Any, ClassVar
 
-from transformers import AutoConfig, InstructBlipQFormerConfig, PreTrainedConfig, SwinConfig
+from transformers import AutoConfig, InstructBlipQFormerConfig, SwinConfig
+
+from models.configs import ComposedConfig
 
 _PRESETS: dict[str, dict[str, Any]] = {
     # For images of the sample world: the model trains within a minute on two cores.
@@ -26,7 +28,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class RamConfig(PreTrainedConfig):
+class RamConfig(ComposedConfig):
     """Configuration of a Swin image encoder and a tagging decoder whose queries are the tags.
 
     Args:

@@ -2,7 +2,9 @@
 
 from typing import Any, ClassVar, Literal, get_args
 
-from transformers import AutoConfig, BertConfig, PreTrainedConfig
+from transformers import AutoConfig, BertConfig
+
+from models.configs import ComposedConfig
 
 Pooling = Literal["cls", "mean", "confidence"]
 
@@ -14,7 +16,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class TagEncoderConfig(PreTrainedConfig):
+class TagEncoderConfig(ComposedConfig):
     """Configuration of a BERT, and of the pooling of its token states to one vector.
 
     Args:
