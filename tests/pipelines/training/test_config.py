@@ -43,7 +43,7 @@ def test_stages_train_their_groups_with_the_prompts_own_parts() -> None:
     def groups(stage: int, kind: str) -> set[str]:
         from pipelines.training.config import PromptSettings
 
-        prompt = PromptSettings(kind=kind)  # type: ignore[arg-type]
+        prompt = PromptSettings(kind=kind)
         return set(TrainStageConfig("d", "t", "p", stage=stage, prompt=prompt).trained_groups)  # type: ignore[arg-type]
 
     assert groups(3, "both") == set(TRAINABLE)
