@@ -26,6 +26,7 @@ Notation = Literal["lion", "markdown", "kosmos2"]
 _NUMBER = r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?"
 _SEPARATOR = r"(?:\s++(?:[,;]\s*+)?|[,;]\s*+)"
 _PATCH_PAIR = r"<patch_index_([0-9]{4})>\s*+<patch_index_([0-9]{4})>"
+_MOST_CORNERS = 8
 _CANDIDATE = re.compile(
     rf"[\[({{]\s*+(?:({_NUMBER}(?:{_SEPARATOR}{_NUMBER})++)|{_PATCH_PAIR})\s*+[\])}}]|{_PATCH_PAIR}"
 )
@@ -114,7 +115,9 @@ def _candidates(text: str) -> Iterator[list[re.Match[str]]]:
             yield corners
             corners = []
         if is_corner:
-            corners.append(match)
+            # More corners than a box can have are unreadable: then only the first ones and the last one are kept, so
+            # that a text of a million corners takes no memory.
+            corners[_MOST_CORNERS:] = [match]
         else:
             yield [match]
     if corners:
