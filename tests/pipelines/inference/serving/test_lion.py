@@ -126,4 +126,4 @@ def test_a_server_answers_and_opens_no_file_for_a_stranger(address: str, served:
     assert served.picture not in complaint or "not_an_image" in complaint
     status, complaint = _ask(address, {key: row[key] for key in ("image", "task")})
     assert status >= 400
-    assert "prompt is made of them" in complaint
+    assert "Row 0 has no tags" in complaint
