@@ -56,7 +56,7 @@ def test_a_killed_sweep_resumes(world: World, tag_encoder: str, tmp_path: Path, 
     before = traced(out)
     again = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert again.returncode == 0, again.stderr
-    assert "The sweep goes on where it was" in again.stderr
+    assert "resuming the sweep in" in again.stderr
     after = traced(out)
     assert len(after) == 4
     assert {name: after[name] for name in finished} == {name: before[name] for name in finished}
