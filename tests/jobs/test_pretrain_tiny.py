@@ -13,8 +13,8 @@ def run(*options: str, root: Path) -> subprocess.CompletedProcess[str]:
 def test_help_describes_the_training_data_of_each_part(root: Path) -> None:
     text = " ".join(run("--help", root=root).stdout.split())
 
-    assert "It has seen text alone" in text
-    assert "It has seen drawn images alone" in text
+    assert "The T5. Its data are text: scenes described in words and boxes" in text
+    assert "The ViT. Its data are drawn images" in text
 
 
 def test_its_yaml_file_is_read_and_an_unknown_part_is_refused(root: Path, tmp_path: Path) -> None:

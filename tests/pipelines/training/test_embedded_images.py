@@ -192,7 +192,7 @@ def test_the_copy_is_made_once_and_a_few_images_at_a_time(
             sizes.append(batch.num_rows)
             yield batch
 
-    monkeypatch.setattr(embedded, "_IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(embedded, "_BATCH_ROWS", 2)
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", recorded)
     open_embedded(tables.embedded)
     assert max(sizes) == 2
