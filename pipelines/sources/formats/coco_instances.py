@@ -32,7 +32,6 @@ class InstanceBox:
 
     annotation_id: str
     image_id: str
-    category: str
     box: Xywh
 
 
@@ -85,16 +84,18 @@ def read_boxes(annotations: str, annotation_ids: frozenset[str] | None = None) -
     Raises:
         UserError: the file is missing, is not JSON, or has another format.
     """
-    # Three passes over the file: boxes need the sizes of their images, to be clipped, and the names of categories.
+    # Three passes over the file: boxes need the sizes of their images, to be clipped, and a
+    # box of a category that the file does not list is damaged.
     sizes: dict[str, tuple[int, int] | None] = {}
     for image in image_entries(annotations, "", None, "coco_instances", SeenIds()):
         if isinstance(image, ImageRecord):
             sizes[image.image_id] = (image.width, image.height) if image.width and image.height else None
-    names: dict[str, str] = {}
+    categories: set[str] = set()
     for number, entry in enumerate(array_elements(annotations, "categories")):
         where = f"categories[{number}]"
         try:
-            names[id_field(entry, "id", where)] = text_field(entry, "name", where)
+            text_field(entry, "name", where)
+            categories.add(id_field(entry, "id", where))
         except BadAnnotation as error:
             yield error.record()
     for number, entry in enumerate(array_elements(annotations, "annotations")):
@@ -107,9 +108,9 @@ def read_boxes(annotations: str, annotation_ids: frozenset[str] | None = None) -
             if image_id not in sizes:
                 raise BadAnnotation(UNKNOWN_IMAGE, f"{where} is of an image that is not listed")
             category = id_field(entry, "category_id", where)
-            if category not in names:
+            if category not in categories:
                 raise BadAnnotation(WRONG_VALUE, f"{where} has category {category}, which is not listed")
             box, size = box_field(entry, "bbox", where), sizes[image_id]
-            yield InstanceBox(annotation_id, image_id, names[category], fit_box(box, *size) if size else box)
+            yield InstanceBox(annotation_id, image_id, fit_box(box, *size) if size else box)
         except BadAnnotation as error:
             yield error.record(image_id)
