@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pipelines.core.errors import UserError
-from pipelines.core.lazy import import_object
+from pipelines.training import extensions
 from pipelines.training.context import Context
 
 if TYPE_CHECKING:
@@ -122,8 +121,7 @@ def register_callback(name: str, factory: CallbackFactory) -> None:
     Raises:
         ValueError: another callback has the name.
     """
-    if CALLBACKS.setdefault(name, factory) is not factory:
-        raise ValueError(f"The callback name {name!r} is taken by {CALLBACKS[name]}; register yours by another name.")
+    extensions.register(CALLBACKS, "callback", name, factory)
 
 
 def callback_factory(name: str) -> CallbackFactory:
@@ -132,16 +130,8 @@ def callback_factory(name: str) -> CallbackFactory:
     Raises:
         UserError: no callback is registered by that name, or the import fails.
     """
-    if name in CALLBACKS:
-        return CALLBACKS[name]
-    if ":" not in name:
-        names = ", ".join(sorted(CALLBACKS)) or "none"
-        raise UserError(
-            f"loop.callbacks has {name!r}, which is not registered (registered: {names}); register it with "
-            "register_callback, or give its path as package.module:Class."
-        )
-    factory: CallbackFactory = import_object(name, "loop.callbacks")
-    return factory
+    cure = "register it with register_callback, or give its path as package.module:Class"
+    return extensions.find(CALLBACKS, name, "loop.callbacks", f"loop.callbacks has {name!r}", cure)
 
 
 class Progress(Callback):

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from models.tag_encoder import triplet_margin_loss
-from pipelines.core.errors import UserError
-from pipelines.core.lazy import import_object
+from pipelines.training import extensions
 from pipelines.training.config import TrainTagEncoderConfig
 
 TagEncoderLoss = Callable[[Tensor, Tensor, Tensor, TrainTagEncoderConfig], Tensor]
@@ -36,8 +35,7 @@ def register_loss(name: str, loss: TagEncoderLoss) -> None:
     Raises:
         ValueError: another loss has the name.
     """
-    if LOSSES.setdefault(name, loss) is not loss:
-        raise ValueError(f"The loss name {name!r} is taken by {LOSSES[name]}; register yours by another name.")
+    extensions.register(LOSSES, "loss", name, loss)
 
 
 def find_loss(name: str) -> TagEncoderLoss:
@@ -46,12 +44,5 @@ def find_loss(name: str) -> TagEncoderLoss:
     Raises:
         UserError: no loss is registered by that name, or the import fails.
     """
-    if name in LOSSES:
-        return LOSSES[name]
-    if ":" not in name:
-        raise UserError(
-            f"loss is {name!r}, which is not registered (registered: {', '.join(sorted(LOSSES))}); register it with "
-            "register_loss, or give its path as package.module:function."
-        )
-    loss: TagEncoderLoss = import_object(name, "loss")
-    return loss
+    cure = "register it with register_loss, or give its path as package.module:function"
+    return extensions.find(LOSSES, name, "loss", f"loss is {name!r}", cure)
